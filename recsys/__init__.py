@@ -1,0 +1,1 @@
+"""Recommenders that learn from every micro-batch."""

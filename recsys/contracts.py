@@ -1,0 +1,124 @@
+"""What the parts agree on: column names, table schemas, step numbers and the batch handed from Spark to the model.
+
+Nothing here imports Spark, torch or MLflow, so that every package can import it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import numpy as np
+import numpy.typing as npt
+
+# --- columns -----------------------------------------------------------------------------------------------------
+
+USER = "user_id"
+ITEM = "item_id"
+EVENT_TYPE = "event_type"
+VALUE = "value"
+EVENT_TIME = "event_time"
+EVENT_ID = "event_id"
+EVENT_COLUMNS = (USER, ITEM, EVENT_TYPE, VALUE, EVENT_TIME, EVENT_ID)
+
+EPOCH = "epoch"
+BATCH = "batch_id"
+WEIGHT = "weight"
+EVENTS = "events"
+FIRST_TIME = "first_event_time"
+LAST_TIME = "last_event_time"
+RAW = "raw"
+REASONS = "reasons"
+INGESTED_AT = "ingested_at"
+
+# --- tables ------------------------------------------------------------------------------------------------------
+
+INTERACTION_LOG = "interaction_log"
+INTERACTIONS = "interactions"
+QUARANTINE = "quarantine"
+MODEL_UPDATES = "model_updates"
+RECOMMENDATIONS = "recommendations"
+
+_TOTALS = f"""
+    {USER} STRING NOT NULL, {ITEM} STRING NOT NULL, {WEIGHT} DOUBLE NOT NULL, {EVENTS} BIGINT NOT NULL,
+    {FIRST_TIME} TIMESTAMP NOT NULL, {LAST_TIME} TIMESTAMP NOT NULL"""
+
+# Column definitions in Spark SQL. BIGINT and DOUBLE from the first day: widening later breaks change feeds.
+TABLE_SCHEMAS = {
+    INTERACTION_LOG: f"{EPOCH} BIGINT NOT NULL, {BATCH} BIGINT NOT NULL, {_TOTALS}",
+    INTERACTIONS: _TOTALS,
+    QUARANTINE: f"""
+        {EPOCH} BIGINT NOT NULL, {BATCH} BIGINT NOT NULL, {RAW} STRING,
+        {REASONS} ARRAY<STRING> NOT NULL, {INGESTED_AT} TIMESTAMP NOT NULL""",
+    MODEL_UPDATES: f"""
+        {EPOCH} BIGINT NOT NULL, {BATCH} BIGINT NOT NULL, log_version BIGINT NOT NULL, {EVENTS} BIGINT NOT NULL,
+        users BIGINT NOT NULL, items BIGINT NOT NULL, duration_ms BIGINT NOT NULL,
+        metrics MAP<STRING, DOUBLE> NOT NULL, model_version STRING, state_uri STRING,
+        {INGESTED_AT} TIMESTAMP NOT NULL""",
+    RECOMMENDATIONS: f"""
+        {USER} STRING NOT NULL, items ARRAY<STRUCT<{ITEM}: STRING, score: DOUBLE>> NOT NULL,
+        model_name STRING NOT NULL, model_version STRING NOT NULL, scored_at TIMESTAMP NOT NULL""",
+}
+
+# --- values passed between the parts -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, order=True)
+class StepId:
+    """Where in its life a model is. Epochs begin with a rebuild; batch ids are those of the streaming checkpoint."""
+
+    epoch: int
+    batch_id: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.batch_id}"
+
+
+@dataclass(frozen=True)
+class InteractionBatch:
+    """One micro-batch, aggregated: one row per (user, item), sorted by user id, then item id.
+
+    The sort makes everything computed from it independent of the order in which Spark delivered the rows.
+
+    Attributes:
+        user_ids: n ids.
+        item_ids: n ids.
+        weights: (n,) float64, summed event weights; may be negative.
+        events: (n,) int64, number of events summed.
+        times: (n,) float64, time of the last event, seconds since 1970 UTC.
+    """
+
+    user_ids: Sequence[str]
+    item_ids: Sequence[str]
+    weights: npt.NDArray[np.float64]
+    events: npt.NDArray[np.int64]
+    times: npt.NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.user_ids)
+
+
+@dataclass(frozen=True)
+class LedgerRow:
+    """One row of `model_updates`: what one micro-batch did to the model.
+
+    Attributes:
+        step: epoch and batch id.
+        log_version: Delta version of `interaction_log` that holds the batch.
+        events: events learnt from; users, items: distinct ids among them.
+        duration_ms: wall time of the batch up to this row.
+        metrics: figures by name, as they are sent to MLflow (`model/ndcg_at_20`, `spark_seconds`, ...).
+        model_version: registered version that was champion while the batch was scored.
+        state_uri: snapshot of the model saved with this batch, if one was due.
+        ingested_at: when Spark planned the batch (UTC); the same when the batch is replayed.
+    """
+
+    step: StepId
+    log_version: int
+    events: int
+    users: int
+    items: int
+    duration_ms: int
+    ingested_at: datetime
+    metrics: dict[str, float] = field(default_factory=dict)
+    model_version: str | None = None
+    state_uri: str | None = None

