@@ -1,0 +1,1 @@
+"""Benchmarks: each figure the README quotes."""

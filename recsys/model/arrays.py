@@ -1,0 +1,76 @@
+"""Small numpy tools the stores are built from: growing arrays and ranges of varying length."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+
+class GrowingArray:
+    """A one-dimensional array that grows at its end; its buffer doubles, so that n appends cost O(n).
+
+    Args:
+        values: First content; it is copied.
+        dtype: Type of the elements.
+    """
+
+    def __init__(self, values: npt.ArrayLike, dtype: npt.DTypeLike) -> None:
+        self._buffer: npt.NDArray[Any] = np.array(values, dtype=dtype)
+        self._size = len(self._buffer)
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def values(self) -> npt.NDArray[Any]:
+        """The content, (size,), as a view: valid until the array grows."""
+        return self._buffer[: self._size]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, spare room included."""
+        return self._buffer.nbytes
+
+    def resize(self, size: int, fill: float = 0) -> None:
+        """Grow to `size` elements, the new ones set to `fill`. A smaller size is an error of ours."""
+        assert size >= self._size
+        if size > len(self._buffer):
+            grown = np.empty(max(size, 2 * len(self._buffer)), dtype=self._buffer.dtype)
+            grown[: self._size] = self.values
+            self._buffer = grown
+        self._buffer[self._size : size] = fill
+        self._size = size
+
+    def append(self, values: npt.ArrayLike) -> None:
+        """Add `values`, (n,), at the end."""
+        added = np.asarray(values)
+        begin = self._size
+        self.resize(begin + len(added))
+        self._buffer[begin : self._size] = added
+
+
+def ragged_ranges(starts: IntArray, lengths: IntArray) -> IntArray:
+    """Concatenate `starts[i], starts[i] + 1, ..., starts[i] + lengths[i] - 1` over all i.
+
+    Args:
+        starts: (n,) first number of each range.
+        lengths: (n,) length of each range, 0 allowed.
+
+    Returns:
+        (sum of lengths,) int64.
+    """
+    ends = np.cumsum(lengths)
+    total = int(ends[-1]) if len(ends) else 0
+    positions = np.repeat(starts - (ends - lengths), lengths)
+    positions += np.arange(total)
+    return positions
+
+
+def offsets_of(lengths: IntArray) -> IntArray:
+    """Row offsets (n + 1,) of rows with the given lengths (n,)."""
+    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets

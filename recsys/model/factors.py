@@ -1,0 +1,91 @@
+"""The factor vectors of one side (users or items) with their Gram matrix."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+# The Gram matrix is computed anew when more than this share of the rows changes at once, and after this many
+# corrections, so that rounding does not add up.
+_EXACT_SHARE = 0.25
+_EXACT_EVERY = 50
+_BLOCK_ROWS = 1 << 16
+
+
+class FactorTable:
+    """Factors (rows, factors) in float32 on a device and their Gram matrix in float64 on the CPU.
+
+    Replacing k rows corrects the Gram matrix by new' * new - old' * old, at a cost that follows k, not the table.
+
+    Args:
+        values: (rows, factors) float32.
+        device: Where the factors live.
+    """
+
+    def __init__(self, values: npt.NDArray[np.float32], device: torch.device) -> None:
+        self._buffer = torch.from_numpy(values.copy()).to(device)
+        self._rows = len(values)
+        self._corrections = 0
+        self.gram = self._exact_gram()
+
+    @classmethod
+    def from_state(
+        cls, values: npt.NDArray[np.float32], gram: npt.NDArray[np.float64], corrections: int, device: torch.device
+    ) -> "FactorTable":
+        """A table from its arrays, the Gram matrix and the number of corrections in it taken over as they are."""
+        table = cls(values[:0], device)
+        table._buffer, table._rows = torch.from_numpy(values.copy()).to(device), len(values)
+        table.gram, table._corrections = torch.from_numpy(gram.copy()), corrections
+        return table
+
+    def __len__(self) -> int:
+        return self._rows
+
+    @property
+    def values(self) -> torch.Tensor:
+        """(rows, factors), as a view."""
+        return self._buffer[: self._rows]
+
+    @property
+    def corrections(self) -> int:
+        """Corrections of the Gram matrix since it was last computed from all rows."""
+        return self._corrections
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return self._buffer.nbytes
+
+    def append(self, rows: npt.NDArray[np.float32]) -> None:
+        """Add rows (n, factors)."""
+        added = torch.from_numpy(rows).to(self._buffer.device)
+        count = self._rows + len(added)
+        if count > len(self._buffer):
+            grown = self._buffer.new_zeros(max(count, 2 * len(self._buffer)), self._buffer.shape[1])
+            grown[: self._rows] = self.values
+            self._buffer = grown
+        self._buffer[self._rows : count] = added
+        self._rows = count
+        self.gram += _gram(added)
+
+    def replace(self, rows: npt.NDArray[np.int64], values: torch.Tensor) -> None:
+        """Set distinct rows (n,) to values (n, factors)."""
+        at = torch.from_numpy(rows).to(self._buffer.device)
+        self._corrections += 1
+        if len(rows) > _EXACT_SHARE * len(self) or self._corrections >= _EXACT_EVERY:
+            self.values[at] = values
+            self.gram = self._exact_gram()
+            self._corrections = 0
+        else:
+            self.gram += _gram(values) - _gram(self.values[at])
+            self.values[at] = values
+
+    def _exact_gram(self) -> torch.Tensor:
+        total = torch.zeros(self._buffer.shape[1], self._buffer.shape[1], dtype=torch.float64)
+        for block in torch.split(self.values, _BLOCK_ROWS):
+            total += _gram(block)
+        return total
+
+
+def _gram(rows: torch.Tensor) -> torch.Tensor:
+    wide = rows.double()
+    return (wide.T @ wide).cpu()

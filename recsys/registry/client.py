@@ -1,0 +1,111 @@
+"""The connection to MLflow, and what its failures look like to the rest of the project."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import mlflow
+from mlflow import MlflowClient
+from sqlalchemy import create_engine
+
+from recsys.config import Settings
+from recsys.errors import RegistryError
+
+_ENVIRONMENT = {
+    # With MLflow's own defaults one call to a dead server takes four minutes.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    # Our artifacts hold no pickle; whatever else is registered under the name is refused.
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+
+
+@contextmanager
+def registry_errors(doing: str, tracking_uri: str = "") -> Iterator[None]:
+    """Turn any failure of MLflow inside the block into one line.
+
+    Args:
+        doing: what failed, first words of the line.
+        tracking_uri: its user name and password are kept out of the line.
+
+    Raises:
+        RegistryError: anything failed. Artifact stores raise the errors of their own libraries, so every kind counts.
+    """
+    try:
+        yield
+    except RegistryError:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise RegistryError(f"{doing}: {_without_credentials(text, tracking_uri)[:300]}") from error
+
+
+def connect(settings: Settings) -> MlflowClient:
+    """Connect to the tracking server and make sure that it answers, trying briefly.
+
+    Also makes the server the process's own, for what MLflow offers no client call for (downloads by `models:/` URIs),
+    and shortens MLflow's timeouts and forbids pickled models, unless the environment says otherwise.
+
+    Raises:
+        RegistryError: the server does not answer, or refuses; the line names it without its credentials.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if "MLFLOW_LOGGING_LEVEL" not in os.environ:
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+    uri = settings.tracking_uri
+    with registry_errors(
+        f"MLflow does not answer at {_shown(uri)}; start it or set mlflow.tracking_uri to one that runs", uri
+    ):
+        if urlsplit(uri).scheme.split("+")[0] in _DATABASES:
+            _try_database(uri)
+        mlflow.set_tracking_uri(uri)
+        client = MlflowClient(uri)
+        client.get_experiment_by_name(settings.mlflow.experiment)
+    return client
+
+
+def experiment_id(client: MlflowClient, settings: Settings) -> str:
+    """The id of the experiment of the settings, made when it is missing.
+
+    Artifacts go where the server says; without a server, under the storage root.
+
+    Raises:
+        RegistryError: MLflow failed, or the experiment was deleted there.
+    """
+    name = settings.mlflow.experiment
+    with registry_errors(f"cannot open the experiment '{name}'", settings.tracking_uri):
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            local = Path(settings.storage.root).absolute() / "mlflow-artifacts"
+            return client.create_experiment(name, None if settings.mlflow.tracking_uri else local.as_uri())
+    if found.lifecycle_stage != "active":
+        raise RegistryError(f"the experiment '{name}' was deleted in MLflow: restore it, or set mlflow.experiment")
+    return str(found.experiment_id)
+
+
+def _try_database(uri: str) -> None:
+    """One attempt: MLflow itself would go on trying for an hour."""
+    if uri.startswith("sqlite:///"):
+        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(uri)
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()
+
+
+def _shown(uri: str) -> str:
+    parts = urlsplit(uri)
+    return uri.replace(f"{parts.netloc.rpartition('@')[0]}@", "", 1) if "@" in parts.netloc else uri
+
+
+def _without_credentials(text: str, uri: str) -> str:
+    credentials = urlsplit(uri).netloc.rpartition("@")[0]
+    return text.replace(f"{credentials}@", "") if credentials else text

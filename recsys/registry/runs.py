@@ -1,0 +1,207 @@
+"""One MLflow run per epoch of a stream, fed from the ledger."""
+
+import hashlib
+import math
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.data.delta_dataset_source import DeltaDatasetSource
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+
+from recsys.config import Settings
+from recsys.contracts import INTERACTION_LOG, LedgerRow
+from recsys.errors import RegistryError
+from recsys.registry.client import experiment_id, registry_errors
+
+EPOCH_TAG = "epoch"
+STREAM_TAG = "stream_id"
+LAST_SENT_TAG = "last_batch_id"
+PUBLISHED_TAG = "published_batch_id"
+
+NOTHING_SENT = -1
+METRICS_PER_CALL = 999  # MLflow takes 1,000 entries; one is the tag
+PARAMETERS_PER_CALL = 100
+# An outage may cost a stream at most this share of its time.
+SHARE_OF_TIME = 0.1
+
+
+class EpochRun:
+    """The run of one epoch. MLflow being away never raises here: rows wait and go with a later call.
+
+    Waiting rows are kept in memory (a few kilobytes each). They are in the ledger too, so a restart loses none: whoever
+    opens the run sends it the ledger's rows after `last_sent`.
+
+    Attributes:
+        run_id: MLflow's id of the run.
+        last_sent: batch id of the last row that MLflow has, -1 when it has none.
+        published_through: batch id of the last version that was registered and went through the gate, -1 at first.
+        pending: rows that MLflow does not have yet, oldest first.
+        error: one line that says why the last call failed; None when it did not.
+    """
+
+    def __init__(self, client: MlflowClient, settings: Settings, epoch: int, run: Run) -> None:
+        self.run_id: str = run.info.run_id
+        self.last_sent = int(run.data.tags.get(LAST_SENT_TAG, NOTHING_SENT))
+        self.published_through = int(run.data.tags.get(PUBLISHED_TAG, NOTHING_SENT))
+        self.pending: list[LedgerRow] = []
+        self.error: str | None = None
+        self._client = client
+        self._tracking_uri = settings.tracking_uri
+        self._epoch = epoch
+        self._not_before = -math.inf  # monotonic seconds
+
+    @classmethod
+    def open(cls, client: MlflowClient, settings: Settings, epoch: int, stream_id: str) -> "EpochRun":
+        """Find the run of an epoch, or make it, and log the settings it lacks.
+
+        Args:
+            client: from `connect`.
+            settings: what is logged as parameters, without what may be secret.
+            epoch: the epoch.
+            stream_id: id of the stream's checkpoint; several streams may share an experiment.
+
+        Raises:
+            RegistryError: MLflow failed.
+        """
+        experiment = experiment_id(client, settings)
+        with registry_errors("cannot open the MLflow run", settings.tracking_uri):
+            where = f"tags.{EPOCH_TAG} = '{epoch}' and tags.{STREAM_TAG} = '{stream_id}'"
+            found = client.search_runs([experiment], where, max_results=1)
+            if found:
+                run = found[0]
+                client.update_run(run.info.run_id, status="RUNNING")
+            else:
+                tags = {EPOCH_TAG: str(epoch), STREAM_TAG: stream_id}
+                run = client.create_run(experiment, tags=tags, run_name=f"{settings.mlflow.model_name}-epoch-{epoch}")
+            wanted = {_parameter_key(key): value for key, value in settings.public_parameters().items()}
+            missing = [Param(key, value) for key, value in wanted.items() if key not in run.data.params]
+            for start in range(0, len(missing), PARAMETERS_PER_CALL):
+                client.log_batch(run.info.run_id, params=missing[start : start + PARAMETERS_PER_CALL])
+        return cls(client, settings, epoch, run)
+
+    def send(self, rows: Sequence[LedgerRow] = ()) -> bool:
+        """Log the metrics of rows, after those that still wait; the step is the batch id.
+
+        MLflow is told in the same call which batch was the last, and drops an equal metric of an equal step, so that
+        nothing is lost and nothing counted twice wherever the process ends.
+
+        Args:
+            rows: rows of this epoch in order; those that were sent or wait already are skipped.
+
+        Returns:
+            Whether MLflow has every row. If not, the next try is made only after a while, so that a server that hangs
+            does not slow the stream down.
+        """
+        newest = self.pending[-1].step.batch_id if self.pending else self.last_sent
+        for row in rows:
+            if row.step.epoch != self._epoch:
+                raise ValueError(f"a row of epoch {row.step.epoch} was handed to the run of epoch {self._epoch}")
+            if row.step.batch_id > newest:
+                self.pending.append(row)
+                newest = row.step.batch_id
+        return not self.pending or self._attempt(self._send_pending)
+
+    def mark_published(self, batch_id: int) -> None:
+        """Note that the version of a batch is registered and has its aliases: it is not made again.
+
+        Raises:
+            RegistryError: MLflow failed.
+        """
+        with registry_errors("cannot mark the version as published", self._tracking_uri):
+            self._client.set_tag(self.run_id, PUBLISHED_TAG, str(batch_id))
+        self.published_through = batch_id
+
+    def log_plot(self, path: Path) -> bool:
+        """Keep a picture with the run, in place of the one of that name; returns whether it arrived."""
+        return self._attempt(lambda: self._client.log_artifact(self.run_id, str(path), "plots"))
+
+    def log_lineage(self, log_location: str, from_version: int, to_version: int) -> bool:
+        """Note which versions of the interaction log the run has learnt from.
+
+        Args:
+            log_location: path, or `catalog.schema.table`.
+            from_version: Delta version the epoch began with.
+            to_version: Delta version learnt from last.
+
+        Returns:
+            Whether it arrived.
+        """
+        if "/" not in log_location:
+            source = DeltaDatasetSource(delta_table_name=log_location, delta_table_version=to_version)
+        else:
+            is_local = ":" not in log_location
+            path = str(Path(log_location).absolute()) if is_local else log_location
+            source = DeltaDatasetSource(path=path, delta_table_version=to_version)
+        # MLflow keeps an input once per name and digest, however often it is logged.
+        digest = hashlib.sha256(source.to_json().encode()).hexdigest()[:16]
+        dataset = Dataset(INTERACTION_LOG, digest, source_type="delta_table", source=source.to_json())
+        versions = {"from_version": str(from_version), "to_version": str(to_version)}
+        tags = [InputTag(key, value) for key, value in {"mlflow.data.context": "training", **versions}.items()]
+
+        def log() -> None:
+            self._client.log_inputs(self.run_id, [DatasetInput(dataset, tags)])
+            self._client.log_batch(
+                self.run_id, tags=[RunTag(f"{INTERACTION_LOG}.{key}", value) for key, value in versions.items()]
+            )
+
+        return self._attempt(log)
+
+    def close(self, failed: bool = False) -> bool:
+        """Send what waits, at once, and end the run; returns whether MLflow has everything."""
+        self._not_before = -math.inf
+        sent = self.send()
+        ended = self._attempt(lambda: self._client.set_terminated(self.run_id, "FAILED" if failed else "FINISHED"))
+        return sent and ended
+
+    def _send_pending(self) -> None:
+        while self.pending:
+            count, metrics = 0, _metrics(self.pending[0])
+            # As many rows as one call takes, but never less than one.
+            while (count := count + 1) < len(self.pending):
+                more = _metrics(self.pending[count])
+                if len(metrics) + len(more) > METRICS_PER_CALL:
+                    break
+                metrics += more
+            last = self.pending[count - 1].step.batch_id
+            self._client.log_batch(self.run_id, metrics=metrics, tags=[RunTag(LAST_SENT_TAG, str(last))])
+            self.last_sent = last
+            del self.pending[:count]
+
+    def _attempt(self, call: Callable[[], object]) -> bool:
+        start = time.monotonic()
+        if start < self._not_before:
+            return False
+        try:
+            with registry_errors("MLflow failed", self._tracking_uri):
+                call()
+        except RegistryError as error:
+            now = time.monotonic()
+            self._not_before = now + (now - start) / SHARE_OF_TIME
+            self.error = str(error)
+            return False
+        self.error = None
+        return True
+
+
+def _metrics(row: LedgerRow) -> list[Metric]:
+    figures = {
+        **row.metrics,
+        "events": row.events,
+        "users": row.users,
+        "items": row.items,
+        "batch_seconds": row.duration_ms / 1000,
+    }
+    milliseconds = round(row.ingested_at.timestamp() * 1000)
+    return [
+        Metric(name, float(value), milliseconds, row.step.batch_id)
+        for name, value in figures.items()
+        if math.isfinite(value)  # a figure that could not be measured is no figure
+    ]
+
+
+def _parameter_key(key: str) -> str:
+    """Event types are free text; MLflow's names are not."""
+    return re.sub(r"[^\w.\- ]", "_", key)[:250]

@@ -1,0 +1,228 @@
+"""The stream as a whole: open what it needs, start the query, wait for its end or for a signal to stop."""
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from filelock import FileLock, Timeout
+from pyspark.errors import StreamingQueryException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.streaming import StreamingQuery, StreamingQueryListener
+from pyspark.sql.streaming.listener import (
+    QueryProgressEvent,
+    QueryStartedEvent,
+    QueryTerminatedEvent,
+)
+from pyspark.sql.streaming.readwriter import DataStreamWriter
+
+from recsys.config import Settings, Trigger
+from recsys.contracts import INTERACTION_LOG
+from recsys.errors import InputError
+from recsys.pipeline import Observer, Pipeline, log_stage
+from recsys.publish import ROWS_KEPT, Publisher
+from recsys.recovery import checkpoint_folder, current_epoch, recover_model, refuse_lost_checkpoint
+from recsys.registry.client import connect
+from recsys.registry.runs import EpochRun
+from recsys.report import StreamReport
+from recsys.tables import checkpoint, ledger, log
+from recsys.tables.delta import Tables
+from recsys.tables.failures import explain_failure
+from recsys.tables.session import build_session
+from recsys.tables.source import dropped_duplicates, open_events
+
+logger = logging.getLogger(__name__)
+
+IDLE_WAIT_SECONDS = 0.5
+
+
+class StopRequested(Exception):
+    """Raised at the start of a micro-batch after a signal: the batch before it is complete, this one is not begun."""
+
+
+@dataclass(frozen=True)
+class StreamSummary:
+    """What one run of the stream did.
+
+    Attributes:
+        batches: micro-batches learnt; events: events in them; duplicates: records dropped as duplicates.
+        champion_version: registered champion at the end, None when there is none yet.
+        plot: picture of quality and cost, None when nothing was learnt.
+        stopped: whether a signal ended it.
+    """
+
+    batches: int
+    events: int
+    duplicates: int
+    champion_version: str | None
+    plot: Path | None
+    stopped: bool
+
+
+def run_stream(settings: Settings, observe: Observer = log_stage, batches: int | None = None) -> StreamSummary:
+    """Read events, keep the tables and the model up to date, until the source is worked off or a signal comes.
+
+    Args:
+        settings: all settings.
+        observe: told of every completed stage of every batch.
+        batches: how many micro-batches are expected, for the progress bar.
+
+    Raises:
+        InputError: the source, the storage or the checkpoint cannot be used.
+        RegistryError: the tracking server does not answer at the start.
+    """
+    with writer_lock(settings), stop_signals() as stop:
+        spark = build_session(settings)
+        events = open_events(spark, settings)
+        client = connect(settings)
+        tables = Tables(spark, settings.storage)
+        tables.create_missing()
+        epoch = current_epoch(tables)
+        logged = log.last_step(tables, epoch.number)
+        query_id = checkpoint.query_id(spark, str(checkpoint_folder(settings)))
+        refuse_lost_checkpoint(settings, query_id, epoch, logged)
+        model = recover_model(settings, tables, epoch)
+        run = EpochRun.open(client, settings, epoch.number, tables.identity(INTERACTION_LOG))
+        oldest = min(run.last_sent, epoch.last_batch - ROWS_KEPT)
+        publisher = Publisher(
+            client, settings, run, tables.location(INTERACTION_LOG), ledger.read(tables, epoch.number, after=oldest)
+        )
+        with StreamReport(settings.score.k, batches) as report:
+            pipeline = Pipeline(
+                settings,
+                tables,
+                model,
+                epoch,
+                logged_through=-1 if logged is None else logged.batch_id,
+                publisher=publisher,
+                report=report,
+                observe=observe,
+            )
+            duplicates = _run_query(spark, settings, events, pipeline, stop)
+        pipeline.close()
+        plot = publisher.plot() if publisher.rows else None
+        publisher.close(failed=False)
+        return StreamSummary(
+            report.batches, report.events, duplicates, publisher.champion_version, plot, stopped=stop.is_set()
+        )
+
+
+def _run_query(
+    spark: SparkSession, settings: Settings, events: DataFrame, pipeline: Pipeline, stop: threading.Event
+) -> int:
+    """Run the query to its end; returns the number of duplicates that were dropped."""
+
+    def handle_unless_stopped(batch: DataFrame, batch_id: int) -> None:
+        if stop.is_set():
+            raise StopRequested
+        pipeline.handle_batch(batch, batch_id)
+
+    listener = DuplicateCounter()
+    spark.streams.addListener(listener)
+    try:
+        writer = (
+            events.writeStream.queryName(settings.mlflow.model_name)
+            .option("checkpointLocation", str(checkpoint_folder(settings)))
+            .foreachBatch(handle_unless_stopped)
+        )
+        query = with_trigger(writer, settings.trigger).start()
+        wait(query, stop)
+    except BaseException as error:
+        pipeline.publisher.close(failed=True)
+        explained = explain_failure(error)
+        if explained is not None:
+            raise explained from error
+        raise
+    finally:
+        spark.streams.removeListener(listener)
+    return listener.dropped
+
+
+def with_trigger(writer: DataStreamWriter, trigger: Trigger) -> DataStreamWriter:
+    """Set the trigger that the settings ask for."""
+    if trigger.mode == "available_now":
+        return writer.trigger(availableNow=True)
+    return writer.trigger(processingTime=trigger.interval)
+
+
+def wait(query: StreamingQuery, stop: threading.Event) -> None:
+    """Wait for a query to end by itself, or for a stop: then the batch at work is finished and no other begun.
+
+    Raises:
+        StreamingQueryException: the query failed.
+    """
+    try:
+        while not query.awaitTermination(IDLE_WAIT_SECONDS):
+            if stop.is_set() and not query.status["isTriggerActive"]:
+                query.stop()
+    except StreamingQueryException:
+        if not stop.is_set():
+            raise
+        logger.info("stopped between two batches")
+
+
+class DuplicateCounter(StreamingQueryListener):
+    """Adds up the duplicates that Spark's de-duplication dropped, and says so per batch."""
+
+    def __init__(self) -> None:
+        self.dropped = 0
+
+    def onQueryStarted(self, event: QueryStartedEvent) -> None:  # noqa: N802 - Spark's name
+        """Nothing to do."""
+
+    def onQueryProgress(self, event: QueryProgressEvent) -> None:  # noqa: N802 - Spark's name
+        """Count the duplicates of one batch."""
+        dropped = dropped_duplicates(event.progress)
+        if dropped:
+            self.dropped += dropped
+            logger.info("batch %d: %d duplicates dropped", event.progress.batchId, dropped)
+
+    def onQueryTerminated(self, event: QueryTerminatedEvent) -> None:  # noqa: N802 - Spark's name
+        """Nothing to do."""
+
+
+@contextmanager
+def writer_lock(settings: Settings) -> Iterator[None]:
+    """Let one job at a time write below a storage root; the lock is free again when its process is gone.
+
+    Raises:
+        InputError: the folder cannot be written, or another job holds the lock.
+    """
+    root = Path(settings.storage.root)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(root / "writer.lock")
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise InputError(f"another job is writing to storage.root {root}: wait for its end, or stop it") from error
+    except OSError as error:
+        raise InputError(f"storage.root {root} cannot be written: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set, while the context lasts; a second signal ends the process at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # Python delivers signals to the main thread only.
+        return
+
+    def request_stop(number: int, frame: FrameType | None) -> None:
+        logger.warning("%s: finishing the batch at work, then stopping", signal.Signals(number).name)
+        stop.set()
+        signal.signal(number, previous[number])
+
+    previous = {number: signal.signal(number, request_stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""Spark and Delta: events in, cleaned batches and tables out. Nothing here knows torch or MLflow."""

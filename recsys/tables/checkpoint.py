@@ -1,0 +1,25 @@
+"""What a streaming checkpoint says about itself."""
+
+import json
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import SparkSession
+
+
+def query_id(spark: SparkSession, checkpoint: str) -> str | None:
+    """Id of the streaming query that a checkpoint belongs to; it stays the same over restarts.
+
+    Args:
+        spark: Any session: Spark reads the file, so that every file system it knows will do.
+        checkpoint: The checkpoint's folder.
+
+    Returns:
+        The id; None if there is no checkpoint.
+    """
+    try:
+        lines = spark.read.text(f"{checkpoint.rstrip('/')}/metadata").collect()
+    except AnalysisException as error:
+        if error.getCondition() == "PATH_NOT_FOUND":
+            return None
+        raise
+    return str(json.loads("".join(line.value for line in lines))["id"])

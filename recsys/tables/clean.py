@@ -1,0 +1,187 @@
+"""Judging and weighing events: pure functions on columns. No record vanishes here; a bad one gets its reasons."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import reduce
+
+from pyspark.sql import Column, DataFrame, GroupedData
+from pyspark.sql import functions as F
+
+from recsys.config import EventWeight, Settings
+from recsys.contracts import (
+    EVENT_ID,
+    EVENT_TIME,
+    EVENT_TYPE,
+    EVENTS,
+    FIRST_TIME,
+    INGESTED_AT,
+    ITEM,
+    LAST_TIME,
+    RAW,
+    REASONS,
+    USER,
+    VALUE,
+    WEIGHT,
+)
+
+TOTALS = (USER, ITEM, WEIGHT, EVENTS, FIRST_TIME, LAST_TIME)
+
+# Why a record could not be taken apart at all, or null.
+UNREADABLE = "unreadable"
+
+# Epoch numbers from here on are milliseconds: as seconds they would lie beyond the year 5138.
+_MILLISECONDS_FROM = 1e11
+_NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
+# Begins with a date. Spark would read a bare time of day as one of today, which no two days agree on.
+_DATE = r"^\s*[+-]?\d{4,}-\d"
+
+
+def tag(events: DataFrame, settings: Settings) -> DataFrame:
+    """Give every record its typed fields and every reason that speaks against it.
+
+    Args:
+        events: The columns of `source.read_events`.
+        settings: Weights, the default event type and the earliest believable time.
+
+    Returns:
+        `user_id, item_id, event_type` string, `value` double, `event_time` timestamp, `event_id` string if the source
+        has one, `reasons` array of strings (empty: a good event), `raw` (null for a good event: nobody asks for it
+        again) and `ingested_at`.
+    """
+    event_type = F.coalesce(_given(EVENT_TYPE), F.lit(settings.source.default_event_type))
+    rules = {
+        **_id_rules(),
+        **_type_rules(event_type, settings.weights),
+        **_time_rules(settings.source.earliest_time),
+        **_value_rules(event_type, settings.weights),
+    }
+    broken = [F.when(F.coalesce(rule, F.lit(True)), F.lit(reason)) for reason, rule in rules.items()]
+    reasons = F.when(F.isnotnull(UNREADABLE), F.array(UNREADABLE)).otherwise(F.array_compact(F.array(*broken)))
+    ids = [F.col(EVENT_ID)] if EVENT_ID in events.columns else []
+    return events.select(
+        USER,
+        ITEM,
+        event_type.alias(EVENT_TYPE),
+        F.col(VALUE).try_cast("double").alias(VALUE),
+        parse_time(F.col(EVENT_TIME)).alias(EVENT_TIME),
+        *ids,
+        reasons.alias(REASONS),
+        F.when(F.size(reasons) > 0, F.col(RAW)).alias(RAW),
+        INGESTED_AT,
+    )
+
+
+def is_good() -> Column:
+    """Whether nothing speaks against a tagged record."""
+    return F.size(REASONS) == 0
+
+
+def has_id() -> Column:
+    """Whether a tagged record is good and carries an event id."""
+    return is_good() & F.isnotnull(_given(EVENT_ID))
+
+
+def parse_time(text: Column) -> Column:
+    """Read a time: ISO 8601 (UTC without a zone), or seconds or milliseconds since 1970.
+
+    Returns:
+        Timestamp with microseconds; null where the text is none of these.
+    """
+    number = F.when(text.rlike(_NUMBER), text.try_cast("double"))
+    micros = F.round(number * F.when(F.abs(number) >= _MILLISECONDS_FROM, 1e3).otherwise(1e6))
+    iso = F.when(text.rlike(_DATE), text.try_cast("timestamp"))
+    return F.coalesce(F.timestamp_micros(micros.try_cast("bigint")), iso)
+
+
+def weigh(tagged: DataFrame, weights: Mapping[str, EventWeight]) -> DataFrame:
+    """Add the weight of each event: the weight of its type, times its value or log2(1 + value) if so configured."""
+    value = F.col(VALUE)
+    factors = {"ignore": F.lit(1.0), "multiply": value, "log": F.log2(1.0 + value)}
+    cases = [
+        (F.col(EVENT_TYPE) == kind, F.lit(weight.weight) * factors[weight.value]) for kind, weight in weights.items()
+    ]
+    return tagged.withColumn(WEIGHT, F.coalesce(*(F.when(condition, weight) for condition, weight in cases)))
+
+
+def aggregate(weighed: DataFrame) -> DataFrame:
+    """Sum weighed events to one row per (user, item), with the time at which the newest of them was ingested."""
+    rows = weighed.select(
+        USER,
+        ITEM,
+        WEIGHT,
+        F.lit(1).cast("bigint").alias(EVENTS),
+        F.col(EVENT_TIME).alias(FIRST_TIME),
+        F.col(EVENT_TIME).alias(LAST_TIME),
+        INGESTED_AT,
+    )
+    sums = _grouped(rows, [LAST_TIME, WEIGHT]).agg(*_sums(), F.max(INGESTED_AT).alias(INGESTED_AT))
+    return sums.select(*TOTALS, INGESTED_AT)
+
+
+def totals(rows: DataFrame, order: list[str]) -> DataFrame:
+    """Add up rows that are totals already, in the given order of each (user, item)'s rows."""
+    return _grouped(rows, order).agg(*_sums()).select(*TOTALS)
+
+
+def _grouped(rows: DataFrame, order: list[str]) -> GroupedData:
+    """Group by (user, item), each group's rows in the given order.
+
+    Sums of floating-point numbers depend on their order, and Spark promises none: without the sort a replayed batch,
+    or another schedule of folds, could differ in the last bit.
+    """
+    return rows.repartition(USER, ITEM).sortWithinPartitions(USER, ITEM, *order).groupBy(USER, ITEM)
+
+
+def _sums() -> list[Column]:
+    return [
+        F.sum(WEIGHT).alias(WEIGHT),
+        F.sum(EVENTS).alias(EVENTS),
+        F.min(FIRST_TIME).alias(FIRST_TIME),
+        F.max(LAST_TIME).alias(LAST_TIME),
+    ]
+
+
+def _given(column: str) -> Column:
+    """The text of a column, null if it is blank."""
+    return F.when(F.col(column).rlike(r"\S"), F.col(column))
+
+
+def _id_rules() -> dict[str, Column]:
+    missing = {f"missing {column}": F.isnull(_given(column)) for column in (USER, ITEM)}
+    # Only typed sources can carry such bytes, and Python could not read them back.
+    broken = {f"{column} is not UTF-8": F.isnotnull(column) & ~F.is_valid_utf8(column) for column in (USER, ITEM)}
+    return missing | broken
+
+
+def _type_rules(event_type: Column, weights: Mapping[str, EventWeight]) -> dict[str, Column]:
+    return {
+        "missing event_type": F.isnull(event_type),
+        "unknown event_type": F.isnotnull(event_type) & ~event_type.isin(*weights),
+    }
+
+
+def _time_rules(earliest: datetime) -> dict[str, Column]:
+    given, time = _given(EVENT_TIME), parse_time(F.col(EVENT_TIME))
+    earliest = earliest if earliest.tzinfo else earliest.replace(tzinfo=UTC)
+    too_late = F.col(INGESTED_AT) + F.expr("INTERVAL 1 DAY")
+    return {
+        "missing event_time": F.isnull(given),
+        "unparsable event_time": F.isnotnull(given) & F.isnull(time),
+        f"event_time before {earliest:%Y-%m-%d}": F.coalesce(time < F.lit(earliest), F.lit(False)),
+        "event_time in the future": F.coalesce(time > too_late, F.lit(False)),
+    }
+
+
+def _value_rules(event_type: Column, weights: Mapping[str, EventWeight]) -> dict[str, Column]:
+    given, value = _given(VALUE), F.col(VALUE).try_cast("double")
+    finite = F.isnotnull(value) & ~F.isnan(value) & (F.abs(value) != float("inf"))
+    outside = [
+        (event_type == kind) & ~value.between(weight.min_value, weight.max_value) for kind, weight in weights.items()
+    ]
+    needing = [kind for kind, weight in weights.items() if weight.value != "ignore"]
+    return {
+        "missing value": F.isnull(given) & F.coalesce(event_type.isin(*needing), F.lit(False)),
+        "non-numeric value": F.isnotnull(given) & F.isnull(value),
+        "non-finite value": F.isnotnull(value) & ~finite,
+        "value out of range": finite & reduce(lambda left, right: left | right, outside),
+    }

@@ -1,0 +1,129 @@
+"""Addressing of the Delta tables: by path under the storage root, or by name in a catalog."""
+
+from typing import cast
+
+from delta import DeltaTable
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
+from pyspark.sql.types import StructType
+
+from recsys.config import Storage
+from recsys.contracts import INTERACTION_LOG, MODEL_UPDATES, QUARANTINE, TABLE_SCHEMAS
+from recsys.errors import InputError
+from recsys.tables.failures import first_line
+
+# Delta's own record, in the session, of the version its last commit made.
+LAST_COMMIT = "spark.databricks.delta.lastCommitVersionInSession"
+
+# A stream commits all day: a checkpoint of the Delta log every 10 commits would be one batch in ten that waits for it.
+# Statistics are kept of the leading columns only: epoch and batch id, by which these tables are read.
+_STREAMED = {"delta.checkpointInterval": "100", "delta.dataSkippingNumIndexedCols": "2"}
+PROPERTIES = {INTERACTION_LOG: _STREAMED, QUARANTINE: _STREAMED, MODEL_UPDATES: _STREAMED}
+
+
+class Tables:
+    """The tables of one storage root or catalog schema.
+
+    Args:
+        spark: Session that reads and writes them.
+        storage: Where they live.
+    """
+
+    def __init__(self, spark: SparkSession, storage: Storage) -> None:
+        self.spark = spark
+        self._storage = storage
+
+    def location(self, name: str) -> str:
+        """Path, or `catalog.schema.name`, of a table, for people."""
+        if self._storage.catalog:
+            return f"{self._storage.catalog}.{name}"
+        return f"{self._storage.root.rstrip('/')}/tables/{name}"
+
+    def create_missing(self) -> None:
+        """Create the tables that do not exist yet.
+
+        Raises:
+            InputError: the storage cannot be written, or holds a table of this name with other columns.
+        """
+        for name, columns in TABLE_SCHEMAS.items():
+            wanted = cast(StructType, StructType.fromDDL(columns))
+            try:
+                found = self._create(name, wanted).toDF().schema
+            except (PySparkException, Py4JJavaError) as error:
+                raise InputError(f"cannot create table {self.location(name)}: {first_line(error)}") from error
+            # Spark reports every column of a table as nullable, inside arrays and structs too: names and types count.
+            if found.simpleString() != wanted.simpleString():
+                raise InputError(
+                    f"table {self.location(name)} has columns of another kind ({found.simpleString():.200}): "
+                    "set storage.root to another folder"
+                )
+
+    def read(self, name: str, version: int | None = None) -> DataFrame:
+        """Read a table, as it is now or as of a Delta version."""
+        reader = self.spark.read.format("delta")
+        if version is not None:
+            reader = reader.option("versionAsOf", version)
+        return reader.table(self._identifier(name)) if self._storage.catalog else reader.load(self.location(name))
+
+    def append(self, name: str, rows: DataFrame, app_id: str, txn_version: int) -> int:
+        """Append rows once: a write with an (app_id, txn_version) that the table has seen is a no-op.
+
+        Returns:
+            Delta version that holds the rows; the table's latest if they were there already.
+        """
+        writer = rows.write.format("delta").mode("append")
+        return self._commit(name, rows, writer.option("txnAppId", app_id).option("txnVersion", txn_version))
+
+    def overwrite(self, name: str, rows: DataFrame, user_metadata: str | None = None) -> int:
+        """Replace a table's rows in one commit.
+
+        Args:
+            name: The table.
+            rows: Its new rows; they may be computed from the old ones.
+            user_metadata: Text kept with the commit in the table's history.
+
+        Returns:
+            Delta version of the commit.
+        """
+        writer = rows.write.format("delta").mode("overwrite")
+        if user_metadata is not None:
+            writer = writer.option("userMetadata", user_metadata)
+        return self._commit(name, rows, writer)
+
+    def version(self, name: str) -> int:
+        """Latest Delta version of a table."""
+        return int(self.handle(name).history(1).select("version").collect()[0][0])
+
+    def identity(self, name: str) -> str:
+        """Delta's own id of a table: it stays when the table is moved, and a table made anew has another."""
+        return str(self.handle(name).detail().select("id").collect()[0][0])
+
+    def handle(self, name: str) -> DeltaTable:
+        """Delta's handle of a table, for its history and maintenance."""
+        if self._storage.catalog:
+            return DeltaTable.forName(self.spark, self._identifier(name))
+        return DeltaTable.forPath(self.spark, self.location(name))
+
+    def _create(self, name: str, columns: StructType) -> DeltaTable:
+        builder = DeltaTable.createIfNotExists(self.spark).addColumns(columns)
+        for key, value in PROPERTIES.get(name, {}).items():
+            builder = builder.property(key, value)
+        if self._storage.catalog:
+            return builder.tableName(self._identifier(name)).execute()
+        return builder.location(self.location(name)).execute()
+
+    def _commit(self, name: str, rows: DataFrame, writer: DataFrameWriter) -> int:
+        # Inside foreachBatch the rows belong to a clone of the session, and that is where Delta notes the version.
+        session = rows.sparkSession
+        session.conf.unset(LAST_COMMIT)
+        if self._storage.catalog:
+            writer.saveAsTable(self._identifier(name))
+        else:
+            writer.save(self.location(name))
+        made = session.conf.get(LAST_COMMIT, None)
+        return int(made) if made is not None else self.version(name)
+
+    def _identifier(self, name: str) -> str:
+        parts = [*(self._storage.catalog or "").split("."), name]
+        return ".".join(f"`{part.replace('`', '``')}`" for part in parts)

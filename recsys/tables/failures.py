@@ -1,0 +1,47 @@
+"""What Spark's exceptions mean to the person who runs a job."""
+
+import re
+from collections.abc import Iterator
+
+from py4j.protocol import Py4JJavaError
+
+from recsys.errors import InputError
+
+_UNREADABLE_FILE = re.compile(r"\[FAILED_READ_FILE[^\]]*\].*?reading file (\S+?)\.?(?:\s|$)")
+_REMEDY = "replace it with a good copy, or with an empty file to skip it, then start again"
+
+
+def explain_failure(error: BaseException) -> InputError | None:
+    """Recognise a stream that stopped at a file it cannot read.
+
+    Args:
+        error: What `StreamingQuery.awaitTermination`, or any Spark action, raised.
+
+    Returns:
+        The error to raise in its place, or None if it is about something else.
+    """
+    messages = list(_messages(error))
+    text = "\n".join(messages)
+    found = _UNREADABLE_FILE.search(text)
+    if found is None:
+        return None
+    file = found.group(1)
+    if "CSV header does not conform" in text:
+        return InputError(f"{file}: its header differs from the first file's; make them alike, then start again")
+    cause = " ".join(messages[-1].split())
+    return InputError(f"cannot read {file} ({cause:.150}): {_REMEDY}")
+
+
+def first_line(error: BaseException) -> str:
+    """What went wrong in the end, without the Java stack."""
+    text = list(_messages(error))[-1].strip()
+    return " ".join(text.splitlines()[0].split())[:300] if text else type(error).__name__
+
+
+def _messages(error: BaseException) -> Iterator[str]:
+    """Texts of an exception and of the Java causes behind it, outermost first."""
+    yield str(error)
+    java = error.java_exception if isinstance(error, Py4JJavaError) else getattr(error, "_origin", None)
+    while java is not None:
+        yield str(java.toString())
+        java = java.getCause()

@@ -1,0 +1,60 @@
+"""The ledger `model_updates`: one row for what each micro-batch did to the model."""
+
+from typing import Any
+
+from pyspark.sql import functions as F
+
+from recsys.contracts import BATCH, EPOCH, EVENTS, INGESTED_AT, MODEL_UPDATES, LedgerRow, StepId
+from recsys.tables import log
+from recsys.tables.delta import Tables
+
+
+def append(tables: Tables, row: LedgerRow, app_id: str, txn_version: int) -> int:
+    """Append a row once.
+
+    Args:
+        tables: The tables.
+        row: The row.
+        app_id: Who writes it: the same after every restart.
+        txn_version: Number of the row among those of this writer; it grows from row to row.
+
+    Returns:
+        Delta version of the ledger that holds it.
+    """
+    values = {
+        EPOCH: row.step.epoch,
+        BATCH: row.step.batch_id,
+        "log_version": row.log_version,
+        EVENTS: row.events,
+        "users": row.users,
+        "items": row.items,
+        "duration_ms": row.duration_ms,
+        "metrics": row.metrics,
+        "model_version": row.model_version,
+        "state_uri": row.state_uri,
+        INGESTED_AT: row.ingested_at,
+    }
+    frame = tables.spark.createDataFrame([tuple(values.values())], tables.read(MODEL_UPDATES).schema)
+    return tables.append(MODEL_UPDATES, frame, app_id, txn_version)
+
+
+def read(tables: Tables, epoch: int, after: int) -> list[LedgerRow]:
+    """Read the rows of an epoch that come after a batch id, in order."""
+    rows = tables.read(MODEL_UPDATES).filter((F.col(EPOCH) == epoch) & (F.col(BATCH) > after))
+    return sorted((_row(values) for values in rows.toArrow().to_pylist()), key=lambda row: row.step)
+
+
+def last_step(tables: Tables, epoch: int | None = None) -> StepId | None:
+    """Newest step of the ledger, or of one of its epochs; None if there is none."""
+    return log.last_step(tables, epoch, MODEL_UPDATES)
+
+
+def first_step(tables: Tables, epoch: int) -> StepId:
+    """Oldest step of an epoch that the ledger holds."""
+    rows = tables.read(MODEL_UPDATES).filter(F.col(EPOCH) == epoch)
+    return StepId(epoch, rows.agg(F.min(BATCH)).collect()[0][0])
+
+
+def _row(values: dict[str, Any]) -> LedgerRow:
+    step = StepId(values.pop(EPOCH), values.pop(BATCH))
+    return LedgerRow(step=step, **{**values, "metrics": dict(values["metrics"])})

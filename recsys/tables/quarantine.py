@@ -1,0 +1,31 @@
+"""Rejected records, kept whole, with every reason."""
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recsys.contracts import BATCH, EPOCH, INGESTED_AT, QUARANTINE, RAW, REASONS, StepId
+from recsys.tables.clean import is_good
+from recsys.tables.delta import Tables
+
+
+def quarantined(tagged: DataFrame, step: StepId) -> DataFrame:
+    """Select the rejected records of a tagged batch, in the columns of the `quarantine` table."""
+    rejected = tagged.filter(~is_good())
+    return rejected.select(
+        F.lit(step.epoch).cast("bigint").alias(EPOCH),
+        F.lit(step.batch_id).cast("bigint").alias(BATCH),
+        RAW,
+        REASONS,
+        INGESTED_AT,
+    )
+
+
+def append(tables: Tables, tagged: DataFrame, step: StepId, app_id: str) -> int:
+    """Append a batch's rejected records once.
+
+    This reads the batch a second time: skip it for a batch in which `log.collect` counted none.
+
+    Returns:
+        Delta version of `quarantine` that holds them.
+    """
+    return tables.append(QUARANTINE, quarantined(tagged, step), app_id, step.batch_id)

@@ -1,0 +1,155 @@
+"""The Spark session: with Delta, in UTC, sized for one machine unless a cluster says otherwise, and quiet."""
+
+import os
+import sys
+import threading
+from importlib import metadata, resources
+
+from delta import DeltaTable
+from py4j.java_gateway import JavaGateway
+from pyspark import SparkConf, SparkContext
+from pyspark.errors import PySparkRuntimeError
+from pyspark.java_gateway import launch_gateway
+from pyspark.sql import SparkSession
+
+from recsys.config import Settings
+from recsys.errors import InputError
+
+# Right everywhere, also in a session somebody else made.
+ALWAYS = {
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.execution.arrow.pyspark.enabled": "true",
+    # A batch without data only expires old state; the next batch with data does that too.
+    "spark.sql.streaming.noDataMicroBatches.enabled": "false",
+}
+PACKAGES, JAVA_OPTIONS = "spark.jars.packages", "spark.driver.extraJavaOptions"
+
+
+def build_session(settings: Settings) -> SparkSession:
+    """Get the active session (Databricks, notebooks, tests) or start one.
+
+    `settings.spark` wins over every default made here; in a session that is already active, the part of it that can
+    still change is applied.
+
+    Raises:
+        InputError: Java is missing or too old, or Delta's jar cannot be found.
+    """
+    active = SparkSession.getActiveSession()
+    if active is not None:
+        for key, value in {**ALWAYS, **settings.spark}.items():
+            if active.conf.isModifiable(key):
+                active.conf.set(key, value)
+        return active
+    submitted = "PYSPARK_GATEWAY_PORT" in os.environ
+    conf = SparkConf()
+    for key, value in _session_settings(settings.spark, local=not submitted).items():
+        conf.set(key, value)
+    if not submitted and SparkContext._gateway is None:
+        SparkContext(conf=conf, gateway=_start_java(conf))
+    session = SparkSession.builder.config(conf=conf).getOrCreate()
+    _check_delta(session)
+    return session
+
+
+def delta_package() -> str:
+    """Maven coordinate of the Delta build that fits the installed Spark and delta-spark."""
+    spark_line = ".".join(metadata.version("pyspark").split(".")[:2])
+    return f"io.delta:delta-spark_{spark_line}_2.13:{metadata.version('delta-spark')}"
+
+
+def _session_settings(given: dict[str, str], local: bool) -> dict[str, str]:
+    values = {
+        **ALWAYS,
+        "spark.app.name": "recsys",
+        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+        "spark.sql.streaming.stateStore.providerClass": (
+            "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"
+        ),
+        "spark.ui.showConsoleProgress": "false",
+        # A stream runs thousands of small queries; the driver would keep the plans of the last thousand.
+        "spark.sql.ui.retainedExecutions": "10",
+        "spark.ui.retainedJobs": "50",
+        "spark.ui.retainedStages": "50",
+    }
+    if local:
+        values |= _local_settings()
+    values |= given
+    if local:
+        log_settings = resources.files("recsys") / "conf" / "log4j2.properties"
+        values[PACKAGES] = ",".join(filter(None, [delta_package(), given.get(PACKAGES)]))
+        values[JAVA_OPTIONS] = f"-Dlog4j2.configurationFile={log_settings} {given.get(JAVA_OPTIONS, '')}".strip()
+    return values
+
+
+def _local_settings() -> dict[str, str]:
+    cores = os.cpu_count() or 1
+    # Executors are threads of the driver here, and whole tables of numbers pass through it to the model.
+    gigabytes = max(1, min(8, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**32))
+    return {
+        "spark.master": "local[*]",
+        "spark.ui.enabled": "false",
+        "spark.driver.memory": f"{gigabytes}g",
+        "spark.driver.maxResultSize": "0",
+        "spark.sql.shuffle.partitions": str(min(cores, 8)),
+        # The default of 50 tasks to read a log of a few files costs seconds per table on a small machine.
+        "spark.databricks.delta.snapshotPartitions": "2",
+    }
+
+
+def _start_java(conf: SparkConf) -> JavaGateway:
+    """Start Spark's Java process, holding back what it prints until it is up.
+
+    Resolving Delta's jar prints some hundred lines that tell a user nothing when it works; when it does not, the lines
+    that matter become the error. Once the process is up, whatever it prints is passed on.
+    """
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    read_end, write_end = os.pipe()
+    held: list[bytes] = []
+    started = threading.Event()
+
+    def pass_on() -> None:
+        with os.fdopen(read_end, "rb") as lines:
+            for line in lines:
+                if started.is_set():
+                    # Not sys.stderr: its lock may be gone while the interpreter shuts down.
+                    os.write(2, line)
+                else:
+                    held.append(line)
+
+    reader = threading.Thread(target=pass_on, name="spark-stderr", daemon=True)
+    reader.start()
+    try:
+        gateway = launch_gateway(conf, popen_kwargs={"stderr": write_end})  # type: ignore[no-untyped-call]
+    except PySparkRuntimeError as error:
+        os.close(write_end)
+        reader.join()
+        raise InputError(_why_not_started(b"".join(held).decode(errors="replace"))) from error
+    os.close(write_end)
+    started.set()
+    return gateway
+
+
+def _why_not_started(printed: str) -> str:
+    lowered = printed.lower()
+    if "unresolved dependency" in lowered or "download failed" in lowered:
+        return (
+            f"Spark could not download {delta_package()} from Maven: check the network or proxy, "
+            "or name a mirror with spark.spark.jars.repositories"
+        )
+    if "java_home is not set" in lowered or "java: not found" in lowered or "java: command not found" in lowered:
+        return "Spark needs Java and found none: install Java 17 (for example openjdk-17-jre-headless)"
+    if "unsupportedclassversionerror" in lowered or "unrecognized option" in lowered:
+        return "Spark needs Java 17 or later: install it and point JAVA_HOME at it"
+    lines = [line for line in printed.splitlines() if "exception" in line.lower() or "error" in line.lower()]
+    return f"Spark did not start: {(lines or printed.splitlines() or ['it printed nothing'])[-1].strip()}"
+
+
+def _check_delta(session: SparkSession) -> None:
+    try:
+        DeltaTable.isDeltaTable(session, "/")
+    except TypeError as error:  # py4j: a class that is not there is "a JavaPackage, not callable"
+        raise InputError(
+            f"Delta is not on Spark's class path: run spark-submit --packages {delta_package()} ..., "
+            "or start the job with python"
+        ) from error

@@ -1,0 +1,33 @@
+import uuid
+from collections.abc import Callable
+
+import pytest
+from mlflow import MlflowClient
+
+from recsys.config import Settings, load_settings
+from recsys.registry.client import connect
+from recsys.registry.runs import EpochRun
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Storage root whose MLflow database is made: that takes seconds, so it is made once."""
+    root = str(tmp_path_factory.mktemp("registry"))
+    connect(load_settings(overrides=[f"storage.root={root}"]))
+    return root
+
+
+@pytest.fixture
+def registry(database: str) -> tuple[MlflowClient, Settings]:
+    """A client, and settings with an experiment and a model name of the test's own."""
+    name = uuid.uuid4().hex
+    settings = load_settings(
+        overrides=[f"storage.root={database}", f"mlflow.experiment={name}", f"mlflow.model_name={name}"]
+    )
+    return connect(settings), settings
+
+
+@pytest.fixture
+def open_run(registry: tuple[MlflowClient, Settings]) -> Callable[..., EpochRun]:
+    client, settings = registry
+    return lambda epoch=0, stream_id="stream": EpochRun.open(client, settings, epoch, stream_id)

@@ -1,0 +1,119 @@
+"""The served model by itself; through MLflow it is tested in test_serving."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mlflow.pyfunc.model import PythonModelContext
+from safetensors.numpy import save_file
+
+from recsys.registry import pyfunc
+from recsys.registry.pyfunc import Ranker, Rankings, ServedModel
+from tests.registry.served import served_arrays, slow_ranking
+
+
+def names(letter: str, count: int) -> list[str]:
+    return [f"{letter}{number}" for number in range(count)]
+
+
+def as_lists(ranked: Rankings) -> list[tuple[list[int], list[float]]]:
+    cuts = np.cumsum(ranked.lengths)[:-1]
+    pairs = zip(np.split(ranked.items, cuts), np.split(ranked.scores, cuts), strict=True)
+    return [(items.tolist(), scores.tolist()) for items, scores in pairs]
+
+
+@pytest.fixture
+def served(tmp_path):
+    def load(arrays: dict[str, np.ndarray], k: int = 3, exclude_seen: bool = True) -> ServedModel:
+        file = tmp_path / "arrays.safetensors"
+        save_file(arrays, file)
+        model = ServedModel()
+        model.load_context(PythonModelContext({"arrays": str(file)}, {"k": k, "exclude_seen": exclude_seen}))
+        return model
+
+    return load
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), users=st.integers(0, 12), items=st.integers(1, 60), seed=st.integers(0, 99))
+def test_the_ranking_is_that_of_the_slow_oracle_ties_and_all(data, users, items, seed):
+    arrays = served_arrays(names("u", users), names("i", items), seed)
+    count = data.draw(st.integers(1, 20))
+    lists = {"min_size": count, "max_size": count}
+    rows = data.draw(st.lists(st.integers(-1, users - 1), **lists))
+    k = data.draw(st.lists(st.integers(1, items + 5), **lists))
+    exclude_seen = data.draw(st.lists(st.booleans(), **lists))
+    asked = (np.array(rows), np.array(k), np.array(exclude_seen))
+    wanted = [slow_ranking(arrays, *one) for one in zip(rows, k, exclude_seen, strict=True)]
+    assert as_lists(Ranker(arrays).rank(*asked)) == wanted
+
+    candidates = data.draw(st.lists(st.lists(st.integers(0, items - 1), max_size=8), **lists))
+    wanted = [slow_ranking(arrays, *one) for one in zip(rows, k, exclude_seen, candidates, strict=True)]
+    ranked = Ranker(arrays).rank_candidates(*asked, [np.array(some, dtype=np.int64) for some in candidates])
+    assert as_lists(ranked) == wanted
+
+
+def test_blocks_of_users_join_to_the_same_ranking(monkeypatch):
+    arrays = served_arrays(names("u", 50), names("i", 300))
+    asked = (np.arange(-1, 50), np.full(51, 20), np.arange(51) % 2 == 0)
+    whole = Ranker(arrays).rank(*asked)
+    candidates = [np.arange(user % 30) for user in range(51)]
+    some = Ranker(arrays).rank_candidates(*asked, candidates)
+    monkeypatch.setattr(pyfunc, "BLOCK_BYTES", 7 * 4 * 300)
+    assert as_lists(Ranker(arrays).rank(*asked)) == as_lists(whole)
+    monkeypatch.setattr(pyfunc, "BLOCK_BYTES", 100)
+    assert as_lists(Ranker(arrays).rank_candidates(*asked, candidates)) == as_lists(some)
+
+
+def test_missing_settings_are_those_of_the_artifact(served):
+    arrays = served_arrays(names("u", 4), names("i", 9))
+    answer = served(arrays, k=4, exclude_seen=False).predict(None, pd.DataFrame({"user_id": ["u1", "u2"]}))
+    assert answer["user_id"].tolist() == ["u1", "u2"]
+    for user, items in zip((1, 2), answer["item_ids"], strict=True):
+        assert items == [f"i{row}" for row in slow_ranking(arrays, user, 4, exclude_seen=False)[0]]
+
+
+def test_each_row_may_ask_for_its_own(served):
+    arrays = served_arrays(names("u", 4), names("i", 9))
+    asked = pd.DataFrame(
+        {
+            "user_id": ["u1", "stranger", "u1", "u2"],
+            "k": [2, 9, 5, 1],
+            "exclude_seen": [True, True, False, False],
+            "candidates": [None, None, ["i3", "never seen", "i1", "i3"], []],
+        }
+    )
+    answer = served(arrays).predict(None, asked)
+    wanted = [
+        slow_ranking(arrays, 1, 2, exclude_seen=True),
+        slow_ranking(arrays, -1, 9, exclude_seen=True),
+        slow_ranking(arrays, 1, 5, exclude_seen=False, candidates=[3, 1]),
+        ([], []),
+    ]
+    assert answer["user_id"].tolist() == asked["user_id"].tolist()
+    assert answer["item_ids"].tolist() == [[f"i{row}" for row in items] for items, _ in wanted]
+    assert answer["scores"].tolist() == [scores for _, scores in wanted]
+
+
+@pytest.mark.parametrize(("users", "items"), [(0, 0), (3, 0), (0, 3)])
+def test_an_empty_vocabulary_still_answers(served, users, items):
+    model = served(served_arrays(names("u", users), names("i", items)))
+    asked = pd.DataFrame({"user_id": ["u1", "x"], "candidates": [None, ["i0"]]})
+    answer = model.predict(None, asked)
+    assert [len(some) for some in answer["item_ids"]] == [min(items, 3), min(items, 1)] if users == 0 else [0, 0]
+
+
+def test_no_rows_give_no_rows(served):
+    answer = served(served_arrays(["u"], ["i"])).predict(None, pd.DataFrame({"user_id": []}))
+    assert answer.columns.tolist() == ["user_id", "item_ids", "scores"]
+    assert answer.empty
+
+
+@pytest.mark.parametrize(
+    ("asked", "complaint"),
+    [({"user": ["u1"]}, "no column 'user_id'"), ({"user_id": ["u1"], "k": [0]}, "k must be at least 1, not 0")],
+)
+def test_what_cannot_be_answered_is_refused(served, asked, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        served(served_arrays(["u1"], ["i1"])).predict(None, pd.DataFrame(asked))

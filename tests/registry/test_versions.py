@@ -1,0 +1,131 @@
+import re
+from importlib.metadata import version as installed_version
+
+import numpy as np
+import pytest
+
+from recsys.contracts import StepId
+from recsys.errors import ConfigError, RegistryError
+from recsys.registry import versions
+from recsys.registry.versions import Version
+from tests.registry.served import served_arrays
+
+ARRAYS = served_arrays(["ann", "bob"], ["tea", "milk", "rice"])
+
+
+@pytest.fixture
+def make(registry, open_run):
+    """Registers a version for a batch."""
+    client, settings = registry
+    run = open_run()
+
+    def register(batch: int, **tags: str) -> Version:
+        return versions.register(client, settings, run.run_id, ARRAYS, StepId(0, batch), tags)
+
+    register.run_id = run.run_id
+    return register
+
+
+def test_a_version_says_what_it_was_made_of(registry, make):
+    client, settings = registry
+    made = make(20, interaction_log_version="21", **versions.gate_tags(True, ["a", "b"], {"model": 0.25}))
+    kept = client.get_model_version(made.name, made.version).tags
+    assert kept == {
+        "epoch": "0",
+        "batch_id": "20",
+        "config_hash": settings.fingerprint(),
+        "code_version": versions.code_version(),
+        "interaction_log_version": "21",
+        "gate.passed": "true",
+        "gate.reasons": "a; b",
+        "gate.model": "0.25",
+    }
+    assert made.step == StepId(0, 20)
+    assert versions.resolve(client, f"models:/{made.name}@challenger") == made
+
+
+def test_a_step_is_registered_once(registry, make):
+    client, settings = registry
+    first, second = make(20), make(40)
+    assert make(20) == first
+    assert make(40) == second
+    assert [first.version, second.version] == ["1", "2"]
+    assert len(client.search_model_versions(f"name='{settings.mlflow.model_name}'")) == 2
+
+
+def test_an_epoch_does_not_take_the_versions_of_another(registry, make, open_run):
+    client, settings = registry
+    first = make(20)
+    run = open_run(1)
+    second = versions.register(client, settings, run.run_id, ARRAYS, StepId(1, 20), {})
+    assert second.version != first.version
+    assert versions.first(client, settings.mlflow.model_name, make.run_id) == first
+    assert versions.first(client, settings.mlflow.model_name, run.run_id) == second
+
+
+def test_the_first_version_of_a_run_stays_the_first(registry, make):
+    client, settings = registry
+    assert versions.first(client, settings.mlflow.model_name, make.run_id) is None
+    first = make(20)
+    for batch in (40, 60):
+        make(batch)
+    assert versions.first(client, settings.mlflow.model_name, make.run_id) == first
+
+
+def test_the_champion_moves_forward_and_back(registry, make):
+    client, settings = registry
+    name = settings.mlflow.model_name
+    assert versions.champion(client, name) is None
+    first, second = make(20), make(40)
+    assert versions.champion(client, name) is None
+    versions.promote(client, second)
+    assert versions.champion(client, name) == second
+    assert versions.rollback(client, name, first.version) == first
+    assert versions.champion(client, name) == first
+    assert versions.resolve(client, f"models:/{name}@challenger") == second
+
+
+def test_the_arrays_come_back_as_they_were(make):
+    loaded = versions.load_arrays(make(20))
+    assert loaded.keys() == ARRAYS.keys()
+    for name, values in ARRAYS.items():
+        assert loaded[name].dtype == values.dtype
+        np.testing.assert_array_equal(loaded[name], values)
+
+
+def test_an_artifact_knows_how_many_users_it_serves(make, tmp_path):
+    folder = versions.download(make(20), tmp_path)
+    assert versions.count_users(folder) == 2
+
+
+def test_an_artifact_brings_its_code_and_no_pickle(make, tmp_path):
+    folder = versions.download(make(20), tmp_path)
+    files = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+    assert {"MLmodel", "pyfunc.py", "artifacts/arrays.safetensors", "requirements.txt"} <= files
+    assert not [file for file in files if file.endswith(".pkl")]
+    assert "recsys" not in re.sub(r'""".*?"""', "", (folder / "pyfunc.py").read_text(), flags=re.DOTALL)
+    assert f"numpy=={np.__version__}" in (folder / "requirements.txt").read_text()
+
+
+@pytest.mark.parametrize("uri", ["recsys", "models:/recsys", "models:/a/b/c", "runs:/1/model", "models:/recsys/latest"])
+def test_a_uri_of_another_form_is_refused(registry, uri):
+    with pytest.raises(ConfigError, match="names no model: write models:/NAME@ALIAS or models:/NAME/VERSION"):
+        versions.resolve(registry[0], uri)
+
+
+@pytest.mark.parametrize("what", ["{}@champion", "{}/99", "nobody@champion", "nobody/1"])
+def test_what_the_registry_does_not_hold_is_said_in_one_line(registry, make, what):
+    uri = "models:/" + what.format(make(20).name)
+    with pytest.raises(RegistryError, match=f"the registry holds no {uri}"):
+        versions.resolve(registry[0], uri)
+
+
+def test_a_name_that_mlflow_refuses_is_one_line(registry, make):
+    client, settings = registry
+    odd = settings.model_copy(update={"mlflow": settings.mlflow.model_copy(update={"model_name": "a/b:c"})})
+    with pytest.raises(RegistryError, match="cannot register a version of 'a/b:c'"):
+        versions.register(client, odd, make.run_id, ARRAYS, StepId(0, 20), {})
+
+
+def test_the_code_version_is_the_package_and_its_commit():
+    assert re.fullmatch(rf"{re.escape(installed_version('recsys'))}(\+[0-9a-f]{{7,}})?", versions.code_version())
