@@ -21,6 +21,8 @@ setup(
         "safetensors>=0.5",
         "pydantic>=2.8,<3",
         "omegaconf>=2.3,<3",
+        "pyyaml>=6,<7",
+        "filelock>=3.12,<4",
         "matplotlib>=3.9,<4",
         "tqdm>=4.66,<5",
     ],

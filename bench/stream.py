@@ -58,9 +58,7 @@ class Shape:
     history_batches: int
 
 
-QUICK = Shape(
-    users=30_000, items=10_000, per_batch=50_000, batches=12, warm_up=2, history=200_000, history_batches=7
-)
+QUICK = Shape(users=30_000, items=10_000, per_batch=50_000, batches=12, warm_up=2, history=200_000, history_batches=7)
 FULL = Shape(
     users=100_000, items=30_000, per_batch=50_000, batches=60, warm_up=5, history=2_000_000, history_batches=20
 )

@@ -10,8 +10,10 @@ from recsys.rebuild import rebuild
 def rebuild_model(settings: Settings) -> None:
     """Train the model anew from the whole interaction log, and begin a new epoch with it."""
     rebuilt = rebuild(settings)
-    print(f"epoch {rebuilt.epoch} begins: {rebuilt.users:,} users, {rebuilt.items:,} items, trained in {rebuilt.seconds:.1f} s")
-    print(f"registered as version {rebuilt.version.version}{'' if not rebuilt.promoted else ', champion'}")
+    size = f"{rebuilt.users:,} users and {rebuilt.items:,} items"
+    print(f"epoch {rebuilt.epoch} begins with {size}, trained in {rebuilt.seconds:.1f} s")
+    place = "champion" if rebuilt.promoted else "challenger: the stream measures it against the champion"
+    print(f"registered as version {rebuilt.version.version}, {place}")
     print("the stream goes on from here: run jobs/stream_update.py with the same settings")
 
 

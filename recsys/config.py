@@ -240,8 +240,8 @@ class Settings(_Section):
 
     def fingerprint(self) -> str:
         """Sixteen hex digits that change when what the model learns from its events may change."""
-        kept = {"weights": True, "decay": True, "model": True, "seed": True, "evaluation": {"popularity_half_life_days"}}
-        parts = self.model_dump_json(include=kept)
+        whole = dict.fromkeys(("weights", "decay", "model", "seed"), True)
+        parts = self.model_dump_json(include={**whole, "evaluation": {"popularity_half_life_days"}})
         return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
     def public_parameters(self) -> dict[str, str]:

@@ -122,13 +122,10 @@ class Publisher:
 
     def judge_candidate(self) -> GateResult:
         """Compare the learning model with the champion on the last batches, each scored before it was learnt."""
-        name = f"ndcg_at_{self.settings.score.k}"
-        candidate = {row.step.batch_id: row.metrics[f"model/{name}"] for row in self.rows if f"model/{name}" in row.metrics}
-        champion = {
-            row.step.batch_id: row.metrics[f"champion/{name}"]
-            for row in self.rows
-            if row.model_version == self.champion_version and f"champion/{name}" in row.metrics
-        }
+        live, frozen = (f"{ranker}/ndcg_at_{self.settings.score.k}" for ranker in ("model", "champion"))
+        of_champion = [row for row in self.rows if row.model_version == self.champion_version]
+        candidate = {row.step.batch_id: row.metrics[live] for row in self.rows if live in row.metrics}
+        champion = {row.step.batch_id: row.metrics[frozen] for row in of_champion if frozen in row.metrics}
         return judge(
             candidate,
             champion if self.champion_version else None,

@@ -12,12 +12,13 @@ from types import FrameType
 from filelock import FileLock, Timeout
 from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql.streaming import StreamingQuery, StreamingQueryListener
 from pyspark.sql.streaming.listener import (
     QueryProgressEvent,
     QueryStartedEvent,
     QueryTerminatedEvent,
+    StreamingQueryListener,
 )
+from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from recsys.config import Settings, Trigger
@@ -37,7 +38,7 @@ from recsys.tables.source import dropped_duplicates, open_events
 
 logger = logging.getLogger(__name__)
 
-IDLE_WAIT_SECONDS = 0.5
+IDLE_WAIT_SECONDS = 1
 
 
 class StopRequested(Exception):
@@ -216,9 +217,10 @@ def stop_signals() -> Iterator[threading.Event]:
         return
 
     def request_stop(number: int, frame: FrameType | None) -> None:
-        logger.warning("%s: finishing the batch at work, then stopping", signal.Signals(number).name)
+        name = signal.Signals(number)
+        logger.warning("%s: finishing the batch at work, then stopping", name.name)
         stop.set()
-        signal.signal(number, previous[number])
+        signal.signal(name, previous[name])
 
     previous = {number: signal.signal(number, request_stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -42,7 +42,7 @@ KILLS = [
     ("fold", 14),
     ("batch", 15),
 ]
-HOSTILE_IDS = ['quote\'"`;--', "path/../../etc", "new\nline", "🛒" * 3, "x" * 10_000]
+HOSTILE_IDS = ["quote'\"`;--", "path/../../etc", "new\nline", "🛒" * 3, "x" * 10_000]
 
 
 def write_event_files(folder: Path) -> None:
@@ -125,15 +125,11 @@ def table(spark: SparkSession, settings: Settings, name: str) -> DataFrame:
 
 
 @pytest.mark.parametrize("name", [INTERACTION_LOG, INTERACTIONS, QUARANTINE, MODEL_UPDATES])
-def test_tables_are_equal(
-    spark: SparkSession, killed_and_undisturbed: tuple[Settings, Settings], name: str
-) -> None:
+def test_tables_are_equal(spark: SparkSession, killed_and_undisturbed: tuple[Settings, Settings], name: str) -> None:
     killed, undisturbed = (table(spark, settings, name) for settings in killed_and_undisturbed)
     assert undisturbed.count() > 0
     order = [column for column in undisturbed.columns if column != "weight"]
-    assert_df_equality(
-        killed, undisturbed, ignore_nullable=True, transforms=[lambda frame: frame.orderBy(*order)]
-    )
+    assert_df_equality(killed, undisturbed, ignore_nullable=True, transforms=[lambda frame: frame.orderBy(*order)])
 
 
 def test_model_arrays_are_equal(killed_and_undisturbed: tuple[Settings, Settings]) -> None:

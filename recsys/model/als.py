@@ -120,6 +120,8 @@ class IncrementalAls:
             SolveError: the equations have no finite solution.
         """
         users, items, new_users, new_items = self._take_in(batch, step)
+        if not len(batch):
+            return UpdateReport()
         share = self.settings.model.min_change
         due = {
             self._items: self.history.by_item.due(np.unique(items), share),

@@ -71,7 +71,7 @@ def ranking_figures(scores: torch.Tensor, relevant: Relevant, k: int) -> Ranking
     def per_user(values: npt.NDArray[Any]) -> FloatArray:
         return np.bincount(owners, weights=values, minlength=users).astype(np.float64)
 
-    hit = ranks <= k
+    hit = found & (ranks <= k)
     hits = per_user(hit)
     discounts = 1 / np.log2(np.arange(2, k + 2))
     gains = per_user(np.where(hit, discounts[np.minimum(above, k - 1)], 0.0))

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from tests.model.helpers import DAY
 from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.model.history import History, Rows
+from tests.model.helpers import DAY
 
 EVENTS = st.lists(
     st.tuples(st.integers(0, 5), st.integers(0, 5), st.floats(-5, 5), st.floats(0, 100)), min_size=1, max_size=60

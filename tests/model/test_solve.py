@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from tests.model.helpers import dense_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +10,7 @@ from recsys.errors import SolveError
 from recsys.model import solve
 from recsys.model.history import Rows
 from recsys.model.solve import Penalty, row_penalties, solve_rows
+from tests.model.helpers import dense_rows
 
 PENALTY = Penalty(alpha=10.0, regularization=0.003, exponent=1.0)
 
