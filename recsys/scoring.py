@@ -1,6 +1,7 @@
 """The champion recommends to every user it knows: one row each in `recommendations`, written in one commit."""
 
 import hashlib
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from zipfile import ZipFile
 
 import mlflow
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from mlflow import MlflowClient
 from pyspark import SparkFiles
@@ -127,23 +129,31 @@ def _ranking(
     archive: str, k: int, exclude_seen: bool
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def rank(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
         # The artifact's own code ranks: a version of another kind, or of an older release, is scored as it was made.
         model: Any = mlflow.pyfunc.load_model(SparkFiles.get(archive)).unwrap_python_model()
         ranker: Ranker = model.ranker
-        user_ids, item_ids = pa.array(ranker.user_ids(), pa.string()), pa.array(ranker.item_ids(), pa.string())
+        user_ids = _strings(ranker.arrays["user_ids_bytes"], ranker.arrays["user_ids_offsets"])
+        item_ids = _strings(ranker.arrays["item_ids_bytes"], ranker.arrays["item_ids_offsets"])
         for batch in batches:
             rows = batch.column(0).to_numpy()
             ranked = ranker.rank(rows, np.full(len(rows), k), np.full(len(rows), exclude_seen))
             yield pa.RecordBatch.from_arrays(
-                [user_ids.take(batch.column(0)), _lists(ranked, item_ids)], [USER, "items"]
+                [user_ids.take(batch.column(0)).cast(pa.string()), _lists(ranked, item_ids)], [USER, "items"]
             )
 
     return rank
 
 
+def _strings(text: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> pa.Array:
+    """Packed ids as an Arrow array, without a copy and without a Python object for each."""
+    return pa.LargeStringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(text))
+
+
 def _lists(ranked: "Rankings", item_ids: pa.Array) -> pa.Array:
     """Rankings as an Arrow array of list<struct<item_id, score>>."""
     pairs = pa.StructArray.from_arrays(
-        [item_ids.take(pa.array(ranked.items)), pa.array(ranked.scores, pa.float64())], [ITEM, "score"]
+        [item_ids.take(pa.array(ranked.items)).cast(pa.string()), pa.array(ranked.scores, pa.float64())],
+        [ITEM, "score"],
     )
     return pa.ListArray.from_arrays(np.concatenate([[0], np.cumsum(ranked.lengths)]).astype(np.int32), pairs)

@@ -51,9 +51,8 @@ class Orientation:
         self.unsolved.resize(rows)
 
     def due(self, rows: IntArray, share: float) -> IntArray:
-        """Those of rows (n,) of whose weight at least `share` is new since they were last solved."""
-        unsolved = self.unsolved.values[rows]
-        return rows[(unsolved > 0) & (unsolved >= share * self.total.values[rows])]
+        """Those of rows (n,) of whose weight at least `share` is new since they were last solved, or that have none."""
+        return rows[self.unsolved.values[rows] >= share * self.total.values[rows]]
 
 
 class History:

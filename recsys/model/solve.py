@@ -2,14 +2,14 @@
 
 With the other side's factors y_i fixed, a row of pairs with weights w_i has the objective
 
-    sum over all i of c_i (p_i - x.y_i)^2 + penalty |x|^2,    c_i = 1 + alpha |w_i|,   p_i = 1 if w_i > 0 else 0
+    sum over all i of c_i (p_i - x.y_i)^2 + penalty |x|^2,    c_i = 1 + alpha |w_i|,   c_i p_i = alpha max(w_i, 0)
 
-where pairs that were never observed have w = 0. Setting the gradient to zero gives
+where pairs that were never observed have w = 0: confidence 1 in preference 0. Setting the gradient to zero gives
 
-    (G + penalty I + Y' D Y) x = Y' r,    G = sum over all i of y_i y_i',   D = diag(alpha |w_i|),   r_i = p_i c_i
+    (G + penalty I + Y' D Y) x = Y' r,    G = sum over all i of y_i y_i',   D = diag(alpha |w_i|),   r_i = c_i p_i
 
 with Y the factors of the row's own pairs. G is the same for every row, so it is diagonalised once, G = Q L Q'. In the
-basis Q the matrix A = L + penalty I is diagonal for each row; with V = sqrt(D) Y Q A^(-1/2) and t = r / sqrt(D) the
+basis Q the matrix A = L + penalty I is diagonal for each row; with V = sqrt(D) Y Q A^(-1/2) and t = D^(-1/2) r the
 solution is x = Q A^(-1/2) y with either of
 
     y = (I + V' V)^(-1) V' t      (a matrix of size factors)
@@ -17,9 +17,12 @@ solution is x = Q A^(-1/2) y with either of
 
 and both matrices have eigenvalues of at least 1, so that float32 suffices where the plain equations would lose digits.
 
-Sources: Hu, Koren & Volinsky, "Collaborative filtering for implicit feedback datasets" (2008) for the objective;
-Rendle, Krichene, Zhang & Koren, "Revisiting the performance of iALS on item recommendation benchmarks" (2021) for the
-penalty that grows with a row's frequency (see `row_penalties`). The two forms are the push-through identity.
+Sources: Hu, Koren & Volinsky, "Collaborative filtering for implicit feedback datasets" (2008) for confidence and
+preference; Rendle, Krichene, Zhang & Koren, "Revisiting the performance of iALS on item recommendation benchmarks"
+(2021) for the form of the objective and for the penalty that grows with a row's frequency (see `row_penalties`). Hu et
+al. have p = 1 for every observed pair. Here, as in the objective of Rendle et al., p = alpha w / (1 + alpha w), which
+is nearly 1 for a strong pair and fades to 0 as its weight decays: otherwise an interaction of years ago would keep half
+the pull of a fresh one. The two forms of the solution are the push-through identity.
 """
 
 from collections.abc import Callable, Iterator
@@ -32,8 +35,6 @@ from recsys.errors import SolveError
 from recsys.model.arrays import FloatArray, IntArray, offsets_of, ragged_ranges
 from recsys.model.history import Rows
 
-# A weight that has decayed to less than this still counts as positive: its preference is 1.
-_SMALLEST = 1e-30
 # Rows with more pairs are cut into pieces whose Gram matrices are added up.
 _PIECE = 4096
 _FLOAT_BYTES = 4
@@ -58,9 +59,8 @@ def row_penalties(totals: FloatArray, others: int, penalty: Penalty) -> FloatArr
 
     Rendle et al. write the observed pairs with weight 1 and all pairs with weight a0, and penalise a row by
     lambda (|I_u| + a0 |I|)^nu. Dividing that objective by a0 = 1 / alpha gives confidences alpha and 1 as here, and at
-    nu = 1 the penalty above with lambda = regularization. What differs: a pair counts with its weight instead of 1; at
-    other exponents lambda is regularization * alpha^(nu - 1); and the target of an observed pair keeps Hu, Koren &
-    Volinsky's factor 1 + alpha w, where Rendle et al. have alpha w.
+    nu = 1 the penalty above with lambda = regularization. What differs: a pair counts with its weight instead of 1, and
+    at other exponents lambda is regularization * alpha^(nu - 1).
 
     Args:
         totals: (rows,) sum of |weight| of each row.
@@ -133,9 +133,8 @@ class _System:
         cls, rows: Rows, others: torch.Tensor, rotation: torch.Tensor, scale: FloatArray, alpha: float
     ) -> "_System":
         device = others.device
-        confidence = np.maximum(alpha * np.abs(rows.weights), _SMALLEST)
-        roots = np.sqrt(confidence)
-        targets = np.where(rows.weights > 0, (1 + confidence) / roots, 0.0)
+        roots = np.sqrt(alpha * np.abs(rows.weights))
+        targets = np.where(rows.weights > 0, roots, 0.0)
         indices, used = _compact(rows.others, len(others))
         return cls(
             starts=offsets_of(rows.lengths)[:-1],

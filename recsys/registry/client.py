@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,12 +28,11 @@ _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
 
 @contextmanager
-def registry_errors(doing: str, tracking_uri: str = "") -> Iterator[None]:
-    """Turn any failure of MLflow inside the block into one line.
+def registry_errors(doing: str) -> Iterator[None]:
+    """Turn any failure of MLflow inside the block into one line, without credentials.
 
     Args:
         doing: what failed, first words of the line.
-        tracking_uri: its user name and password are kept out of the line.
 
     Raises:
         RegistryError: anything failed. Artifact stores raise the errors of their own libraries, so every kind counts.
@@ -43,7 +43,7 @@ def registry_errors(doing: str, tracking_uri: str = "") -> Iterator[None]:
         raise
     except Exception as error:
         text = " ".join(str(error).split()) or type(error).__name__
-        raise RegistryError(f"{doing}: {_without_credentials(text, tracking_uri)[:300]}") from error
+        raise RegistryError(f"{doing}: {_without_credentials(text)[:300]}") from error
 
 
 def connect(settings: Settings) -> MlflowClient:
@@ -60,9 +60,8 @@ def connect(settings: Settings) -> MlflowClient:
     if "MLFLOW_LOGGING_LEVEL" not in os.environ:
         logging.getLogger("mlflow").setLevel(logging.WARNING)
     uri = settings.tracking_uri
-    with registry_errors(
-        f"MLflow does not answer at {_shown(uri)}; start it or set mlflow.tracking_uri to one that runs", uri
-    ):
+    shown = _without_credentials(uri)
+    with registry_errors(f"MLflow does not answer at {shown}; start it or set mlflow.tracking_uri to one that runs"):
         if urlsplit(uri).scheme.split("+")[0] in _DATABASES:
             _try_database(uri)
         mlflow.set_tracking_uri(uri)
@@ -80,7 +79,7 @@ def experiment_id(client: MlflowClient, settings: Settings) -> str:
         RegistryError: MLflow failed, or the experiment was deleted there.
     """
     name = settings.mlflow.experiment
-    with registry_errors(f"cannot open the experiment '{name}'", settings.tracking_uri):
+    with registry_errors(f"cannot open the experiment '{name}'"):
         found = client.get_experiment_by_name(name)
         if found is None:
             local = Path(settings.storage.root).absolute() / "mlflow-artifacts"
@@ -101,11 +100,5 @@ def _try_database(uri: str) -> None:
         engine.dispose()
 
 
-def _shown(uri: str) -> str:
-    parts = urlsplit(uri)
-    return uri.replace(f"{parts.netloc.rpartition('@')[0]}@", "", 1) if "@" in parts.netloc else uri
-
-
-def _without_credentials(text: str, uri: str) -> str:
-    credentials = urlsplit(uri).netloc.rpartition("@")[0]
-    return text.replace(f"{credentials}@", "") if credentials else text
+def _without_credentials(text: str) -> str:
+    return re.sub(r"(?<=://)[^/\s]*@", "", text)

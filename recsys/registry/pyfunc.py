@@ -12,6 +12,7 @@ MLflow runs the file when the artifact is loaded (models-from-code): nothing is 
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -25,7 +26,9 @@ from safetensors.numpy import load_file
 Array = npt.NDArray[Any]
 
 UNKNOWN = -1
-BLOCK_BYTES = 32 << 20
+# Scores of a block fit the cache where the catalogue allows it; very few users at once would waste the multiplication.
+BLOCK_BYTES = 8 << 20
+USERS_PER_BLOCK = 64
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Ranker:
     """
 
     def __init__(self, arrays: dict[str, Array]) -> None:
-        self._arrays = arrays
+        self.arrays = arrays
         self.users = len(arrays["user_ids_offsets"]) - 1
         self.items = len(arrays["item_ids_offsets"]) - 1
         self._has_factors: Array = np.any(arrays["user_factors"], axis=1)
@@ -59,14 +62,6 @@ class Ranker:
         # Distinct whole numbers in place of popularities, so that there are no ties to break; exact up to 2^24 items.
         self._popularity_order = np.empty(self.items, dtype=np.float32)
         self._popularity_order[np.argsort(-popularity, kind="stable")] = -np.arange(self.items, dtype=np.float32)
-
-    def item_ids(self) -> list[str]:
-        """Ids of the items, in the order of their rows."""
-        return _unpack(self._arrays["item_ids_bytes"], self._arrays["item_ids_offsets"])
-
-    def user_ids(self) -> list[str]:
-        """Ids of the users, in the order of their rows."""
-        return _unpack(self._arrays["user_ids_bytes"], self._arrays["user_ids_offsets"])
 
     def rank(self, rows: Array, k: Array, exclude_seen: Array) -> Rankings:
         """Rank the whole catalogue.
@@ -80,7 +75,7 @@ class Ranker:
         """
         if self.items == 0 or len(rows) == 0:
             return _nothing(len(rows))
-        size = max(1, BLOCK_BYTES // (4 * self.items))
+        size = max(USERS_PER_BLOCK, BLOCK_BYTES // (4 * self.items))
         blocks = [slice(start, start + size) for start in range(0, len(rows), size)]
         return _joined([self._rank_block(rows[block], k[block], exclude_seen[block]) for block in blocks])
 
@@ -94,26 +89,28 @@ class Ranker:
         seen_position, seen_item = self._seen(rows, exclude_seen)
         pairs = pairs[~np.isin(pairs, seen_position * self.items + seen_item)]
         position, item = np.divmod(pairs, self.items)
-        score = self._arrays["item_popularity"][item]
+        score = self.arrays["item_popularity"][item]
         factored = np.flatnonzero(self._with_factors(rows)[position])
-        size = max(1, BLOCK_BYTES // (8 * self._arrays["item_factors"].shape[1]))
+        size = max(1, BLOCK_BYTES // (8 * self.arrays["item_factors"].shape[1]))
         for start in range(0, len(factored), size):
             part = factored[start : start + size]
-            user_factors = self._arrays["user_factors"][rows[position[part]]]  # (pairs, f)
-            item_factors = self._arrays["item_factors"][item[part]]  # (pairs, f)
+            user_factors = self.arrays["user_factors"][rows[position[part]]]  # (pairs, f)
+            item_factors = self.arrays["item_factors"][item[part]]  # (pairs, f)
             score[part] = np.einsum("pf,pf->p", user_factors, item_factors)
         return _best_first(position, item, score, score, k)
 
     def _rank_block(self, rows: Array, k: Array, exclude_seen: Array) -> Rankings:
         known = self._with_factors(rows)
-        scores = np.empty((len(rows), self.items), dtype=np.float32)  # (users of the block, items)
-        scores[known] = self._arrays["user_factors"][rows[known]] @ self._arrays["item_factors"].T
+        if known.any():
+            scores = self.arrays["user_factors"][rows] @ self.arrays["item_factors"].T  # (users of the block, items)
+        else:
+            scores = np.empty((len(rows), self.items), dtype=np.float32)
         scores[~known] = self._popularity_order
         seen_position, seen_item = self._seen(rows, exclude_seen)
         scores[seen_position, seen_item] = -np.inf
         position, item = _contenders(scores, min(int(k.max()), self.items))
         key = scores[position, item]
-        score = np.where(known[position], key, self._arrays["item_popularity"][item])
+        score = np.where(known[position], key, self.arrays["item_popularity"][item])
         return _best_first(position, item, key, score, k)
 
     def _with_factors(self, rows: Array) -> npt.NDArray[np.bool_]:
@@ -125,10 +122,10 @@ class Ranker:
     def _seen(self, rows: Array, exclude_seen: Array) -> tuple[Array, Array]:
         """Pairs (position in `rows`, item row) to leave out."""
         position = np.flatnonzero(exclude_seen & (rows != UNKNOWN))
-        start = self._arrays["seen_offsets"][rows[position]]
-        length = self._arrays["seen_offsets"][rows[position] + 1] - start
+        start = self.arrays["seen_offsets"][rows[position]]
+        length = self.arrays["seen_offsets"][rows[position] + 1] - start
         within = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
-        return np.repeat(position, length), self._arrays["seen_items"][np.repeat(start, length) + within]
+        return np.repeat(position, length), self.arrays["seen_items"][np.repeat(start, length) + within]
 
 
 class ServedModel(PythonModel):
@@ -139,9 +136,21 @@ class ServedModel(PythonModel):
         self.ranker = Ranker(load_file(context.artifacts["arrays"]))
         self._k = int(context.model_config["k"])
         self._exclude_seen = bool(context.model_config["exclude_seen"])
-        self._item_ids = np.array(self.ranker.item_ids(), dtype=object)
-        self._user_rows = {user: row for row, user in enumerate(self.ranker.user_ids())}
-        self._item_rows = {item: row for row, item in enumerate(self._item_ids)}
+
+    # Only what is asked by id needs these; whoever scores all users by row does not pay for them.
+
+    @cached_property
+    def _item_ids(self) -> Array:
+        return np.array(_unpack(self.ranker.arrays["item_ids_bytes"], self.ranker.arrays["item_ids_offsets"]), object)
+
+    @cached_property
+    def _item_rows(self) -> dict[str, int]:
+        return {item: row for row, item in enumerate(self._item_ids)}
+
+    @cached_property
+    def _user_rows(self) -> dict[str, int]:
+        user_ids = _unpack(self.ranker.arrays["user_ids_bytes"], self.ranker.arrays["user_ids_offsets"])
+        return {user: row for row, user in enumerate(user_ids)}
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None

@@ -42,14 +42,13 @@ class EpochRun:
         error: one line that says why the last call failed; None when it did not.
     """
 
-    def __init__(self, client: MlflowClient, settings: Settings, epoch: int, run: Run) -> None:
+    def __init__(self, client: MlflowClient, epoch: int, run: Run) -> None:
         self.run_id: str = run.info.run_id
         self.last_sent = int(run.data.tags.get(LAST_SENT_TAG, NOTHING_SENT))
         self.published_through = int(run.data.tags.get(PUBLISHED_TAG, NOTHING_SENT))
         self.pending: list[LedgerRow] = []
         self.error: str | None = None
         self._client = client
-        self._tracking_uri = settings.tracking_uri
         self._epoch = epoch
         self._not_before = -math.inf  # monotonic seconds
 
@@ -67,7 +66,7 @@ class EpochRun:
             RegistryError: MLflow failed.
         """
         experiment = experiment_id(client, settings)
-        with registry_errors("cannot open the MLflow run", settings.tracking_uri):
+        with registry_errors("cannot open the MLflow run"):
             where = f"tags.{EPOCH_TAG} = '{epoch}' and tags.{STREAM_TAG} = '{stream_id}'"
             found = client.search_runs([experiment], where, max_results=1)
             if found:
@@ -80,7 +79,7 @@ class EpochRun:
             missing = [Param(key, value) for key, value in wanted.items() if key not in run.data.params]
             for start in range(0, len(missing), PARAMETERS_PER_CALL):
                 client.log_batch(run.info.run_id, params=missing[start : start + PARAMETERS_PER_CALL])
-        return cls(client, settings, epoch, run)
+        return cls(client, epoch, run)
 
     def send(self, rows: Sequence[LedgerRow] = ()) -> bool:
         """Log the metrics of rows, after those that still wait; the step is the batch id.
@@ -110,7 +109,7 @@ class EpochRun:
         Raises:
             RegistryError: MLflow failed.
         """
-        with registry_errors("cannot mark the version as published", self._tracking_uri):
+        with registry_errors("cannot mark the version as published"):
             self._client.set_tag(self.run_id, PUBLISHED_TAG, str(batch_id))
         self.published_through = batch_id
 
@@ -175,7 +174,7 @@ class EpochRun:
         if start < self._not_before:
             return False
         try:
-            with registry_errors("MLflow failed", self._tracking_uri):
+            with registry_errors("MLflow failed"):
                 call()
         except RegistryError as error:
             now = time.monotonic()

@@ -103,7 +103,7 @@ def register(
         RegistryError: MLflow failed. Calling again is safe.
     """
     name = settings.mlflow.model_name
-    with registry_errors(f"cannot register a version of '{name}'", settings.tracking_uri):
+    with registry_errors(f"cannot register a version of '{name}'"):
         version = _find(client, name, run_id, step)
         if version is None:
             every_tag = {

@@ -49,7 +49,9 @@ def clustered_batches(batches: int, events: int, seed: int = 0, drift: float = 0
     for number in range(batches):
         users = np.minimum(generator.zipf(1.3, events), 60 + 4 * number)
         moved = (generator.random(events) < drift) & (number > batches // 2)
-        group = np.where(generator.random(events) < 0.85, (users + moved) % groups, generator.integers(groups, size=events))
+        group = np.where(
+            generator.random(events) < 0.85, (users + moved) % groups, generator.integers(groups, size=events)
+        )
         items = group + groups * np.minimum(generator.zipf(1.4, events), 20 + number)
         times = number * DAY + np.sort(generator.random(events)) * DAY
         made.append(
@@ -67,7 +69,7 @@ def dense_rows(rows: Rows, others: npt.NDArray[np.float32], penalty: Penalty) ->
         weights = np.zeros(len(wide))
         weights[rows.others[own]] = rows.weights[own]
         confidence = 1 + penalty.alpha * np.abs(weights)
-        preference = (weights > 0).astype(np.float64)
+        preference = penalty.alpha * np.maximum(weights, 0) / confidence
         scale = (penalty.alpha * np.abs(weights).sum() + len(wide)) ** penalty.exponent
         left = wide.T @ (confidence[:, None] * wide) + penalty.regularization * scale * np.eye(wide.shape[1])
         solutions.append(np.linalg.solve(left, wide.T @ (confidence * preference)))

@@ -39,9 +39,7 @@ def test_appended_rows_keep_what_was_there(torch_device: str) -> None:
 def test_a_table_from_its_state_keeps_the_gram_matrix_to_the_last_bit() -> None:
     table = FactorTable(random_rows(50, 0), torch.device("cpu"))
     table.replace(np.array([1, 2]), torch.from_numpy(random_rows(2, 1)))
-    copy = FactorTable.from_state(
-        table.values.numpy(), table.gram.numpy(), table.corrections, torch.device("cpu")
-    )
+    copy = FactorTable.from_state(table.values.numpy(), table.gram.numpy(), table.corrections, torch.device("cpu"))
     for each in (table, copy):
         each.replace(np.array([4]), torch.from_numpy(random_rows(1, 2)))
     assert copy.gram.numpy().tobytes() == table.gram.numpy().tobytes()

@@ -41,7 +41,7 @@ def slow_figures(scores: list[float], items: list[int], unknown: int, k: int) ->
     }
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_figures_equal_the_definitions(data: st.DataObject) -> None:
     count = data.draw(st.integers(1, 12))

@@ -36,7 +36,8 @@ def test_a_large_index_finds_all_pairs_again_also_after_rebuilding_it_from_its_k
         [index.find_or_add(users[i : i + 7000], items[i : i + 7000]) for i in range(0, len(users), 7000)]
     )
     assert len(index) == len(set(zip(users.tolist(), items.tolist(), strict=True)))
-    assert (index.users(slots) == users).all() and (index.items(slots) == items).all()
+    assert (index.users(slots) == users).all()
+    assert (index.items(slots) == items).all()
     assert (PairIndex(index.keys).find(users, items) == slots).all()
 
 

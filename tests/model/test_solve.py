@@ -38,7 +38,8 @@ def check(rows: Rows, others: np.ndarray, penalty: Penalty, device: str, chunk_b
     on_device = torch.from_numpy(others).to(device)
     gram = torch.from_numpy(others.astype(np.float64).T @ others.astype(np.float64))
     fast = solve_rows(rows, on_device, gram, penalty, chunk_bytes)
-    assert fast.shape == (len(rows.lengths), others.shape[1]) and fast.dtype == torch.float32
+    assert fast.shape == (len(rows.lengths), others.shape[1])
+    assert fast.dtype == torch.float32
     slow = dense_rows(rows, others, penalty)
     error = np.linalg.norm(fast.cpu().numpy() - slow, axis=1)
     assert (error <= 1e-5 * np.linalg.norm(slow, axis=1)).all()
@@ -64,7 +65,9 @@ def test_rows_longer_than_a_piece_are_added_up_from_pieces(torch_device: str, mo
 
 def test_a_real_piece_boundary(torch_device: str) -> None:
     piece = solve._PIECE
-    check(make_rows([piece, piece + 1, 2 * piece + 5], others=3 * piece), make_others(3 * piece, 8), PENALTY, torch_device)
+    check(
+        make_rows([piece, piece + 1, 2 * piece + 5], others=3 * piece), make_others(3 * piece, 8), PENALTY, torch_device
+    )
 
 
 def test_the_memory_bound_does_not_change_the_solution(torch_device: str) -> None:
@@ -72,7 +75,7 @@ def test_the_memory_bound_does_not_change_the_solution(torch_device: str) -> Non
     check(rows, others, PENALTY, torch_device, chunk_bytes=1)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=30), st.integers(0, 1000))
 def test_any_mixture_of_lengths(lengths: list[int], seed: int) -> None:
     check(make_rows(lengths, others=40, seed=seed), make_others(40, 12, seed), PENALTY, "cpu")

@@ -36,7 +36,9 @@ def test_codes_equal_those_of_a_plain_dictionary(batches: list[list[str]]) -> No
 @given(st.lists(ANY_TEXT))
 def test_packing_is_undone_by_unpacking(ids: list[str]) -> None:
     data, offsets = pack_ids(ids)
-    assert data.dtype == np.uint8 and offsets.dtype == np.int64 and len(offsets) == len(ids) + 1
+    assert data.dtype == np.uint8
+    assert offsets.dtype == np.int64
+    assert len(offsets) == len(ids) + 1
     assert unpack_ids(data, offsets) == ids
 
 

@@ -60,9 +60,9 @@ def test_blocks_of_users_join_to_the_same_ranking(monkeypatch):
     whole = Ranker(arrays).rank(*asked)
     candidates = [np.arange(user % 30) for user in range(51)]
     some = Ranker(arrays).rank_candidates(*asked, candidates)
-    monkeypatch.setattr(pyfunc, "BLOCK_BYTES", 7 * 4 * 300)
+    monkeypatch.setattr(pyfunc, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(pyfunc, "USERS_PER_BLOCK", 7)
     assert as_lists(Ranker(arrays).rank(*asked)) == as_lists(whole)
-    monkeypatch.setattr(pyfunc, "BLOCK_BYTES", 100)
     assert as_lists(Ranker(arrays).rank_candidates(*asked, candidates)) == as_lists(some)
 
 

@@ -135,6 +135,14 @@ def test_a_closed_run_is_finished_and_runs_again_when_opened(registry, open_run)
     assert client.get_run(again.run_id).info.status == "FAILED"
 
 
+def test_a_run_remembers_how_far_versions_are_published(open_run):
+    run = open_run()
+    assert run.published_through == -1
+    run.mark_published(40)
+    assert run.published_through == 40
+    assert open_run().published_through == 40
+
+
 def test_lineage_names_the_log_and_its_versions_once(registry, open_run):
     client, _ = registry
     run = open_run()

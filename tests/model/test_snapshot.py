@@ -1,0 +1,131 @@
+"""Snapshots: what is saved comes back, recovery equals never having stopped, and what does not fit is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+
+from recsys.contracts import StepId
+from recsys.errors import InputError
+from recsys.model import snapshot
+from recsys.model.als import IncrementalAls
+from recsys.model.vocab import unpack_ids
+from tests.model.helpers import clustered_batches, make_batch, make_settings
+from tests.model.test_als import assert_same_state, learn
+
+SETTINGS = make_settings(decay={"half_life_days": 0.05})
+BATCHES = clustered_batches(7, 80)
+
+
+@settings(max_examples=15)
+@given(st.lists(st.integers(0, 5), max_size=3))
+def test_snapshot_and_tail_equal_an_uninterrupted_run(
+    tmp_path_factory: pytest.TempPathFactory, stops: list[int]
+) -> None:
+    folder = tmp_path_factory.mktemp("snapshots")
+    model = IncrementalAls(SETTINGS)
+    for number, batch in enumerate(BATCHES):
+        model.update(batch, StepId(0, number))
+        if number in stops:
+            path = snapshot.path_for(folder, StepId(0, number))
+            snapshot.save(path, model)
+            model = snapshot.load(path, SETTINGS)
+    assert_same_state(model, learn(IncrementalAls(SETTINGS), BATCHES))
+
+
+def test_a_snapshot_moves_between_devices(tmp_path: Path, torch_device: str) -> None:
+    model = learn(IncrementalAls(SETTINGS), BATCHES[:2])
+    snapshot.save(tmp_path / "a.safetensors", model)
+    moved = snapshot.load(tmp_path / "a.safetensors", SETTINGS.model_copy(update={"device": torch_device}))
+    assert moved.device.type == torch_device
+    assert moved.step == StepId(0, 1)
+    assert_same_state(moved, model)
+
+
+def test_ids_of_any_kind_survive(tmp_path: Path) -> None:
+    ids = ["a'b\"c", "line\nbreak", "🛒/..", "x" * 10_000, "\ud800", ""]
+    model = learn(
+        IncrementalAls(SETTINGS), [make_batch([(text, text[::-1], 1.0, 0.0) for text in ids if text != "\ud800"])]
+    )
+    snapshot.save(tmp_path / "a.safetensors", model)
+    again = snapshot.load(tmp_path / "a.safetensors", SETTINGS)
+    assert again.users.ids == model.users.ids
+    assert again.items.ids == model.items.ids
+
+
+def test_the_newest_snapshot_not_after_a_step_is_found(tmp_path: Path) -> None:
+    model = IncrementalAls(SETTINGS)
+    for step in (StepId(0, 3), StepId(0, 20), StepId(1, 5)):
+        model.update(BATCHES[0], step)
+        snapshot.save(snapshot.path_for(tmp_path, step), model)
+    (tmp_path / "epoch-0" / ".batch-21.safetensors.1.tmp").touch()
+    (tmp_path / "epoch-0" / "batch-x.safetensors").touch()
+    found = {
+        step: snapshot.latest(tmp_path, step) for step in (StepId(0, 2), StepId(0, 19), StepId(0, 99), StepId(2, 9))
+    }
+    assert found == {
+        StepId(0, 2): None,
+        StepId(0, 19): snapshot.path_for(tmp_path, StepId(0, 3)),
+        StepId(0, 99): snapshot.path_for(tmp_path, StepId(0, 20)),
+        StepId(2, 9): None,
+    }
+    snapshot.prune(tmp_path, epoch=0, keep=1)
+    assert snapshot.latest(tmp_path, StepId(0, 19)) is None
+    assert snapshot.latest(tmp_path, StepId(0, 20)) is not None
+    assert snapshot.latest(tmp_path, StepId(1, 5)) is not None
+
+
+def test_saving_leaves_no_temporary_file_and_replaces_the_old_one(tmp_path: Path) -> None:
+    model = learn(IncrementalAls(SETTINGS), BATCHES[:1])
+    for _ in range(2):
+        snapshot.save(tmp_path / "a.safetensors", model)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_a_model_that_has_learnt_nothing_is_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no state"):
+        snapshot.save(tmp_path / "a.safetensors", IncrementalAls(SETTINGS))
+
+
+def test_what_does_not_fit_is_refused_with_one_line(tmp_path: Path) -> None:
+    good, cut, strange = (tmp_path / f"{name}.safetensors" for name in ("good", "cut", "strange"))
+    snapshot.save(good, learn(IncrementalAls(SETTINGS), BATCHES[:1]))
+    cut.write_bytes(good.read_bytes()[:-100])
+    save_file({"x": np.zeros(1)}, strange)
+    other = make_settings(model={"factors": 9})
+    for path, settings_, text in (
+        (tmp_path / "none.safetensors", SETTINGS, "cannot read"),
+        (cut, SETTINGS, "cannot read"),
+        (strange, SETTINGS, "no snapshot"),
+        (good, other, "other settings"),
+    ):
+        with pytest.raises(InputError, match=text) as caught:
+            snapshot.load(path, settings_)
+        assert "\n" not in str(caught.value)
+
+
+def test_served_arrays_hold_factors_ids_popularity_and_what_was_seen() -> None:
+    rows = [("b", "y", 1.0, 0.0), ("b", "x", -1.0, 0.0), ("a", "y", 2.0, 0.0), ("c", "x", -2.0, 0.0)]
+    model = learn(IncrementalAls(make_settings()), [make_batch(rows)])
+    arrays = snapshot.served_arrays(model)
+    assert {name: (array.dtype.name, array.shape) for name, array in arrays.items()} == {
+        "user_factors": ("float32", (3, 8)),
+        "item_factors": ("float32", (2, 8)),
+        "user_ids_bytes": ("uint8", (3,)),
+        "user_ids_offsets": ("int64", (4,)),
+        "item_ids_bytes": ("uint8", (2,)),
+        "item_ids_offsets": ("int64", (3,)),
+        "item_popularity": ("float32", (2,)),
+        "seen_offsets": ("int64", (4,)),
+        "seen_items": ("int32", (4,)),
+    }
+    assert unpack_ids(arrays["user_ids_bytes"], arrays["user_ids_offsets"]) == ["a", "b", "c"]
+    items = unpack_ids(arrays["item_ids_bytes"], arrays["item_ids_offsets"])
+    assert arrays["item_popularity"].tolist() == [{"y": 3.0, "x": 0.0}[item] for item in items]
+    assert arrays["seen_offsets"].tolist() == [0, 1, 3, 4]
+    assert arrays["seen_items"][1:3].tolist() == [0, 1]
+    assert not arrays["user_factors"][2].any()
+    assert arrays["user_factors"][0].any()
