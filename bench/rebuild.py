@@ -33,14 +33,16 @@ class Stream:
     Attributes:
         events: reads it from the data folder: columns user, item, time (seconds), in order of time.
         batch: events in a batch.
-        half_life_days: of the interactions.
+        half_life_days: of the interactions; None: they do not age.
+        alpha: confidence per event.
         exclude_seen: whether items the user already had count.
         checkpoints: how often a rebuild is compared.
     """
 
     events: Callable[[Path], pd.DataFrame]
     batch: int
-    half_life_days: float
+    half_life_days: float | None
+    alpha: float
     exclude_seen: bool
     checkpoints: int
 
@@ -73,8 +75,8 @@ def read_completejourney(folder: Path) -> pd.DataFrame:
 
 
 STREAMS = {
-    "movietweetings_142k": Stream(read_movietweetings, 2_000, 7.0, True, 8),
-    "completejourney": Stream(read_completejourney, 12_000, 60.0, False, 6),
+    "movietweetings_142k": Stream(read_movietweetings, 2_000, 20.0, 4.0, True, 8),
+    "completejourney": Stream(read_completejourney, 12_000, None, 4.0, False, 4),
 }
 
 
@@ -110,7 +112,11 @@ def run(name: str, folder: Path) -> float:
     """Stream one data set, print what was measured, and return incremental NDCG over rebuilt NDCG."""
     stream = STREAMS[name]
     settings = Settings.model_validate(
-        {"decay": {"half_life_days": stream.half_life_days}, "score": {"exclude_seen": stream.exclude_seen}}
+        {
+            "decay": {"half_life_days": stream.half_life_days},
+            "model": {"alpha": stream.alpha},
+            "score": {"exclude_seen": stream.exclude_seen},
+        }
     )
     events = stream.events(folder)
     parts = range(0, len(events), stream.batch)

@@ -5,6 +5,7 @@ Every key is checked here once; the rest of the code receives frozen objects. A 
 """
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -131,15 +132,15 @@ class Model(_Section):
 
     kind: Literal["als"] = Field("als", description="`als`: incremental alternating least squares.")
     factors: PositiveInt = Field(64, description="Length of a user's and an item's factor vector.")
-    alpha: PositiveFloat = Field(10.0, description="Confidence of an observed pair is 1 + alpha * weight.")
+    alpha: PositiveFloat = Field(4.0, description="Confidence of an observed pair is 1 + alpha * weight.")
     regularization: PositiveFloat = Field(0.003, description="L2 penalty, before the frequency scale.")
     regularization_exponent: NonNegativeFloat = Field(
         1.0, description="Exponent of the frequency scale of the penalty (Rendle et al. 2021); 0 switches it off."
     )
     sweeps: PositiveInt = Field(2, description="Alternations over a batch's users and items.")
-    rebuild_sweeps: PositiveInt = Field(15, description="Alternations over everything, in a rebuild.")
+    rebuild_sweeps: PositiveInt = Field(8, description="Alternations over everything, in a rebuild.")
     min_change: NonNegativeFloat = Field(
-        0.02, description="A row is solved when at least this share of its weight is new since it was last solved."
+        0.05, description="A row is solved when at least this share of its weight is new since it was last solved."
     )
     refresh_ratio: NonNegativeFloat = Field(
         1.0, description="Interactions of other rows solved again per interaction of the batch, in turn."
@@ -241,8 +242,8 @@ class Settings(_Section):
     def fingerprint(self) -> str:
         """Sixteen hex digits that change when what the model learns from its events may change."""
         whole = dict.fromkeys(("weights", "decay", "model", "seed"), True)
-        parts = self.model_dump_json(include={**whole, "evaluation": {"popularity_half_life_days"}})
-        return hashlib.sha256(parts.encode()).hexdigest()[:16]
+        parts = self.model_dump(mode="json", include={**whole, "evaluation": {"popularity_half_life_days"}})
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def public_parameters(self) -> dict[str, str]:
         """Settings by dotted key, without those that may carry secrets (reader options, Spark settings, URIs)."""

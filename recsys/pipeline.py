@@ -128,11 +128,16 @@ class Pipeline:
         """
         started = time.perf_counter()
         application = application_id(events)
-        collected, counts = log.collect(events, self.settings.weights)
+        # Kept, so that no second pass reads the source or looks for duplicates again.
+        events = events.persist()
+        try:
+            collected, counts = log.collect(events, self.settings.weights)
+            if counts.quarantined:
+                quarantine.append(self.tables, events, step, application)
+        finally:
+            events.unpersist()
         if counts.ingested_at is None:
             return None
-        if counts.quarantined:
-            quarantine.append(self.tables, events, step, application)
         self.observe("quarantine", step)
         log_version = log.append(self.tables, collected, step, application)
         self.observe("log", step)

@@ -39,6 +39,7 @@ from recsys.tables.source import dropped_duplicates, open_events
 logger = logging.getLogger(__name__)
 
 IDLE_WAIT_SECONDS = 1
+LISTENER_WAIT_SECONDS = 30
 
 
 class StopRequested(Exception):
@@ -115,7 +116,11 @@ def run_stream(settings: Settings, observe: Observer = log_stage, batches: int |
 def _run_query(
     spark: SparkSession, settings: Settings, events: DataFrame, pipeline: Pipeline, stop: threading.Event
 ) -> int:
-    """Run the query to its end; returns the number of duplicates that were dropped."""
+    """Run the query to its end.
+
+    Returns:
+        The number of duplicates that were dropped.
+    """
 
     def handle_unless_stopped(batch: DataFrame, batch_id: int) -> None:
         if stop.is_set():
@@ -132,6 +137,7 @@ def _run_query(
         )
         query = with_trigger(writer, settings.trigger).start()
         wait(query, stop)
+        listener.finished.wait(LISTENER_WAIT_SECONDS)
     except BaseException as error:
         pipeline.publisher.close(failed=True)
         explained = explain_failure(error)
@@ -167,10 +173,18 @@ def wait(query: StreamingQuery, stop: threading.Event) -> None:
 
 
 class DuplicateCounter(StreamingQueryListener):
-    """Adds up the duplicates that Spark's de-duplication dropped, and says so per batch."""
+    """Adds up the duplicates that Spark's de-duplication dropped, and says so per batch.
+
+    Spark reports a batch some time after it is done, and the end of the query after the last batch.
+
+    Attributes:
+        dropped: duplicates so far.
+        finished: set when everything has been reported.
+    """
 
     def __init__(self) -> None:
         self.dropped = 0
+        self.finished = threading.Event()
 
     def onQueryStarted(self, event: QueryStartedEvent) -> None:  # noqa: N802 - Spark's name
         """Nothing to do."""
@@ -183,7 +197,8 @@ class DuplicateCounter(StreamingQueryListener):
             logger.info("batch %d: %d duplicates dropped", event.progress.batchId, dropped)
 
     def onQueryTerminated(self, event: QueryTerminatedEvent) -> None:  # noqa: N802 - Spark's name
-        """Nothing to do."""
+        """Note that all is told."""
+        self.finished.set()
 
 
 @contextmanager

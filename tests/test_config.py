@@ -73,6 +73,8 @@ def test_a_file_that_is_no_settings_is_refused(tmp_path: Path, content: str, tol
 def test_the_fingerprint_changes_with_what_shapes_the_model_only() -> None:
     plain = load_settings().fingerprint()
     assert load_settings(overrides=["score.k=7", "storage.root=elsewhere"]).fingerprint() == plain
+    views_last = load_settings(overrides=["weights.a=1", "weights.view=2"])
+    assert load_settings(overrides=["weights.view=2", "weights.a=1"]).fingerprint() == views_last.fingerprint()
     for change in ("model.alpha=3", "weights.view=9", "decay.half_life_days=2", "seed=5"):
         assert load_settings(overrides=[change]).fingerprint() != plain
 

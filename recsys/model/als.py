@@ -18,14 +18,14 @@ from recsys.model.popularity import Popularity
 from recsys.model.solve import Penalty, solve_rows
 from recsys.model.vocab import Vocabulary, pack_ids, unpack_ids
 
-# Standard deviation of a new row's factors before its first solve, times sqrt(factors).
-_START_SCALE = 0.1
 # Working bytes per pair of a half-step: code, weight, confidence, root, target, index.
 _BYTES_PER_PAIR = 64
 # Small enough to stay in a processor's cache between the steps of one chunk.
 _CPU_STEP_BYTES = 16 << 20
 
 
+# Standard deviation of a new row's factors before its first solve, times sqrt(factors).
+_START_SCALE = 0.1
 # What the random start of a row is drawn for.
 _ARRIVAL, _REFIT = 0, 1
 
@@ -186,8 +186,9 @@ class IncrementalAls:
         return users, items, added[0], added[1]
 
     def _start(self, side: "_Side", count: int, step: StepId, purpose: int) -> npt.NDArray[np.float32]:
-        """Small random factors (count, factors) from which the first solve of new rows starts."""
-        place = (self.settings.seed, step.epoch, step.batch_id, purpose, side is self._items)
+        """Random factors (count, factors) from which the first solve of new rows starts."""
+        # A rebuild without a checkpoint has batch id -1, and seeds must not be negative.
+        place = (self.settings.seed, step.epoch, step.batch_id + 1, purpose, side is self._items)
         generator = np.random.default_rng([int(number) for number in place])
         factors = self.settings.model.factors
         return generator.standard_normal((count, factors), dtype=np.float32) * np.float32(_START_SCALE / factors**0.5)

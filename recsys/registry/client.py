@@ -59,6 +59,7 @@ def connect(settings: Settings) -> MlflowClient:
         os.environ.setdefault(name, value)
     if "MLFLOW_LOGGING_LEVEL" not in os.environ:
         logging.getLogger("mlflow").setLevel(logging.WARNING)
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # its retries are ours to report
     uri = settings.tracking_uri
     shown = _without_credentials(uri)
     with registry_errors(f"MLflow does not answer at {shown}; start it or set mlflow.tracking_uri to one that runs"):

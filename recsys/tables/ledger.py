@@ -2,11 +2,23 @@
 
 from typing import Any
 
+import pyarrow as pa
 from pyspark.sql import functions as F
 
 from recsys.contracts import BATCH, EPOCH, EVENTS, INGESTED_AT, MODEL_UPDATES, LedgerRow, StepId
 from recsys.tables import log
 from recsys.tables.delta import Tables
+
+_NUMBERS = (EPOCH, BATCH, "log_version", EVENTS, "users", "items", "duration_ms")
+_COLUMNS = pa.schema(
+    [
+        *((name, pa.int64()) for name in _NUMBERS),
+        ("metrics", pa.map_(pa.string(), pa.float64())),
+        ("model_version", pa.string()),
+        ("state_uri", pa.string()),
+        (INGESTED_AT, pa.timestamp("us", "UTC")),
+    ]
+)
 
 
 def append(tables: Tables, row: LedgerRow, app_id: str, txn_version: int) -> int:
@@ -34,7 +46,8 @@ def append(tables: Tables, row: LedgerRow, app_id: str, txn_version: int) -> int
         "state_uri": row.state_uri,
         INGESTED_AT: row.ingested_at,
     }
-    frame = tables.spark.createDataFrame([tuple(values.values())], tables.read(MODEL_UPDATES).schema)
+    # Through Arrow: from Python objects, Spark would start Python workers to bring one row over.
+    frame = tables.spark.createDataFrame(pa.Table.from_pylist([values], _COLUMNS)).coalesce(1)
     return tables.append(MODEL_UPDATES, frame, app_id, txn_version)
 
 

@@ -19,6 +19,7 @@ from recsys.contracts import (
     BATCH,
     EPOCH,
     EVENTS,
+    FIRST_TIME,
     INGESTED_AT,
     INTERACTION_LOG,
     ITEM,
@@ -31,6 +32,17 @@ from recsys.contracts import (
 from recsys.tables.clean import TOTALS, aggregate, is_good, weigh
 from recsys.tables.delta import Tables
 
+# Rows of a batch on the driver.
+ROWS = pa.schema(
+    {
+        USER: pa.string(),
+        ITEM: pa.string(),
+        WEIGHT: pa.float64(),
+        EVENTS: pa.int64(),
+        FIRST_TIME: pa.timestamp("us", "UTC"),
+        LAST_TIME: pa.timestamp("us", "UTC"),
+    }
+)
 _BY_IDS = [(USER, "ascending"), (ITEM, "ascending")]
 
 
@@ -53,8 +65,7 @@ def collect(tagged: DataFrame, weights: Mapping[str, EventWeight]) -> tuple[pa.T
     """Aggregate the good events of a tagged batch and bring them to the driver, in one Spark action.
 
     Returns:
-        The rows (`user_id`, `item_id` string, `weight` double, `events` int64, `first_event_time`, `last_event_time`
-        timestamp[us, UTC]), sorted by the bytes of user and item id, and the batch's counts.
+        The rows, in the schema `ROWS`, sorted by the bytes of user and item id, and the batch's counts.
     """
     # Bad records become one more group, that of the null ids: so they are counted without a second pass.
     ids = {column: F.when(is_good(), F.col(column)) for column in (USER, ITEM)}
@@ -140,6 +151,8 @@ def _batches(rows: DataFrame) -> Iterator[tuple[StepId, InteractionBatch]]:
     """
     table = rows.select(EPOCH, BATCH, *TOTALS).toArrow()
     epochs, batches = table[EPOCH].to_numpy(), table[BATCH].to_numpy()
+    if table.num_rows == 0:
+        return
     order = np.lexsort((batches, epochs))
     table, epochs, batches = table.take(order), epochs[order], batches[order]
     starts = np.flatnonzero(np.diff(epochs, prepend=-1) | np.diff(batches, prepend=-1))
@@ -149,4 +162,4 @@ def _batches(rows: DataFrame) -> Iterator[tuple[StepId, InteractionBatch]]:
 
 
 def _sorted(rows: pa.Table) -> pa.Table:
-    return rows.sort_by(_BY_IDS).combine_chunks()
+    return rows.sort_by(_BY_IDS).cast(ROWS).combine_chunks()

@@ -92,6 +92,8 @@ def _local_settings() -> dict[str, str]:
         "spark.driver.memory": f"{gigabytes}g",
         "spark.driver.maxResultSize": "0",
         "spark.sql.shuffle.partitions": str(min(cores, 8)),
+        # Planning a query again between its stages costs more than it saves where batches are small.
+        "spark.sql.adaptive.enabled": "false",
         # The default of 50 tasks to read a log of a few files costs seconds per table on a small machine.
         "spark.databricks.delta.snapshotPartitions": "2",
     }
@@ -124,13 +126,14 @@ def _start_java(conf: SparkConf) -> JavaGateway:
     except PySparkRuntimeError as error:
         os.close(write_end)
         reader.join()
-        raise InputError(_why_not_started(b"".join(held).decode(errors="replace"))) from error
+        raise InputError(why_not_started(b"".join(held).decode(errors="replace"))) from error
     os.close(write_end)
     started.set()
     return gateway
 
 
-def _why_not_started(printed: str) -> str:
+def why_not_started(printed: str) -> str:
+    """Find the reason in what a Java process printed that ended before Spark was up."""
     lowered = printed.lower()
     if "unresolved dependency" in lowered or "download failed" in lowered:
         return (

@@ -1,6 +1,7 @@
 """Event sources as one streaming frame: files of JSON lines, CSV or Parquet, or a Delta table."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 from delta import DeltaTable
 from py4j.protocol import Py4JJavaError
@@ -84,6 +85,22 @@ def deduplicated(tagged: DataFrame, watermark: str) -> DataFrame:
 def dropped_duplicates(progress: StreamingQueryProgress) -> int:
     """Count the duplicates that one micro-batch dropped."""
     return sum(int(state.customMetrics.get("numDroppedDuplicateRows", 0)) for state in progress.stateOperators)
+
+
+@contextmanager
+def computed_once(events: DataFrame) -> Iterator[DataFrame]:
+    """Keep a batch of the stream for as long as it is worked on, if it was de-duplicated.
+
+    Each further pass through the state would report the batch's duplicates once more.
+    """
+    if EVENT_ID not in events.columns:
+        yield events
+        return
+    events.persist()
+    try:
+        yield events
+    finally:
+        events.unpersist()
 
 
 def _read_json(spark: SparkSession, source: Source) -> DataFrame:

@@ -155,7 +155,9 @@ def test_the_work_follows_the_events_and_not_the_history() -> None:
 
 
 def test_a_pair_that_cancels_out_leaves_no_random_factors() -> None:
-    model = learn(IncrementalAls(make_settings()), [make_batch([("a", "x", 1, 0), ("b", "y", 1, 0), ("b", "y", -1, 0)])])
+    model = learn(
+        IncrementalAls(make_settings()), [make_batch([("a", "x", 1, 0), ("b", "y", 1, 0), ("b", "y", -1, 0)])]
+    )
     assert not model.user_factors[model.users.lookup(["b"])[0]].any()
     assert not model.item_factors[model.items.lookup(["y"])[0]].any()
 
@@ -176,19 +178,25 @@ def test_absorbing_learns_no_factors_but_keeps_everything_for_a_refit() -> None:
 @pytest.mark.parametrize("drift", [0.0, 0.5])
 def test_incremental_stays_within_two_percent_of_a_rebuild(drift: float) -> None:
     settings = make_settings(
-        evaluation={"users_per_batch": 10_000}, score={"exclude_seen": False, "k": 10}, decay={"half_life_days": 20.0}
+        model={"factors": 16, "regularization": 0.01},
+        evaluation={"users_per_batch": 10_000},
+        score={"exclude_seen": False, "k": 10},
+        decay={"half_life_days": 20.0},
     )
-    batches = clustered_batches(40, 400, drift=drift)
-    model, scores = IncrementalAls(settings), []
-    for number, batch in enumerate(batches):
-        step = StepId(0, number)
-        if number >= 20 and number % 4 == 0:
-            rebuilt = IncrementalAls.from_state(settings, model.state(), model.step)
-            rebuilt.refit(StepId(0, number - 1))
-            scores.append([evaluate(batch, each, {}, settings, step)["model/ndcg_at_10"] for each in (model, rebuilt)])
-        model.update(batch, step)
+    scores = []
+    # One stream's figure varies by about two percent: three of them, each measured ten times.
+    for seed in range(3):
+        model = IncrementalAls(settings)
+        for number, batch in enumerate(clustered_batches(40, 400, seed=seed, drift=drift)):
+            step = StepId(0, number)
+            if number >= 20 and number % 2 == 0:
+                rebuilt = IncrementalAls.from_state(settings, model.state(), model.step)
+                rebuilt.refit(StepId(0, number - 1))
+                figures = [evaluate(batch, each, {}, settings, step) for each in (model, rebuilt)]
+                scores.append([figure["model/ndcg_at_10"] for figure in figures])
+            model.update(batch, step)
     incremental, full = np.mean(scores, axis=0)
-    assert full > 0.2
+    assert full > 0.3
     assert incremental >= 0.98 * full
 
 

@@ -16,7 +16,7 @@ from recsys.tables import log
 from recsys.tables.delta import Tables
 from recsys.tables.log import BatchCounts
 from recsys.tables.quarantine import quarantined
-from recsys.tables.source import dropped_duplicates, open_events
+from recsys.tables.source import computed_once, dropped_duplicates, open_events
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 
@@ -62,10 +62,12 @@ def drain(spark: SparkSession, settings: Settings) -> Drained:
     drained = Drained([], [], [], 0)
 
     def take(events: DataFrame, batch_id: int) -> None:
-        rows, counts = log.collect(events, settings.weights)
+        with computed_once(events):
+            rows, counts = log.collect(events, settings.weights)
+            if counts.quarantined:
+                drained.rejected += quarantined(events, StepId(0, batch_id)).toArrow().to_pylist()
         drained.rows.append(rows)
         drained.counts.append(counts)
-        drained.rejected += quarantined(events, StepId(0, batch_id)).toArrow().to_pylist()
 
     writer = open_events(spark, settings).writeStream.foreachBatch(take).trigger(availableNow=True)
     query = writer.option("checkpointLocation", f"{settings.storage.root}/checkpoint").start()
@@ -79,18 +81,9 @@ def drain(spark: SparkSession, settings: Settings) -> Drained:
 
 def log_rows(*rows: tuple[str, str, float], time: datetime = NOON) -> pa.Table:
     """Rows as `log.collect` returns them, of one event each."""
-    users, items, weights = zip(*sorted(rows), strict=True) if rows else ((), (), ())
-    times = pa.array([time] * len(users), pa.timestamp("us", "UTC"))
-    return pa.table(
-        {
-            "user_id": pa.array(users, pa.string()),
-            "item_id": pa.array(items, pa.string()),
-            "weight": pa.array(weights, pa.float64()),
-            "events": pa.array([1] * len(users), pa.int64()),
-            "first_event_time": times,
-            "last_event_time": times,
-        }
-    )
+    columns = [list(column) for column in zip(*sorted(rows), strict=True)] or [[], [], []]
+    times = [time] * len(rows)
+    return pa.Table.from_arrays([*columns, [1] * len(rows), times, times], schema=log.ROWS)
 
 
 def append_batches(tables: Tables, batches: Sequence[Sequence[tuple[str, str, float]]], first: int = 0) -> None:

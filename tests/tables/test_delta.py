@@ -1,0 +1,101 @@
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from recsys.config import Settings
+from recsys.contracts import INTERACTION_LOG, MODEL_UPDATES, RECOMMENDATIONS, TABLE_SCHEMAS, LedgerRow, StepId
+from recsys.errors import InputError
+from recsys.tables import checkpoint, ledger, log, recommendations
+from recsys.tables.delta import Tables
+from tests.tables.helpers import NOON, drain, event, log_rows, write_lines
+from tests.tables.test_log import transactions
+
+Factory = Callable[..., Settings]
+
+
+def test_all_tables_are_made_once(tables: Tables) -> None:
+    log.append(tables, log_rows(("a", "x", 1.0)), StepId(0, 0), "app")
+    tables.create_missing()
+    assert tables.read(INTERACTION_LOG).count() == 1
+    assert {name: tables.version(name) for name in TABLE_SCHEMAS} == {
+        name: int(name == INTERACTION_LOG) for name in TABLE_SCHEMAS
+    }
+    assert tables.read(INTERACTION_LOG, version=0).count() == 0
+
+
+def test_storage_that_cannot_be_written_is_refused(spark: SparkSession, settings: Factory, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    blocked = Tables(spark, settings(tmp_path, storage={"root": str(tmp_path / "file/root")}).storage)
+    with pytest.raises(InputError, match="cannot create table") as caught:
+        blocked.create_missing()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_table_of_another_kind_is_refused(spark: SparkSession, settings: Factory, tmp_path: Path) -> None:
+    tables = Tables(spark, settings(tmp_path).storage)
+    spark.range(1).write.format("delta").save(tables.location(INTERACTION_LOG))
+    with pytest.raises(InputError, match=INTERACTION_LOG):
+        tables.create_missing()
+
+
+def test_tables_of_a_catalog(spark: SparkSession, settings: Factory, tmp_path: Path) -> None:
+    spark.sql("CREATE DATABASE IF NOT EXISTS shop")
+    tables = Tables(spark, settings(tmp_path, storage={"catalog": "spark_catalog.shop"}).storage)
+    try:
+        tables.create_missing()
+        log.append(tables, log_rows(("a", "x", 1.0)), StepId(0, 0), "app")
+        assert log.last_step(tables) == StepId(0, 0)
+        assert tables.version(INTERACTION_LOG) == 1
+        assert tables.location(INTERACTION_LOG) == "spark_catalog.shop.interaction_log"
+    finally:
+        spark.sql("DROP DATABASE shop CASCADE")
+
+
+def test_the_ledger_gives_back_what_it_was_given(tables: Tables) -> None:
+    rows = [
+        LedgerRow(
+            step=StepId(1, batch),
+            log_version=batch + 1,
+            events=10,
+            users=3,
+            items=4,
+            duration_ms=1234,
+            ingested_at=NOON,
+            metrics={"model/ndcg_at_20": 0.25, "records": 12.0},
+            model_version="7" if batch else None,
+            state_uri="file:/x" if batch else None,
+        )
+        for batch in range(3)
+    ]
+    for row in [rows[1], rows[1], rows[2]]:
+        ledger.append(tables, row, "app", row.step.batch_id)
+    ledger.append(tables, rows[0], "earlier", 0)
+    assert transactions(tables, MODEL_UPDATES) == [("app", 1), ("app", 2), ("earlier", 0)]
+    assert ledger.read(tables, epoch=1, after=-1) == rows
+    assert ledger.read(tables, epoch=1, after=1) == rows[2:]
+    assert ledger.last_step(tables) == StepId(1, 2)
+    assert ledger.last_step(tables, 0) is None
+    assert ledger.first_step(tables, 1) == StepId(1, 0)
+
+
+def test_recommendations_are_replaced_as_a_whole(tables: Tables) -> None:
+    schema = tables.read(RECOMMENDATIONS).schema
+    for user in ("a", "b"):
+        row = (user, [("x", 0.5)], "m", "1", datetime(2024, 5, 1))
+        version = recommendations.write(tables, tables.spark.createDataFrame([row], schema))
+    assert version == 2
+    assert [row.user_id for row in tables.read(RECOMMENDATIONS).collect()] == ["b"]
+
+
+def test_a_checkpoint_keeps_the_id_of_its_query(spark: SparkSession, settings: Factory, tmp_path: Path) -> None:
+    folder = str(tmp_path / "recsys/checkpoint")
+    assert checkpoint.query_id(spark, folder) is None
+    write_lines(tmp_path / "events/1.json", event())
+    drain(spark, settings(tmp_path))
+    first = checkpoint.query_id(spark, folder)
+    assert first is not None
+    drain(spark, settings(tmp_path))
+    assert checkpoint.query_id(spark, folder) == first
