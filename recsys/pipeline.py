@@ -27,6 +27,7 @@ from recsys.publish import Publisher
 from recsys.recovery import Epoch, snapshot_folder
 from recsys.tables import fold, ledger, log, quarantine
 from recsys.tables.delta import Tables
+from recsys.tables.source import computed_once
 
 logger = logging.getLogger(__name__)
 
@@ -128,14 +129,10 @@ class Pipeline:
         """
         started = time.perf_counter()
         application = application_id(events)
-        # Kept, so that no second pass reads the source or looks for duplicates again.
-        events = events.persist()
-        try:
+        with computed_once(events) as events:
             collected, counts = log.collect(events, self.settings.weights)
             if counts.quarantined:
                 quarantine.append(self.tables, events, step, application)
-        finally:
-            events.unpersist()
         if counts.ingested_at is None:
             return None
         self.observe("quarantine", step)

@@ -28,6 +28,8 @@ TOTALS = (USER, ITEM, WEIGHT, EVENTS, FIRST_TIME, LAST_TIME)
 
 # Why a record could not be taken apart at all, or null.
 UNREADABLE = "unreadable"
+# The value and the time of a record as they were parsed, while the rules look at them beside their text.
+_VALUE, _TIME = "_value", "_time"
 
 # Epoch numbers from here on are milliseconds: as seconds they would lie beyond the year 5138.
 _MILLISECONDS_FROM = 1e11
@@ -48,25 +50,32 @@ def tag(events: DataFrame, settings: Settings) -> DataFrame:
         has one, `reasons` array of strings (empty: a good event), `raw` (null for a good event: nobody asks for it
         again) and `ingested_at`.
     """
-    event_type = F.coalesce(_given(EVENT_TYPE), F.lit(settings.source.default_event_type))
+    # One step after the other: each parsed field is computed once, though many rules look at it.
+    typed = events.withColumns(
+        {
+            EVENT_TYPE: F.coalesce(_given(EVENT_TYPE), F.lit(settings.source.default_event_type)),
+            _VALUE: F.col(VALUE).try_cast("double"),
+            _TIME: parse_time(F.col(EVENT_TIME)),
+        }
+    )
     rules = {
         **_id_rules(),
-        **_type_rules(event_type, settings.weights),
+        **_type_rules(settings.weights),
         **_time_rules(settings.source.earliest_time),
-        **_value_rules(event_type, settings.weights),
+        **_value_rules(settings.weights),
     }
     broken = [F.when(F.coalesce(rule, F.lit(True)), F.lit(reason)) for reason, rule in rules.items()]
     reasons = F.when(F.isnotnull(UNREADABLE), F.array(UNREADABLE)).otherwise(F.array_compact(F.array(*broken)))
     ids = [F.col(EVENT_ID)] if EVENT_ID in events.columns else []
-    return events.select(
+    return typed.withColumn(REASONS, reasons).select(
         USER,
         ITEM,
-        event_type.alias(EVENT_TYPE),
-        F.col(VALUE).try_cast("double").alias(VALUE),
-        parse_time(F.col(EVENT_TIME)).alias(EVENT_TIME),
+        EVENT_TYPE,
+        F.col(_VALUE).alias(VALUE),
+        F.col(_TIME).alias(EVENT_TIME),
         *ids,
-        reasons.alias(REASONS),
-        F.when(F.size(reasons) > 0, F.col(RAW)).alias(RAW),
+        REASONS,
+        F.when(F.size(REASONS) > 0, F.col(RAW)).alias(RAW),
         INGESTED_AT,
     )
 
@@ -153,15 +162,15 @@ def _id_rules() -> dict[str, Column]:
     return missing | broken
 
 
-def _type_rules(event_type: Column, weights: Mapping[str, EventWeight]) -> dict[str, Column]:
+def _type_rules(weights: Mapping[str, EventWeight]) -> dict[str, Column]:
     return {
-        "missing event_type": F.isnull(event_type),
-        "unknown event_type": F.isnotnull(event_type) & ~event_type.isin(*weights),
+        "missing event_type": F.isnull(EVENT_TYPE),
+        "unknown event_type": F.isnotnull(EVENT_TYPE) & ~F.col(EVENT_TYPE).isin(*weights),
     }
 
 
 def _time_rules(earliest: datetime) -> dict[str, Column]:
-    given, time = _given(EVENT_TIME), parse_time(F.col(EVENT_TIME))
+    given, time = _given(EVENT_TIME), F.col(_TIME)
     earliest = earliest if earliest.tzinfo else earliest.replace(tzinfo=UTC)
     too_late = F.col(INGESTED_AT) + F.expr("INTERVAL 1 DAY")
     return {
@@ -172,8 +181,8 @@ def _time_rules(earliest: datetime) -> dict[str, Column]:
     }
 
 
-def _value_rules(event_type: Column, weights: Mapping[str, EventWeight]) -> dict[str, Column]:
-    given, value = _given(VALUE), F.col(VALUE).try_cast("double")
+def _value_rules(weights: Mapping[str, EventWeight]) -> dict[str, Column]:
+    given, value, event_type = _given(VALUE), F.col(_VALUE), F.col(EVENT_TYPE)
     finite = F.isnotnull(value) & ~F.isnan(value) & (F.abs(value) != float("inf"))
     outside = [
         (event_type == kind) & ~value.between(weight.min_value, weight.max_value) for kind, weight in weights.items()

@@ -106,12 +106,19 @@ class Tables:
         return DeltaTable.forPath(self.spark, self.location(name))
 
     def _create(self, name: str, columns: StructType) -> DeltaTable:
-        builder = DeltaTable.createIfNotExists(self.spark).addColumns(columns)
-        for key, value in PROPERTIES.get(name, {}).items():
-            builder = builder.property(key, value)
+        properties = PROPERTIES.get(name, {})
         if self._storage.catalog:
-            return builder.tableName(self._identifier(name)).execute()
-        return builder.location(self.location(name)).execute()
+            # In SQL, of our own constants: the builder takes no name of three parts.
+            pairs = ", ".join(f"'{key}' = '{value}'" for key, value in properties.items())
+            listed = f"TBLPROPERTIES ({pairs})" if pairs else ""
+            self.spark.sql(
+                f"CREATE TABLE IF NOT EXISTS {self._identifier(name)} ({TABLE_SCHEMAS[name]}) USING DELTA {listed}"
+            )
+            return self.handle(name)
+        builder = DeltaTable.createIfNotExists(self.spark).addColumns(columns).location(self.location(name))
+        for key, value in properties.items():
+            builder = builder.property(key, value)
+        return builder.execute()
 
     def _commit(self, name: str, rows: DataFrame, writer: DataFrameWriter) -> int:
         # Inside foreachBatch the rows belong to a clone of the session, and that is where Delta notes the version.
