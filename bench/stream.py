@@ -2,13 +2,15 @@
 
     python -m bench.stream --quick
 
-All streams run in one process, from JSON files to the last commit, with the default model settings:
+Three streams over the same files run in one process, from JSON lines to the last commit, with the default settings of
+the learner:
 
-* `log only`: the same reading, checking and aggregating, and the append to the interaction log; nothing else;
-* `whole job`: `run_stream` as the job calls it, with snapshots, versions, gate and fold;
-* `short history`, `long history`: the whole job behind a history, and behind one ten times as long.
+* `log only`: reading, checking, aggregating and the append to the interaction log; nothing else;
+* `whole job`: `run_stream` as the job calls it, behind a short history;
+* `long history`: the same behind a history ten times as long.
 
-Times are those of Spark's triggers: from the planning of a micro-batch to its commit.
+Times are those of Spark's triggers: from the planning of a micro-batch to its commit. Snapshots, versions and folds are
+due every 20 or 50 batches; the full bench contains them, `--quick` is too short for them.
 """
 
 import argparse
@@ -47,7 +49,7 @@ APPLICATION = "recsys:bench"
 
 @dataclass(frozen=True)
 class Shape:
-    """Size of the measured streams."""
+    """Size of the measured streams. The first `warm_up` batches of each are not counted."""
 
     users: int
     items: int
@@ -55,13 +57,10 @@ class Shape:
     batches: int
     warm_up: int
     history: int
-    history_batches: int
 
 
-QUICK = Shape(users=30_000, items=10_000, per_batch=50_000, batches=12, warm_up=2, history=200_000, history_batches=7)
-FULL = Shape(
-    users=100_000, items=30_000, per_batch=50_000, batches=60, warm_up=5, history=2_000_000, history_batches=20
-)
+QUICK = Shape(users=30_000, items=10_000, per_batch=100_000, batches=4, warm_up=1, history=200_000)
+FULL = Shape(users=100_000, items=30_000, per_batch=100_000, batches=55, warm_up=5, history=1_000_000)
 
 
 class TriggerTimes(StreamingQueryListener):
@@ -99,61 +98,55 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a small stream, under 60 s on 2 cores")
     shape = QUICK if parser.parse_args().quick else FULL
     logging.getLogger("mlflow").setLevel(logging.ERROR)
-    with tempfile.TemporaryDirectory() as folder, tqdm(total=4, desc="bench", unit=" stream") as bar:
+    with tempfile.TemporaryDirectory() as folder, tqdm(total=3, desc="bench", unit=" stream") as bar:
         root = Path(folder)
-        spark = build_session(stream_settings(root / "none", root / "none"))
+        settings = {name: stream_settings(root / "events", root / name) for name in ("log-only", "short", "long")}
+        spark = build_session(settings["short"])
         times = TriggerTimes()
         spark.streams.addListener(times)
-        write_files(root / "warm", shape, start=0, files=2)
-        write_files(root / "events", shape, start=0, files=shape.batches)
-        run_log_only(spark, stream_settings(root / "warm", root / "warm-log"))
-        times.take(2)
-        run_log_only(spark, stream_settings(root / "events", root / "log-only"))
+        write_files(root / "events", shape)
+        run_log_only(spark, settings["log-only"])
         bare = times.take(shape.batches)[shape.warm_up :]
         bar.update()
-        run_stream(stream_settings(root / "events", root / "whole", every=shape.batches - shape.warm_up))
-        whole = times.take(shape.batches)[shape.warm_up :]
-        bar.update()
-        medians = []
+        seconds = {}
         for name, history in (("short", shape.history), ("long", 10 * shape.history)):
-            write_files(root / name, shape, start=history, files=shape.history_batches)
-            settings = stream_settings(root / name, root / f"{name}-history")
-            write_history(spark, settings, shape, history)
-            run_stream(settings)
-            medians.append(float(np.median(times.take(shape.history_batches)[shape.warm_up :])))
+            write_history(spark, settings[name], shape, history)
+            run_stream(settings[name], batches=shape.batches)
+            seconds[name] = times.take(shape.batches)[shape.warm_up :]
             bar.update()
         spark.streams.removeListener(times)
 
-    measured = len(whole) * shape.per_batch
+    whole = seconds["short"]
+    speed = {name: shape.per_batch * len(taken) / taken.sum() for name, taken in (("bare", bare), ("whole", whole))}
     print(f"{shape.users:,} users, {shape.items:,} items, {shape.per_batch:,} events a batch, {os.cpu_count()} cores")
-    print(f"log only     : {np.median(bare):.2f} s a batch, {measured / bare.sum():,.0f} events/s")
-    print(f"whole job    : {np.median(whole):.2f} s a batch, {measured / whole.sum():,.0f} events/s")
-    print(f"short history: {medians[0]:.2f} s a batch after {shape.history:,} events")
-    print(f"long history : {medians[1]:.2f} s a batch after {10 * shape.history:,} events")
+    print(f"log only    : {np.median(bare):.2f} s a batch, {speed['bare']:,.0f} events/s")
+    print(f"whole job   : {np.median(whole):.2f} s a batch, {speed['whole']:,.0f} events/s, {shape.history:,} before")
+    print(f"long history: {np.median(seconds['long']):.2f} s a batch, {10 * shape.history:,} events before")
     print(
-        f"stream_events_per_s={measured / whole.sum():.0f} overhead_ratio={whole.sum() / bare.sum():.2f} "
-        f"batch_time_growth_10x={medians[1] / medians[0]:.2f}"
+        f"stream_events_per_s={speed['whole']:.0f} overhead_ratio={whole.sum() / bare.sum():.2f} "
+        f"batch_time_growth_10x={np.median(seconds['long']) / np.median(whole):.2f}"
     )
 
 
-def stream_settings(source: Path, root: Path, every: int | None = None) -> Settings:
-    """Default settings for a generated stream, one file a batch; what is due now and then is due `every` batches."""
-    sections: dict[str, object] = {
-        "source": {"path": str(source), "options": {"maxFilesPerTrigger": "1"}, "columns": {"event_id": None}},
-        "storage": {"root": str(root)},
-        "weights": {"purchase": 1.0},
-    }
-    if every is not None:
-        sections["storage"] = {"root": str(root), "snapshot_every_batches": every, "fold_every_batches": every}
-        sections["register"] = {"every_batches": every}
-    return Settings.model_validate(sections)
+def stream_settings(source: Path, root: Path) -> Settings:
+    """Default settings for a generated stream, one file a batch."""
+    return Settings.model_validate(
+        {
+            "source": {"path": str(source), "options": {"maxFilesPerTrigger": "1"}, "columns": {"event_id": None}},
+            "storage": {"root": str(root)},
+            "weights": {"purchase": 1.0},
+            # Only the history before the stream is learnt by it.
+            "model": {"rebuild_sweeps": 2},
+        }
+    )
 
 
-def write_files(folder: Path, shape: Shape, start: int, files: int) -> None:
+def write_files(folder: Path, shape: Shape) -> None:
     """Write consecutive event files, their modification times a second apart."""
     folder.mkdir()
-    for number in range(files):
-        batch = events(shape.per_batch, shape.users, shape.items, seed=0, start=start + number * shape.per_batch)
+    for number in tqdm(range(shape.batches), desc="writing events", leave=False):
+        start = 10 * shape.history + number * shape.per_batch
+        batch = events(shape.per_batch, shape.users, shape.items, seed=0, start=start)
         file = folder / f"{number:05d}.json"
         file.write_text(to_json_lines(batch), encoding="utf-8")
         os.utime(file, (1_700_000_000 + number, 1_700_000_000 + number))
@@ -180,7 +173,7 @@ def run_log_only(spark: SparkSession, settings: Settings) -> None:
 
 def write_history(spark: SparkSession, settings: Settings, shape: Shape, size: int) -> None:
     """Leave tables and a snapshot as a rebuild over `size` events does, so that a stream goes on from there."""
-    past = events(size, shape.users, shape.items, seed=0)
+    past = events(size, shape.users, shape.items, seed=0, start=10 * shape.history - size)
     past[EVENT_TIME] = pd.to_datetime(past[EVENT_TIME])
     sums = past.groupby([USER, ITEM], sort=False)[EVENT_TIME].agg(["count", "min", "max"]).reset_index()
     columns = {

@@ -125,7 +125,7 @@ from recsys.replay import product_names
 
 names = product_names()
 for household, items in zip(lists["user_id"], lists["item_ids"], strict=True):
-    print(f"household {household}: " + "; ".join(names[item] for item in items))
+    print(f"household {household}: " + "; ".join(names.get(item, item) for item in items))
 
 # COMMAND ----------
 

@@ -27,7 +27,7 @@ from recsys.publish import Publisher
 from recsys.recovery import Epoch, snapshot_folder
 from recsys.tables import fold, ledger, log, quarantine
 from recsys.tables.delta import Tables
-from recsys.tables.source import computed_once
+from recsys.tables.source import computed_once, run_through
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +102,8 @@ class Pipeline:
             events: checked records, as `tables.source.open_events` delivers them.
             batch_id: Spark's number of the batch in this checkpoint.
         """
+        if batch_id <= self.learnt_through:
+            run_through(events)
         if batch_id < self.epoch.first_batch:
             return  # The rebuild that began this epoch has read the batch from the log.
         step = StepId(self.epoch.number, batch_id)

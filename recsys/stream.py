@@ -122,10 +122,16 @@ def _run_query(
         The number of duplicates that were dropped.
     """
 
+    failures: list[Exception] = []
+
     def handle_unless_stopped(batch: DataFrame, batch_id: int) -> None:
         if stop.is_set():
             raise StopRequested
-        pipeline.handle_batch(batch, batch_id)
+        try:
+            pipeline.handle_batch(batch, batch_id)
+        except Exception as error:
+            failures.append(error)  # Through Java it would come back as text, behind Spark's whole plan.
+            raise
 
     listener = DuplicateCounter()
     spark.streams.addListener(listener)
@@ -138,11 +144,13 @@ def _run_query(
         query = with_trigger(writer, settings.trigger).start()
         wait(query, stop)
         listener.finished.wait(LISTENER_WAIT_SECONDS)
-    except BaseException as error:
+    except StreamingQueryException as error:
         pipeline.publisher.close(failed=True)
         explained = explain_failure(error)
         if explained is not None:
             raise explained from error
+        if failures:
+            raise failures[0] from None
         raise
     finally:
         spark.streams.removeListener(listener)
