@@ -107,15 +107,19 @@ class EventWeight(_Section):
     @model_validator(mode="before")
     @classmethod
     def _from_number(cls, given: Any) -> Any:
-        return given if isinstance(given, Mapping | EventWeight) else {"weight": given}
+        if isinstance(given, EventWeight):
+            return given
+        if not isinstance(given, Mapping):
+            return {"weight": given}
+        # A negative value has no place under the logarithm: unless told otherwise, the range refuses it.
+        return {"min_value": 0.0, **given} if given.get("value") == "log" else given
 
     @model_validator(mode="after")
     def _range_is_usable(self) -> "EventWeight":
         if self.min_value > self.max_value:
             raise ValueError("min_value is above max_value")
         if self.value == "log" and self.min_value < 0:
-            # A negative value has no place under the logarithm: the range must refuse it.
-            return self.model_copy(update={"min_value": 0.0})
+            raise ValueError("min_value is below 0, where `value: log` has no weight")
         return self
 
 

@@ -121,7 +121,6 @@ def _run_query(
     Returns:
         The number of duplicates that were dropped.
     """
-
     failures: list[Exception] = []
 
     def handle_unless_stopped(batch: DataFrame, batch_id: int) -> None:

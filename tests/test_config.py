@@ -47,6 +47,7 @@ def test_reader_options_may_be_written_as_yaml_likes_them() -> None:
         ("storage=here", "setting 'storage'"),
         ("weights={}", "setting 'weights'"),
         ("weights.buy={weight: 1, min_value: 2, max_value: 1}", "min_value is above max_value"),
+        ("weights.buy={weight: 1, value: log, min_value: -1}", "min_value is below 0"),
         ("seed=${nowhere}", "cannot read the settings"),
         ("seed", "overrides look like"),
     ],

@@ -25,6 +25,7 @@ from recsys.recovery import snapshot_folder
 from recsys.registry import versions
 from recsys.registry.client import connect, experiment_id
 from recsys.tables.delta import Tables
+from tests.conftest import SPARK_SETTINGS
 
 ROOT = Path(__file__).parents[1]
 BATCHES = 17
@@ -81,7 +82,7 @@ def write_config(folder: Path, events: Path, name: str) -> Path:
         "score": {"k": 5},
         "evaluation": {"users_per_batch": 20},
         "device": "cpu",
-        "spark": {"spark.master": "local[2]", "spark.sql.shuffle.partitions": "2"},
+        "spark": SPARK_SETTINGS,
     }
     file = folder / f"{name}.yaml"
     file.write_text(yaml.safe_dump(config))
