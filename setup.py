@@ -22,7 +22,7 @@ setup(
         "pydantic>=2.8,<3",
         "omegaconf>=2.3,<3",
         "pyyaml>=6,<7",
-        "filelock>=3.12,<4",
+        "filelock>=3.12,<5",
         "matplotlib>=3.9,<4",
         "tqdm>=4.66,<5",
     ],

@@ -76,7 +76,7 @@ def read_completejourney(folder: Path) -> pd.DataFrame:
 
 STREAMS = {
     "movietweetings_142k": Stream(read_movietweetings, 2_000, 20.0, 4.0, True, 8),
-    "completejourney": Stream(read_completejourney, 12_000, None, 4.0, False, 4),
+    "completejourney": Stream(read_completejourney, 12_000, 30.0, 4.0, False, 4),
 }
 
 

@@ -1,5 +1,6 @@
 """Addressing of the Delta tables: by path under the storage root, or by name in a catalog."""
 
+from pathlib import Path
 from typing import cast
 
 from delta import DeltaTable
@@ -38,7 +39,9 @@ class Tables:
         """Path, or `catalog.schema.name`, of a table, for people."""
         if self._storage.catalog:
             return f"{self._storage.catalog}.{name}"
-        return f"{self._storage.root.rstrip('/')}/tables/{name}"
+        root = self._storage.root.rstrip("/")
+        # Delta takes a relative path for a table's name; one with a scheme is absolute already.
+        return f"{root if ':/' in root else Path(root).absolute()}/tables/{name}"
 
     def create_missing(self) -> None:
         """Create the tables that do not exist yet.
