@@ -13,7 +13,7 @@ class GateResult:
     Attributes:
         passed: whether it may become champion.
         reasons: why, one line each.
-        figures: what was compared: `gate/model`, `gate/champion` (mean scores) and `gate/batches`.
+        figures: what was compared: `model`, `champion` (mean scores) and `batches`.
     """
 
     passed: bool
@@ -43,7 +43,7 @@ def judge(
         return GateResult(False, ("model and champion were never measured on the same batch",))
     model = float(np.mean([model_scores[batch] for batch in common]))
     champion = float(np.mean([champion_scores[batch] for batch in common]))
-    figures = {"gate/model": model, "gate/champion": champion, "gate/batches": float(len(common))}
+    figures = {"model": model, "champion": champion, "batches": float(len(common))}
     bound = (1 - tolerance) * champion
     # Written so that a score that is not a number fails.
     passed = model >= bound

@@ -23,13 +23,13 @@ def test_it_must_not_be_worse_than_the_champion_by_more_than_the_tolerance(
 ) -> None:
     verdict = judge({7: model}, {7: 0.30}, tolerance, batches=1)
     assert verdict.passed == passed
-    assert verdict.figures == {"gate/model": model, "gate/champion": 0.30, "gate/batches": 1.0}
+    assert verdict.figures == {"model": model, "champion": 0.30, "batches": 1.0}
 
 
 def test_only_the_last_batches_that_both_were_measured_on_count() -> None:
     verdict = judge({1: 0.0, 8: 0.5, 9: 0.7, 10: 0.0}, {1: 0.9, 8: 0.5, 9: 0.5, 11: 0.9}, tolerance=0, batches=2)
     assert verdict.passed
-    assert verdict.figures == {"gate/model": pytest.approx(0.6), "gate/champion": 0.5, "gate/batches": 2.0}
+    assert verdict.figures == {"model": pytest.approx(0.6), "champion": 0.5, "batches": 2.0}
 
 
 def test_a_score_that_is_not_a_number_does_not_pass() -> None:
