@@ -15,10 +15,10 @@ def zipf_codes(generator: np.random.Generator, size: int, n: int, exponent: floa
     return np.minimum(np.searchsorted(cumulative, generator.random(size)), n - 1)
 
 
-def events(
+def draw(
     size: int, users: int, items: int, seed: int, start: int = 0, groups: int = 40, drift: float = 0.2
 ) -> pd.DataFrame:
-    """A stream of `size` purchases, in the order of time.
+    """A stream of `size` purchases, in the order of time, as numbers.
 
     Every user belongs to a group of taste, every group prefers its own items, and in a group the favourites move on
     through its items as time passes. One event in five ignores taste.
@@ -31,7 +31,7 @@ def events(
         drift: how many ranks the favourites move per 1,000 events.
 
     Returns:
-        Columns user_id, item_id, event_type, event_time (ISO 8601).
+        Columns user, item (codes) and time.
     """
     generator = np.random.default_rng([seed, start])
     user = zipf_codes(generator, size, users, exponent=0.8)
@@ -42,12 +42,23 @@ def events(
     item = favourite * groups + user % groups
     ignores_taste = generator.random(size) < 0.2
     item = np.where(ignores_taste, zipf_codes(generator, size, items, exponent=0.9), item)
-    times = START + pd.to_timedelta(number * SECONDS_PER_EVENT, unit="s")
+    return pd.DataFrame({"user": user, "item": item, "time": START + pd.to_timedelta(number * SECONDS_PER_EVENT, "s")})
+
+
+def named(codes: "pd.Series[int]", prefix: str) -> npt.NDArray[np.str_]:
+    """Ids of codes: the prefix and the number."""
+    return np.char.add(prefix, codes.to_numpy().astype(str))
+
+
+def events(size: int, users: int, items: int, seed: int, start: int = 0) -> pd.DataFrame:
+    """What `draw` gives, as records: columns user_id, item_id, event_type, event_time (ISO 8601)."""
+    drawn = draw(size, users, items, seed, start)
+    times = np.datetime_as_string(drawn["time"].dt.tz_convert(None).to_numpy().astype("datetime64[us]"))
     return pd.DataFrame(
         {
-            "user_id": np.char.add("u", user.astype(str)),
-            "item_id": np.char.add("i", item.astype(str)),
+            "user_id": named(drawn["user"], "u"),
+            "item_id": named(drawn["item"], "i"),
             "event_type": "purchase",
-            "event_time": times.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "event_time": np.char.add(times, "Z"),
         }
     )

@@ -23,15 +23,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming import StreamingQueryListener
 from tqdm import tqdm
 
-from bench.generate import events
+from bench.generate import draw, events, named
 from recsys.config import Settings
-from recsys.contracts import EVENT_TIME, EVENTS, FIRST_TIME, ITEM, LAST_TIME, USER, WEIGHT, LedgerRow, StepId
+from recsys.contracts import EVENTS, FIRST_TIME, ITEM, LAST_TIME, USER, WEIGHT, LedgerRow, StepId
 from recsys.model import snapshot
 from recsys.model.als import IncrementalAls
 from recsys.pipeline import application_id
@@ -177,12 +176,11 @@ def run_log_only(spark: SparkSession, settings: Settings) -> None:
 
 def write_history(spark: SparkSession, settings: Settings, shape: Shape, size: int) -> None:
     """Leave tables and a snapshot as a rebuild over `size` events does, so that a stream goes on from there."""
-    past = events(size, shape.users, shape.items, seed=0, start=10 * shape.history - size)
-    past[EVENT_TIME] = pd.to_datetime(past[EVENT_TIME])
-    sums = past.groupby([USER, ITEM], sort=False)[EVENT_TIME].agg(["count", "min", "max"]).reset_index()
+    past = draw(size, shape.users, shape.items, seed=0, start=10 * shape.history - size)
+    sums = past.groupby(["user", "item"], sort=False)["time"].agg(["count", "min", "max"]).reset_index()
     columns = {
-        USER: sums[USER],
-        ITEM: sums[ITEM],
+        USER: named(sums["user"], "u"),
+        ITEM: named(sums["item"], "i"),
         WEIGHT: sums["count"].astype(float),
         EVENTS: sums["count"],
         FIRST_TIME: sums["min"],

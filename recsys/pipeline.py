@@ -202,7 +202,7 @@ class Pipeline:
 
     def close(self) -> None:
         """Leave everything up to date after a last complete batch: a snapshot for a quick start, and the totals."""
-        if self.learnt_through >= self.epoch.first_batch:
+        if self.learnt_through >= self.epoch.first_batch and self.model.step is not None:
             self.save_state(StepId(self.epoch.number, self.learnt_through))
         fold.fold(self.tables)
 
