@@ -144,7 +144,7 @@ class Model(_Section):
     sweeps: PositiveInt = Field(2, description="Alternations over a batch's users and items.")
     rebuild_sweeps: PositiveInt = Field(8, description="Alternations over everything, in a rebuild.")
     min_change: NonNegativeFloat = Field(
-        0.1, description="A row is solved when at least this share of its weight is new since it was last solved."
+        0.05, description="A row is solved when at least this share of its weight is new since it was last solved."
     )
     refresh_ratio: NonNegativeFloat = Field(
         1.0, description="Interactions of other rows solved again per interaction of the batch, in turn."
