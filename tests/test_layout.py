@@ -96,7 +96,9 @@ def test_files_and_functions_stay_readable(file):
     assert not too_long
 
 
-@pytest.mark.parametrize("name", ["jobs", "recsys/model", "recsys/tables", "recsys/registry", "conf", "docs/adr", "bench", "notebooks"])
+@pytest.mark.parametrize(
+    "name", ["jobs", "recsys/model", "recsys/tables", "recsys/registry", "conf", "docs/adr", "bench", "notebooks"]
+)
 def test_the_folders_of_the_layout_exist(name):
     assert any((ROOT / name).iterdir())
 
