@@ -49,11 +49,6 @@ class Scored:
     users: int
     seconds: float
 
-    @property
-    def users_per_second(self) -> float:
-        """Throughput over everything, the start of the tasks included."""
-        return self.users / self.seconds
-
 
 def score(spark: SparkSession, tables: Tables, client: MlflowClient, settings: Settings) -> Scored:
     """Replace the table of recommendations by those of one version.

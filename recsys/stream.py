@@ -54,7 +54,6 @@ class StreamSummary:
         batches: micro-batches learnt; events: events in them; duplicates: records dropped as duplicates.
         champion_version: registered champion at the end, None when there is none yet.
         plot: picture of quality and cost, None when nothing was learnt.
-        stopped: whether a signal ended it.
     """
 
     batches: int
@@ -62,7 +61,6 @@ class StreamSummary:
     duplicates: int
     champion_version: str | None
     plot: Path | None
-    stopped: bool
 
 
 def run_stream(settings: Settings, observe: Observer = log_stage, batches: int | None = None) -> StreamSummary:
@@ -108,9 +106,7 @@ def run_stream(settings: Settings, observe: Observer = log_stage, batches: int |
         pipeline.close()
         plot = publisher.plot() if publisher.rows else None
         publisher.close(failed=False)
-        return StreamSummary(
-            report.batches, report.events, duplicates, publisher.champion_version, plot, stopped=stop.is_set()
-        )
+        return StreamSummary(report.batches, report.events, duplicates, publisher.champion_version, plot)
 
 
 def _run_query(

@@ -94,8 +94,13 @@ def evaluate(
         return lambda part: version.scores(part.ids, model.items).to(model.device)
 
     scorers = {"model": live, "popularity": popular} | {name: served(version) for name, version in frozen.items()}
+    # One version may go by two names, as the first that is still champion does: it is measured once.
+    measured_by: dict[int, RankingFigures] = {}
     for name, scorer in scorers.items():
-        measured = _measure(sample, scorer, model, settings)
+        version = id(frozen.get(name, scorer))
+        if version not in measured_by:
+            measured_by[version] = _measure(sample, scorer, model, settings)
+        measured = measured_by[version]
         for group, chosen in (("", np.ones(len(sample.ids), dtype=bool)), ("_warm", sample.codes >= 0)):
             figures |= _means(f"{name}{group}/", measured, chosen, settings.score.k, len(model.items))
     return figures
