@@ -7,10 +7,13 @@ import numpy.typing as npt
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
+# What there are many of is kept in half the bytes.
+Int32Array = npt.NDArray[np.int32]
+Float32Array = npt.NDArray[np.float32]
 
 
 class GrowingArray:
-    """A one-dimensional array that grows at its end; its buffer doubles, so that n appends cost O(n).
+    """A one-dimensional array that grows at its end; its buffer grows by half, so that n appends cost O(n).
 
     Args:
         values: First content; it is copied.
@@ -34,14 +37,13 @@ class GrowingArray:
         """Bytes held, spare room included."""
         return self._buffer.nbytes
 
-    def resize(self, size: int, fill: float = 0) -> None:
-        """Grow to `size` elements, the new ones set to `fill`. A smaller size is an error of ours."""
-        assert size >= self._size
+    def resize(self, size: int) -> None:
+        """Have `size` elements: new ones are 0, those past the end are dropped."""
         if size > len(self._buffer):
-            grown = np.empty(max(size, 2 * len(self._buffer)), dtype=self._buffer.dtype)
+            grown = np.empty(max(size, len(self._buffer) * 3 // 2), dtype=self._buffer.dtype)
             grown[: self._size] = self.values
             self._buffer = grown
-        self._buffer[self._size : size] = fill
+        self._buffer[self._size : size] = 0
         self._size = size
 
     def append(self, values: npt.ArrayLike) -> None:

@@ -8,8 +8,8 @@ from recsys.model.arrays import FloatArray
 
 SECONDS_PER_DAY = 86_400.0
 
-# Stored weights grow as 2^(age of the reference in half-lives). Far below the 1023 of float64, so that sums have room.
-_REBASE_AT = 256.0
+# Stored weights grow as 2^(age of the reference in half-lives). Half of what float32 reaches, so that sums have room.
+_REBASE_AT = 64.0
 
 
 class DecayClock:
@@ -18,7 +18,8 @@ class DecayClock:
     A weight w of time t is stored as w * 2^((t - reference) / half_life); at time `now`, the largest event time seen,
     every stored weight counts 2^(-(now - reference) / half_life) times its stored value. So time passing touches no
     stored number. When the exponent gets large the reference moves by whole half-lives: stored weights are then
-    multiplied by a power of two, which is exact in binary.
+    multiplied by a power of two, which is exact in binary. Where they are float32, a weight of 1 loses digits from 126
+    half-lives before the reference on and is 0 from 149 on: it counts nothing by then.
 
     Args:
         half_life_days: Days after which a weight counts half; None: weights never age.

@@ -1,23 +1,23 @@
-"""A hash index from (user, item) pairs to slots, in numpy, without a Python loop over pairs."""
-
-from typing import Any
+"""A hash index from (user, item) pairs to slots, filled and read by compiled loops."""
 
 import numpy as np
 import numpy.typing as npt
 
-from recsys.model.arrays import GrowingArray, IntArray
+from recsys.model.arrays import GrowingArray, Int32Array, IntArray
+from recsys.model.jit import compiled
 
 _FIRST_SIZE = 1024
+_FREE = -1
 # 2^64 divided by the golden ratio (Knuth, The Art of Computer Programming 3, 6.4: multiplicative hashing).
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _LOW_BITS = np.int64(0xFFFFFFFF)
 
 
 class PairIndex:
-    """Gives each distinct pair of codes a slot 0, 1, 2, ... in order of first appearance.
+    """Gives each distinct pair of codes a slot 0, 1, 2, ... in order of first appearance; at most 2^31 of them.
 
     Open addressing with linear probing. The table holds slots only (int32, -1 for a free place) and compares with the
-    key of the slot. It is doubled before it is half full, so probes stay short.
+    key of the slot. It is doubled before it is half full, so probes stay short and n pairs take time O(n) in all.
 
     Args:
         keys: Keys of the first slots, distinct, as `keys` gave them.
@@ -25,8 +25,7 @@ class PairIndex:
 
     def __init__(self, keys: npt.ArrayLike = ()) -> None:
         self._keys = GrowingArray(keys, np.int64)
-        self._table: npt.NDArray[np.int32] = np.empty(0, dtype=np.int32)
-        self._reserve(len(self._keys))
+        self._table = _filled_table(self.keys, _table_size(len(self)))
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -41,72 +40,110 @@ class PairIndex:
         """Bytes held."""
         return self._keys.nbytes + self._table.nbytes
 
-    def users(self, slots: npt.NDArray[Any]) -> IntArray:
-        """User codes of slots (n,)."""
-        users: IntArray = self.keys[slots] >> 32
+    def users(self, begin: int = 0) -> IntArray:
+        """User codes of the slots from `begin` on."""
+        users: IntArray = self.keys[begin:] >> 32
         return users
 
-    def items(self, slots: npt.NDArray[Any]) -> IntArray:
-        """Item codes of slots (n,)."""
-        items: IntArray = self.keys[slots] & _LOW_BITS
+    def items(self, begin: int = 0) -> IntArray:
+        """Item codes of the slots from `begin` on."""
+        items: IntArray = self.keys[begin:] & _LOW_BITS
         return items
 
     def find(self, users: IntArray, items: IntArray) -> IntArray:
         """Slots of pairs (n,) int64, -1 for pairs that have none. Codes are at least 0 and below 2^31."""
-        return self._find(_keys(users, items))
+        return _find(_keys(users, items), self.keys, self._table)
 
     def find_or_add(self, users: IntArray, items: IntArray) -> IntArray:
         """Slots of pairs (n,) int64. A new pair takes the next slot; a pair may occur more than once."""
-        keys = _keys(users, items)
-        slots = self._find(keys)
+        wanted = _keys(users, items)
+        slots = _find(wanted, self.keys, self._table)
         missing = np.flatnonzero(slots < 0)
-        distinct, first, inverse = np.unique(keys[missing], return_index=True, return_inverse=True)
-        appearance = np.argsort(first)
-        added = np.empty(len(distinct), dtype=np.int64)
-        added[appearance] = np.arange(len(self), len(self) + len(distinct))
-        slots[missing] = added[inverse]
-        self._keys.append(distinct[appearance])
-        if not self._reserve(len(self)):
-            self._place(added)
+        known = len(self)
+        size = _table_size(known + len(missing))
+        if size > len(self._table):
+            self._table = _filled_table(self.keys, size)
+        self._keys.resize(known + len(missing))
+        slots[missing], count = _add(wanted[missing], self.keys, known, self._table)
+        self._keys.resize(count)
         return slots
-
-    def _find(self, keys: IntArray) -> IntArray:
-        slots = np.full(len(keys), -1, dtype=np.int64)
-        pending, places, last = np.arange(len(keys)), self._home(keys), len(self._table) - 1
-        while len(pending):
-            found = self._table[places]
-            used = found >= 0
-            pending, places, found = pending[used], places[used], found[used]
-            other = self.keys[found] != keys[pending]
-            slots[pending[~other]] = found[~other]
-            pending, places = pending[other], (places[other] + 1) & last
-        return slots
-
-    def _place(self, slots: IntArray) -> None:
-        """Write slots, whose keys are stored but not yet in the table, into it."""
-        places, last = self._home(self.keys[slots]), len(self._table) - 1
-        while len(slots):
-            free = self._table[places] < 0
-            # Of several slots that claim one place one is written; the others read it back and move on.
-            self._table[places[free]] = slots[free]
-            lost = self._table[places] != slots
-            slots, places = slots[lost], (places[lost] + 1) & last
-
-    def _reserve(self, count: int) -> bool:
-        """Make the table large enough for `count` slots; True if it was made anew, with all slots in it."""
-        size = max(len(self._table), _FIRST_SIZE)
-        while size < 2 * count:
-            size *= 2
-        if size == len(self._table):
-            return False
-        self._table = np.full(size, -1, dtype=np.int32)
-        self._place(np.arange(len(self)))
-        return True
-
-    def _home(self, keys: IntArray) -> IntArray:
-        shift = np.uint64(65 - len(self._table).bit_length())
-        return ((keys.view(np.uint64) * _MULTIPLIER) >> shift).astype(np.int64)
 
 
 def _keys(users: IntArray, items: IntArray) -> IntArray:
     return (users << np.int64(32)) | items
+
+
+def _table_size(count: int) -> int:
+    """Places of a table for `count` slots: a power of two, at least twice as many."""
+    return max(_FIRST_SIZE, 1 << (2 * count - 1).bit_length())
+
+
+def _filled_table(keys: IntArray, size: int) -> Int32Array:
+    """A table of `size` places in which every slot can be found by its key (slots,)."""
+    table = np.full(size, _FREE, dtype=np.int32)
+    _fill(keys, table)
+    return table
+
+
+@compiled
+def _shift(table: Int32Array) -> np.uint64:
+    """How far a product is shifted so that as many bits are left as number the places of the table."""
+    bits = 0
+    while 1 << bits < len(table):
+        bits += 1
+    return np.uint64(64 - bits)
+
+
+@compiled
+def _home(key: np.int64, shift: np.uint64) -> np.int64:
+    """The place where the search for a key begins."""
+    return np.int64((np.uint64(key) * _MULTIPLIER) >> shift)
+
+
+@compiled
+def _place(key: np.int64, keys: IntArray, table: Int32Array, shift: np.uint64) -> np.int64:
+    """The place of the slot that has this key, or else the free place where it belongs."""
+    place = _home(key, shift)
+    while table[place] != _FREE and keys[table[place]] != key:
+        place = (place + 1) & (len(table) - 1)
+    return place
+
+
+@compiled
+def _fill(keys: IntArray, table: Int32Array) -> None:
+    """Write the slots of distinct keys (slots,) into a table that is free."""
+    shift = _shift(table)
+    for slot in range(len(keys)):
+        place = _home(keys[slot], shift)
+        while table[place] != _FREE:
+            place = (place + 1) & (len(table) - 1)
+        table[place] = slot
+
+
+@compiled
+def _find(wanted: IntArray, keys: IntArray, table: Int32Array) -> IntArray:
+    """Slots of keys `wanted` (n,), or -1."""
+    shift = _shift(table)
+    slots = np.empty(len(wanted), dtype=np.int64)
+    for i in range(len(wanted)):
+        # A free place holds -1, which is just what is returned for a key that has no slot.
+        slots[i] = table[_place(wanted[i], keys, table, shift)]
+    return slots
+
+
+@compiled
+def _add(wanted: IntArray, keys: IntArray, count: int, table: Int32Array) -> tuple[IntArray, int]:
+    """Slots of keys `wanted` (n,), and how many slots there are then.
+
+    The first `count` of `keys` have slots; the rest is room, where the keys of new slots are written.
+    """
+    shift = _shift(table)
+    slots = np.empty(len(wanted), dtype=np.int64)
+    for i in range(len(wanted)):
+        place = _place(wanted[i], keys, table, shift)
+        if table[place] == _FREE:
+            table[place] = count
+            keys[count] = wanted[i]
+            count += 1
+        slots[i] = table[place]
+    return slots, count

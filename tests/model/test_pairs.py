@@ -1,11 +1,11 @@
-"""The pair index and the adjacency lists do what dictionaries would."""
+"""The pair index does what a dictionary would."""
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.model.adjacency import AdjacencyLists
-from recsys.model.arrays import ragged_ranges
+from recsys.model import pairs as pairs_module
+from recsys.model.arrays import GrowingArray, ragged_ranges
 from recsys.model.pairs import PairIndex
 
 CODES = st.integers(0, 40) | st.integers(0, 2**31 - 1)
@@ -24,8 +24,30 @@ def test_slots_equal_those_of_a_plain_dictionary(batches: list[list[tuple[int, i
         users, items = columns(pairs)
         assert index.find(users, items).tolist() == [plain.get(pair, -1) for pair in pairs]
         assert index.find_or_add(users, items).tolist() == [plain.setdefault(pair, len(plain)) for pair in pairs]
-    slots = np.arange(len(index))
-    assert list(zip(index.users(slots).tolist(), index.items(slots).tolist(), strict=True)) == list(plain)
+    assert list(zip(index.users().tolist(), index.items().tolist(), strict=True)) == list(plain)
+
+
+def colliding_keys(count: int) -> list[int]:
+    """Keys whose search begins at the last place of an index of the first size: all in one run, round its end."""
+    inverse = pow(int(pairs_module._MULTIPLIER), -1, 2**64)
+    keys, low = list[int](), 0
+    while len(keys) < count:
+        # The leading ten bits of key * multiplier are ones.
+        key = ((2**64 - 1 - low) * inverse) % 2**64
+        if key < 2**63 and key % 2**32 < 2**31:
+            keys.append(key)
+        low += 1
+    return keys
+
+
+def test_pairs_that_belong_at_one_place_are_told_apart_round_the_end_of_the_table() -> None:
+    keys = colliding_keys(400)
+    pairs = [(key >> 32, key & (2**32 - 1)) for key in keys]
+    index = PairIndex()
+    users, items = columns(pairs)
+    assert index.find_or_add(users[:300], items[:300]).tolist() == list(range(300))
+    assert index.find(users, items).tolist() == [*range(300), *[-1] * 100]
+    assert PairIndex(index.keys).find(users, items).tolist() == [*range(300), *[-1] * 100]
 
 
 def test_a_large_index_finds_all_pairs_again_also_after_rebuilding_it_from_its_keys() -> None:
@@ -36,39 +58,27 @@ def test_a_large_index_finds_all_pairs_again_also_after_rebuilding_it_from_its_k
         [index.find_or_add(users[i : i + 7000], items[i : i + 7000]) for i in range(0, len(users), 7000)]
     )
     assert len(index) == len(set(zip(users.tolist(), items.tolist(), strict=True)))
-    assert (index.users(slots) == users).all()
-    assert (index.items(slots) == items).all()
+    assert (index.users()[slots] == users).all()
+    assert (index.items()[slots] == items).all()
     assert (PairIndex(index.keys).find(users, items) == slots).all()
 
 
-@given(st.lists(st.lists(st.integers(0, 9), max_size=60), max_size=12))
-def test_lists_equal_plain_lists(batches: list[list[int]]) -> None:
-    lists, plain = AdjacencyLists(), [list[int]() for _ in range(10)]
-    lists.add_rows(10)
-    slot = 0
-    for rows in batches:
-        slots = np.arange(slot, slot + len(rows))
-        lists.append(np.array(rows, dtype=np.int64), slots)
-        for row, value in zip(rows, slots.tolist(), strict=True):
-            plain[row].append(value)
-        slot += len(rows)
-        wanted = np.array([3, 0, 9, 3])
-        lengths, values = lists.gather(wanted)
-        assert lengths.tolist() == [len(plain[row]) for row in wanted]
-        assert values.tolist() == [value for row in wanted for value in plain[row]]
+def test_the_largest_codes_survive() -> None:
+    index, largest = PairIndex(), np.array([2**31 - 1])
+    assert index.find_or_add(largest, largest).tolist() == [0]
+    assert index.users().tolist() == index.items().tolist() == [2**31 - 1]
+    assert index.find(largest, largest - 1).tolist() == [-1]
 
 
-def test_memory_of_the_lists_stays_within_a_few_times_their_content() -> None:
-    lists, entries = AdjacencyLists(), 0
-    generator = np.random.default_rng(0)
-    lists.add_rows(500)
-    for _ in range(200):
-        rows = np.minimum(generator.zipf(1.2, 1000) - 1, 499)
-        lists.append(rows, np.arange(entries, entries + 1000))
-        entries += 1000
-    # 4 bytes an entry; half spare in a row, half abandoned, half spare at the end of the pool.
-    assert lists.nbytes < 8 * 4 * entries
-    assert int(lists.lengths.sum()) == entries
+@given(st.lists(st.integers(0, 40), max_size=20))
+def test_a_growing_array_equals_a_plain_list_when_it_grows_and_when_it_shrinks(sizes: list[int]) -> None:
+    array, plain = GrowingArray([7.0], np.float64), [7.0]
+    for size in sizes:
+        array.resize(size)
+        plain = plain[:size] + [0.0] * (size - len(plain))
+        array.append([float(size)])
+        plain.append(float(size))
+        assert array.values.tolist() == plain
 
 
 @given(st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 9))))
