@@ -141,15 +141,30 @@ class Model(_Section):
     regularization_exponent: NonNegativeFloat = Field(
         1.0, description="Exponent of the frequency scale of the penalty (Rendle et al. 2021); 0 switches it off."
     )
-    sweeps: PositiveInt = Field(2, description="Alternations over a batch's users and items.")
+    budget: PositiveFloat = Field(
+        40.0, description="Interactions that a batch may read per event, for users and for items, to solve rows again."
+    )
+    sweeps: PositiveInt = Field(3, description="Alternations over a batch's users and items, at most.")
+    settled: NonNegativeFloat = Field(
+        0.02, description="Alternating ends when a batch's rows move by less than this share of their length."
+    )
+    history_cap: PositiveInt = Field(
+        65_536, description="Interactions of one row that a solve reads, at most: an even, seeded sample of them."
+    )
     rebuild_sweeps: PositiveInt = Field(8, description="Alternations over everything, in a rebuild.")
-    min_change: NonNegativeFloat = Field(
-        0.05, description="A row is solved when at least this share of its weight is new since it was last solved."
-    )
-    refresh_ratio: NonNegativeFloat = Field(
-        1.0, description="Interactions of other rows solved again per interaction of the batch, in turn."
-    )
     chunk_megabytes: PositiveInt = Field(256, description="Bound on the working memory of one solve.")
+
+
+class Drift(_Section):
+    """How far the incremental factors may be from what a full solve would give."""
+
+    sample_rows: PositiveInt = Field(100, description="Users, and items, solved anew after each batch to measure it.")
+    threshold: PositiveFloat = Field(
+        0.5, description="Relative distance past which a batch ends with a sweep over everything."
+    )
+    shadow_every_batches: NonNegativeInt = Field(
+        0, description="Batches between two comparisons with a model rebuilt for that purpose; 0: none."
+    )
 
 
 class MLflow(_Section):
@@ -228,6 +243,7 @@ class Settings(_Section):
     )
     decay: Decay = Field(default_factory=Decay)
     model: Model = Field(default_factory=Model)
+    drift: Drift = Field(default_factory=Drift)
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the model lives.")
     mlflow: MLflow = Field(default_factory=MLflow)
     register_: Register = Field(default_factory=Register, alias="register")
@@ -246,7 +262,8 @@ class Settings(_Section):
     def fingerprint(self) -> str:
         """Sixteen hex digits that change when what the model learns from its events may change."""
         whole = dict.fromkeys(("weights", "decay", "model", "seed"), True)
-        parts = self.model_dump(mode="json", include={**whole, "evaluation": {"popularity_half_life_days"}})
+        some = {"evaluation": {"popularity_half_life_days"}, "drift": {"sample_rows", "threshold"}}
+        parts = self.model_dump(mode="json", include={**whole, **some})
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def public_parameters(self) -> dict[str, str]:

@@ -13,7 +13,7 @@ comes again. Every stage either finds its mark and does nothing, or does all of 
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
 from pyspark.sql import DataFrame
@@ -158,7 +158,7 @@ class Pipeline:
             The row for the ledger.
         """
         started = time.perf_counter()
-        figures = evaluate(stored.rows, self.model, self.publisher.frozen, self.settings, step)
+        figures = self.score(stored.rows, step)
         self.observe("score", step)
         scored = time.perf_counter()
         update = self.model.update(stored.rows, step)
@@ -180,10 +180,7 @@ class Pipeline:
                 **figures,
                 "records": float(stored.records),
                 "quarantined": float(stored.quarantined),
-                "new_users": float(update.new_users),
-                "new_items": float(update.new_items),
-                "solved_users": float(update.solved_users),
-                "solved_items": float(update.solved_items),
+                **{name: float(value) for name, value in asdict(update).items()},
                 "spark_seconds": stored.seconds,
                 "score_seconds": scored - started,
                 "learn_seconds": learnt - scored,
@@ -191,6 +188,22 @@ class Pipeline:
             model_version=self.publisher.champion_version,
             state_uri=state_uri,
         )
+
+    def score(self, batch: InteractionBatch, step: StepId) -> dict[str, float]:
+        """Measure the live model, the served ones and, when that is asked for, a rebuilt one on a batch not yet learnt.
+
+        Returns:
+            What `evaluate` returns; with a shadow also `shadow_gap`, the share of its NDCG that the live model lacks.
+        """
+        every = self.settings.drift.shadow_every_batches
+        frozen = dict(self.publisher.frozen)
+        if every and (step.batch_id + 1) % every == 0 and len(self.model.users):
+            frozen["shadow"] = self.model.shadow(step)
+        figures = evaluate(batch, self.model, frozen, self.settings, step)
+        ndcg = f"ndcg_at_{self.settings.score.k}"
+        if figures.get(f"shadow/{ndcg}"):
+            figures["shadow_gap"] = 1 - figures[f"model/{ndcg}"] / figures[f"shadow/{ndcg}"]
+        return figures
 
     def save_state(self, step: StepId) -> str:
         """Save the model as of a step, drop the oldest snapshots, and return where it lies."""

@@ -8,7 +8,7 @@ import torch
 # corrections, so that rounding does not add up.
 _EXACT_SHARE = 0.25
 _EXACT_EVERY = 50
-_BLOCK_ROWS = 1 << 16
+_BLOCK_ROWS = 1 << 13
 
 
 class FactorTable:
@@ -65,7 +65,7 @@ class FactorTable:
             self._buffer = grown
         self._buffer[self._rows : count] = added
         self._rows = count
-        self.gram += _gram(added)
+        self.gram += gram_of(added)
 
     def replace(self, rows: npt.NDArray[np.int64], values: torch.Tensor) -> None:
         """Set distinct rows (n,) to values (n, factors)."""
@@ -76,16 +76,17 @@ class FactorTable:
             self.gram = self._exact_gram()
             self._corrections = 0
         else:
-            self.gram += _gram(values) - _gram(self.values[at])
+            self.gram += gram_of(values) - gram_of(self.values[at])
             self.values[at] = values
 
     def _exact_gram(self) -> torch.Tensor:
-        total = torch.zeros(self._buffer.shape[1], self._buffer.shape[1], dtype=torch.float64)
-        for block in torch.split(self.values, _BLOCK_ROWS):
-            total += _gram(block)
-        return total
+        return gram_of(self.values)
 
 
-def _gram(rows: torch.Tensor) -> torch.Tensor:
-    wide = rows.double()
-    return (wide.T @ wide).cpu()
+def gram_of(rows: torch.Tensor) -> torch.Tensor:
+    """rows' * rows in float64, (factors, factors) on the CPU, for rows (n, factors)."""
+    total = torch.zeros(rows.shape[1], rows.shape[1], dtype=torch.float64)
+    for block in torch.split(rows, _BLOCK_ROWS):
+        wide = block.double()
+        total += (wide.T @ wide).cpu()
+    return total

@@ -77,9 +77,11 @@ class Orientation:
         for array in (self.total, self.unsolved):
             np.ldexp(array.values, -halvings, out=array.values)
 
-    def due(self, rows: IntArray, share: float) -> IntArray:
-        """Those of rows (n,) of whose weight at least `share` is new since they were last solved, or that have none."""
-        return rows[self.unsolved.values[rows] >= share * self.total.values[rows]]
+    def new_shares(self, rows: IntArray) -> FloatArray:
+        """Share of the weight of rows (n,) that is new since they were last solved, (n,); 1 for rows without weight."""
+        total = self.total.values[rows]
+        shares: FloatArray = np.divide(self.unsolved.values[rows], total, out=np.ones(len(rows)), where=total > 0)
+        return shares
 
 
 class History:

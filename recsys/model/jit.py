@@ -21,6 +21,12 @@ def compiled(function: Function) -> Function:
     return cast(Function, numba.njit(cache=True, nogil=True)(function))
 
 
+def compiled_fast(function: Function) -> Function:
+    """Compile a function that runs in one thread, sums in any order (the same one each time)."""
+    return cast(Function, numba.njit(fastmath=_FAST, error_model="numpy", cache=True, nogil=True)(function))
+
+
 def compiled_parallel(function: Function) -> Function:
-    """Compile a function whose `numba.prange` loops run in all threads, sums in any order."""
-    return cast(Function, numba.njit(parallel=True, fastmath=_FAST, cache=True, nogil=True)(function))
+    """Compile a function whose `numba.prange` loops run in all threads, sums in any order (the same one each time)."""
+    decorator = numba.njit(parallel=True, fastmath=_FAST, error_model="numpy", cache=True, nogil=True)
+    return cast(Function, decorator(function))

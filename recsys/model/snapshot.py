@@ -16,7 +16,7 @@ from recsys.model.als import IncrementalAls
 from recsys.model.arrays import offsets_of
 from recsys.model.vocab import pack_ids
 
-FORMAT = "1"
+FORMAT = "2"
 _SUFFIX = ".safetensors"
 
 
@@ -88,17 +88,17 @@ def served_arrays(model: IncrementalAls) -> dict[str, npt.NDArray[Any]]:
     """What a registered version carries.
 
     Returns:
-        `user_factors` (users, factors) float32, zero for users without factors; `item_factors` (items, factors)
-        float32; `user_ids_bytes`, `user_ids_offsets`, `item_ids_bytes`, `item_ids_offsets` as `pack_ids` makes them;
-        `item_popularity` (items,) float32; `seen_offsets` (users + 1,) int64 and `seen_items` int32: the items each
-        user had, ascending.
+        `user_factors` (users, factors) float32, solved exactly against the items, zero for users without factors;
+        `item_factors` (items, factors) float32; `user_ids_bytes`, `user_ids_offsets`, `item_ids_bytes`,
+        `item_ids_offsets` as `pack_ids` makes them; `item_popularity` (items,) float32; `seen_offsets` (users + 1,)
+        int64 and `seen_items` int32: the items each user had, ascending.
     """
     user_bytes, user_offsets = pack_ids(model.users.ids)
     item_bytes, item_offsets = pack_ids(model.items.ids)
     seen = model.history.user_rows(np.arange(len(model.users)))
     order = np.lexsort((seen.others, np.repeat(np.arange(len(model.users)), seen.lengths)))
     return {
-        "user_factors": model.user_factors.cpu().numpy().copy(),
+        "user_factors": model.folded_in_users().cpu().numpy(),
         "item_factors": model.item_factors.cpu().numpy().copy(),
         "user_ids_bytes": user_bytes,
         "user_ids_offsets": user_offsets,

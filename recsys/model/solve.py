@@ -1,265 +1,49 @@
-"""Exact least squares for many rows at once: the half-step of alternating least squares.
+"""Which kernel solves rows: the fused one of the CPU, or batched torch operations (ADR 7)."""
 
-With the other side's factors y_i fixed, a row of pairs with weights w_i has the objective
-
-    sum over all i of c_i (p_i - x.y_i)^2 + penalty |x|^2,    c_i = 1 + alpha |w_i|,   c_i p_i = alpha max(w_i, 0)
-
-where pairs that were never observed have w = 0: confidence 1 in preference 0. Setting the gradient to zero gives
-
-    (G + penalty I + Y' D Y) x = Y' r,    G = sum over all i of y_i y_i',   D = diag(alpha |w_i|),   r_i = c_i p_i
-
-with Y the factors of the row's own pairs. G is the same for every row, so it is diagonalised once, G = Q L Q'. In the
-basis Q the matrix A = L + penalty I is diagonal for each row; with V = sqrt(D) Y Q A^(-1/2) and t = D^(-1/2) r the
-solution is x = Q A^(-1/2) y with either of
-
-    y = (I + V' V)^(-1) V' t      (a matrix of size factors)
-    y = V' (I + V V')^(-1) t      (a matrix of size pairs: cheap for short rows)
-
-and both matrices have eigenvalues of at least 1, so that float32 suffices where the plain equations would lose digits.
-
-Sources: Hu, Koren & Volinsky, "Collaborative filtering for implicit feedback datasets" (2008) for confidence and
-preference; Rendle, Krichene, Zhang & Koren, "Revisiting the performance of iALS on item recommendation benchmarks"
-(2021) for the form of the objective and for the penalty that grows with a row's frequency (see `row_penalties`). Hu et
-al. have p = 1 for every observed pair. Here, as in the objective of Rendle et al., p = alpha w / (1 + alpha w), which
-is nearly 1 for a strong pair and fades to 0 as its weight decays: otherwise an interaction of years ago would keep half
-the pull of a fresh one. The two forms of the solution are the push-through identity.
-"""
-
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-
-import numpy as np
 import torch
 
-from recsys.errors import SolveError
-from recsys.model.arrays import FloatArray, IntArray, offsets_of, ragged_ranges
-from recsys.model.history import Rows
+from recsys.model import batched, fused
+from recsys.model.objective import Objective
+from recsys.model.selection import Selection
 
-# Rows with more pairs are cut into pieces whose Gram matrices are added up.
-_PIECE = 4096
-_FLOAT_BYTES = 4
-
-
-@dataclass(frozen=True)
-class Penalty:
-    """The objective's constants.
-
-    Attributes:
-        alpha: confidence per weight.
-        regularization, exponent: see `row_penalties`.
-    """
-
-    alpha: float
-    regularization: float
-    exponent: float
+# Steps of conjugate gradients that a row takes in a sweep in which it is not solved exactly.
+_SWEEP_STEPS = 3
 
 
-def row_penalties(totals: FloatArray, others: int, penalty: Penalty) -> FloatArray:
-    """L2 penalty of each row: regularization * (alpha * total + others) ^ exponent.
-
-    Rendle et al. write the observed pairs with weight 1 and all pairs with weight a0, and penalise a row by
-    lambda (|I_u| + a0 |I|)^nu. Dividing that objective by a0 = 1 / alpha gives confidences alpha and 1 as here, and at
-    nu = 1 the penalty above with lambda = regularization. What differs: a pair counts with its weight instead of 1, and
-    at other exponents lambda is regularization * alpha^(nu - 1).
-
-    Args:
-        totals: (rows,) sum of |weight| of each row.
-        others: Number of rows of the other side.
-
-    Returns:
-        (rows,) float64.
-    """
-    return penalty.regularization * (penalty.alpha * totals + others) ** penalty.exponent
-
-
-def solve_rows(
-    rows: Rows, others: torch.Tensor, gram: torch.Tensor, penalty: Penalty, chunk_bytes: int
+def solve_exactly(
+    selection: Selection,
+    others: torch.Tensor,
+    gram: torch.Tensor,
+    start: torch.Tensor,
+    objective: Objective,
+    chunk_bytes: int,
 ) -> torch.Tensor:
     """Solve rows exactly against fixed factors of the other side.
 
     Args:
-        rows: Interactions of the rows.
+        selection: The rows.
         others: (others, factors) float32, the other side's factors.
         gram: (factors, factors) float64 on the CPU, others' * others.
-        penalty: Constants of the objective.
-        chunk_bytes: Bound on the working memory of one step.
+        start: (rows, factors) float32, the rows' present factors; they change the time it takes, not the solution.
+        objective: What is solved.
+        chunk_bytes: Bound on the working memory.
 
     Returns:
         (rows, factors) float32 on the device of `others`; zero for rows without a positive weight.
 
     Raises:
-        SolveError: a solution is not finite.
+        SolveError: a solution is not finite, or was not reached.
     """
-    eigenvalues, basis = torch.linalg.eigh(gram)
-    rotation = basis.to(device=others.device, dtype=torch.float32)
-    penalties = row_penalties(_row_sums(np.abs(rows.weights), rows.lengths), len(others), penalty)
-    # Rounding may leave a tiny negative eigenvalue.
-    scale = 1 / np.sqrt(eigenvalues.clamp(min=0).numpy() + penalties[:, None])
-    system = _System.build(rows, others, rotation, scale, penalty.alpha)
-    solution = torch.zeros(len(rows.lengths), others.shape[1], device=others.device)
-    for numbers, width in _groups(rows.lengths):
-        solve, row_bytes = _method(width, others.shape[1])
-        for chunk in np.array_split(numbers, min(len(numbers), -(-len(numbers) * row_bytes // chunk_bytes))):
-            solution[torch.from_numpy(chunk).to(others.device)] = solve(system, chunk, width)
-    solution = torch.mm(solution * system.scale, rotation.T)
-    if not bool(torch.isfinite(solution).all()):
-        raise SolveError("a row of factors is not finite: check the weights, model.alpha and model.regularization")
-    return solution
+    if others.device.type == "cpu":
+        return fused.solve_exactly(selection, others, gram, start, objective, chunk_bytes)
+    return batched.solve_exactly(selection, others, gram, objective, chunk_bytes)
 
 
-@dataclass(frozen=True)
-class _System:
-    """What the steps share. One entry stands behind the last pair to pad with: its root and target are 0.
-
-    Attributes:
-        starts, lengths: (rows,) where the pairs of each row lie.
-        factors: (used others, factors) float32 in the basis Q.
-        indices: (pairs + 1,) rows of `factors`.
-        roots: (pairs + 1,) sqrt(alpha |w|).
-        targets: (pairs + 1,) the vector t.
-        scale: (rows, factors) the diagonals of A^(-1/2).
-    """
-
-    starts: IntArray
-    lengths: IntArray
-    factors: torch.Tensor
-    indices: torch.Tensor
-    roots: torch.Tensor
-    targets: torch.Tensor
-    scale: torch.Tensor
-
-    @classmethod
-    def build(
-        cls, rows: Rows, others: torch.Tensor, rotation: torch.Tensor, scale: FloatArray, alpha: float
-    ) -> "_System":
-        device = others.device
-        roots = np.sqrt(alpha * np.abs(rows.weights))
-        targets = np.where(rows.weights > 0, roots, 0.0)
-        indices, used = _compact(rows.others, len(others))
-        return cls(
-            starts=offsets_of(rows.lengths)[:-1],
-            lengths=rows.lengths,
-            factors=(others if used is None else others[torch.from_numpy(used).to(device)]) @ rotation,
-            indices=torch.from_numpy(np.append(indices, 0)).to(device),
-            roots=_with_padding(roots, device),
-            targets=_with_padding(targets, device),
-            scale=torch.from_numpy(scale.astype(np.float32)).to(device),
-        )
-
-    def rows_of_pairs(self, starts: IntArray, lengths: IntArray, width: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """sqrt(D) Y Q, (n, width, factors), and t, (n, width, 1), for runs of pairs padded to a width."""
-        along = np.arange(width)
-        padding = len(self.roots) - 1
-        places = np.where(along < lengths[:, None], starts[:, None] + along, padding)
-        at = torch.from_numpy(places.ravel()).to(self.factors.device)
-        values = self.factors.index_select(0, self.indices[at]).view(len(starts), width, -1)
-        values *= self.roots[at].view(len(starts), width, 1)
-        return values, self.targets[at].view(len(starts), width, 1)
-
-    def scale_of(self, numbers: IntArray) -> torch.Tensor:
-        """Diagonals of A^(-1/2) of rows, (n, factors)."""
-        return self.scale[torch.from_numpy(numbers).to(self.scale.device)]
-
-
-def _solve_short(system: _System, numbers: IntArray, width: int) -> torch.Tensor:
-    """y = V' (I + V V')^(-1) t."""
-    values, targets = system.rows_of_pairs(system.starts[numbers], system.lengths[numbers], width)
-    values *= system.scale_of(numbers)[:, None, :]
-    inner = _solve_identity_plus(torch.bmm(values, values.mT), targets)
-    return torch.bmm(values.mT, inner).squeeze(2)
-
-
-def _solve_long(system: _System, numbers: IntArray, width: int) -> torch.Tensor:
-    """y = (I + V' V)^(-1) V' t."""
-    values, targets = system.rows_of_pairs(system.starts[numbers], system.lengths[numbers], width)
-    return _solve_sums(system, numbers, torch.bmm(values.mT, values), torch.bmm(values.mT, targets))
-
-
-def _solve_cut(system: _System, numbers: IntArray, width: int) -> torch.Tensor:
-    """As `_solve_long`, with V' V and V' t of each row added up from pieces of at most _PIECE pairs."""
-    del width
-    counts = -(-system.lengths[numbers] // _PIECE)
-    owners = np.repeat(numbers, counts)
-    begins = ragged_ranges(np.zeros_like(counts), counts) * _PIECE
-    lengths = np.minimum(system.lengths[owners] - begins, _PIECE)
-    products, sums = [], []
-    for start, length in zip((system.starts[owners] + begins)[:, None], lengths[:, None], strict=True):
-        values, targets = system.rows_of_pairs(start, length, _PIECE)
-        products.append(torch.bmm(values.mT, values))
-        sums.append(torch.bmm(values.mT, targets))
-    # A segmented sum, not index_add: its order of addition is fixed on every device.
-    segments = torch.from_numpy(counts).to(system.scale.device)
-    return _solve_sums(
-        system,
-        numbers,
-        torch.segment_reduce(torch.cat(products), "sum", lengths=segments),
-        torch.segment_reduce(torch.cat(sums), "sum", lengths=segments),
-    )
-
-
-def _solve_sums(system: _System, numbers: IntArray, products: torch.Tensor, sums: torch.Tensor) -> torch.Tensor:
-    """y from (sqrt(D) Y Q)' (sqrt(D) Y Q), (n, factors, factors), and (sqrt(D) Y Q)' t, (n, factors, 1)."""
-    scale = system.scale_of(numbers)
-    products *= scale[:, :, None]
-    products *= scale[:, None, :]
-    return _solve_identity_plus(products, sums * scale[:, :, None]).squeeze(2)
-
-
-def _solve_identity_plus(matrices: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """(I + M)^(-1) right for symmetric positive semidefinite M (n, m, m), which is overwritten; right is (n, m, 1)."""
-    matrices.diagonal(dim1=1, dim2=2).add_(1)
-    lower, _ = torch.linalg.cholesky_ex(matrices)
-    return torch.cholesky_solve(right, lower)
-
-
-def _method(width: int, factors: int) -> tuple[Callable[[_System, IntArray, int], torch.Tensor], int]:
-    """How rows of a width are solved, and about how many bytes one row takes while it is."""
-    if width <= factors:
-        return _solve_short, 4 * _FLOAT_BYTES * width * (factors + width)
-    if width <= _PIECE:
-        return _solve_long, 4 * _FLOAT_BYTES * factors * (factors + width)
-    return _solve_cut, 2 * _FLOAT_BYTES * factors * factors * -(-width // _PIECE)
-
-
-def _groups(lengths: IntArray) -> Iterator[tuple[IntArray, int]]:
-    """Rows that have pairs, by length: (row numbers, a width that is at least their length and below 1.5 times it).
-
-    Rows with more than _PIECE pairs form one group, its width the longest length.
-    """
-    longest = int(lengths.max(initial=0))
-    powers = 2 ** np.arange(_PIECE.bit_length())
-    # 1, 2, 3, 4, 6, 8, 12, 16, ...: powers of two and the numbers halfway between them
-    widths = np.unique(np.concatenate([powers, powers[1:-1] * 3 // 2, [max(longest, _PIECE)]]))
-    group = np.searchsorted(widths, lengths)
-    order = np.argsort(group, kind="stable")
-    bounds = np.searchsorted(group[order], np.arange(len(widths) + 1))
-    for width, begin, end in zip(widths.tolist(), bounds, bounds[1:], strict=False):
-        numbers = order[begin:end]
-        numbers = numbers[lengths[numbers] > 0]
-        if len(numbers):
-            yield numbers, width
-
-
-def _row_sums(values: FloatArray, lengths: IntArray) -> FloatArray:
-    """Sum of each run of values; 0 for empty runs."""
-    sums = np.zeros(len(lengths))
-    filled = lengths > 0
-    if filled.any():
-        sums[filled] = np.add.reduceat(values, offsets_of(lengths)[:-1][filled])
-    return sums
-
-
-def _compact(indices: IntArray, count: int) -> tuple[IntArray, IntArray | None]:
-    """Number the distinct indices anew, if there can be fewer of them than `count`.
-
-    Returns:
-        The new numbers of `indices`, and the old number of each new one; None when they are kept as they are.
-    """
-    if len(indices) >= count:
-        return indices, None
-    used = np.unique(indices)
-    return np.searchsorted(used, indices), used
-
-
-def _with_padding(values: FloatArray, device: torch.device) -> torch.Tensor:
-    return torch.from_numpy(np.append(values, 0).astype(np.float32)).to(device)
+def solve_roughly(
+    selection: Selection, others: torch.Tensor, start: torch.Tensor, objective: Objective, chunk_bytes: int
+) -> torch.Tensor:
+    """Bring all rows of a side near their solution, the quickest way there is; arguments as for `solve_exactly`."""
+    if others.device.type == "cpu":
+        return fused.improve(selection, others, start, objective, chunk_bytes, _SWEEP_STEPS)
+    wide = others.double()
+    return batched.solve_exactly(selection, others, (wide.T @ wide).cpu(), objective, chunk_bytes)

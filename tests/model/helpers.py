@@ -7,8 +7,12 @@ import numpy.typing as npt
 
 from recsys.config import Settings
 from recsys.contracts import InteractionBatch
+from recsys.model.adjacency import RaggedRows
+from recsys.model.als import IncrementalAls
+from recsys.model.arrays import ragged_ranges
 from recsys.model.history import Rows
-from recsys.model.solve import Penalty
+from recsys.model.objective import Objective, training_loss
+from recsys.model.selection import Selection
 
 DAY = 86_400.0
 
@@ -60,18 +64,38 @@ def clustered_batches(batches: int, events: int, seed: int = 0, drift: float = 0
     return made
 
 
-def dense_rows(rows: Rows, others: npt.NDArray[np.float32], penalty: Penalty) -> npt.NDArray[np.float64]:
+def dense_rows(rows: Rows, others: npt.NDArray[np.float32], objective: Objective) -> npt.NDArray[np.float64]:
     """Each row by its own normal equations over all columns, in float64: the definition, written out."""
     wide = others.astype(np.float64)
     solutions, begin = [], 0
     for length in rows.lengths:
         own = slice(begin, begin + length)
-        weights = np.zeros(len(wide))
-        weights[rows.others[own]] = rows.weights[own]
-        confidence = 1 + penalty.alpha * np.abs(weights)
-        preference = penalty.alpha * np.maximum(weights, 0) / confidence
-        scale = (penalty.alpha * np.abs(weights).sum() + len(wide)) ** penalty.exponent
-        left = wide.T @ (confidence[:, None] * wide) + penalty.regularization * scale * np.eye(wide.shape[1])
+        weights, observed = np.zeros(len(wide)), np.zeros(len(wide), dtype=bool)
+        weights[rows.others[own]], observed[rows.others[own]] = rows.weights[own], rows.weights[own] > 0
+        confidence = 1 + objective.alpha * np.abs(weights)
+        preference = (objective.alpha * np.maximum(weights, 0) + objective.offset * observed) / confidence
+        scale = (objective.alpha * np.abs(weights).sum() + len(wide)) ** objective.exponent
+        left = wide.T @ (confidence[:, None] * wide) + objective.regularization * scale * np.eye(wide.shape[1])
         solutions.append(np.linalg.solve(left, wide.T @ (confidence * preference)))
         begin += length
     return np.array(solutions).reshape(len(rows.lengths), wide.shape[1])
+
+
+def select_all(rows: Rows, cap: int | None = None, scale: float = 1.0) -> Selection:
+    """A selection of all of `rows`, which lie in their pool one after the other with a gap before each."""
+    starts = np.cumsum(rows.lengths + 1) - rows.lengths
+    pool = int((rows.lengths + 1).sum())
+    others, weights = np.full(pool, -1, dtype=np.int32), np.full(pool, np.nan, dtype=np.float32)
+    places = ragged_ranges(starts, rows.lengths)
+    others[places], weights[places] = rows.others, rows.weights / scale
+    owners = np.repeat(np.arange(len(rows.lengths)), rows.lengths)
+    totals = np.bincount(owners, np.abs(rows.weights), minlength=len(rows.lengths))
+    table = RaggedRows(starts, rows.lengths, others, weights)
+    return Selection.of(table, np.arange(len(starts)), totals, scale, cap, np.random.default_rng(0))
+
+
+def loss_of(model: IncrementalAls) -> float:
+    """The training loss of a model over all it has learnt."""
+    by_user = select_all(model.history.user_rows(np.arange(len(model.users))))
+    by_item = select_all(model.history.item_rows(np.arange(len(model.items))))
+    return training_loss(by_user, by_item, model.user_factors, model.item_factors, model.objective)

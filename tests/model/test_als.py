@@ -1,19 +1,23 @@
 """The incremental learner: what it learns, what it touches, and that it is a function of its batches."""
 
+import itertools
+from random import Random
+
+import hypothesis
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from recsys.contracts import InteractionBatch, StepId
 from recsys.errors import ConfigError
 from recsys.model.als import IncrementalAls
 from recsys.model.device import resolve_device
 from recsys.model.evaluate import evaluate
-from recsys.model.history import Rows
-from recsys.model.solve import Penalty
-from tests.model.helpers import DAY, clustered_batches, dense_rows, make_batch, make_settings
+from tests.model.helpers import DAY, clustered_batches, dense_rows, loss_of, make_batch, make_settings
 
-EVERYTHING = {"min_change": 0.0, "refresh_ratio": 1e9}
+EVERYTHING = {"budget": 1e6, "sweeps": 1}
 
 
 def learn(model: IncrementalAls, batches: list[InteractionBatch], first: int = 0) -> IncrementalAls:
@@ -53,11 +57,9 @@ def test_the_withheld_item_of_a_checkerboard_is_recommended_first(start: str, to
 
 def test_users_end_as_the_exact_solution_for_the_items(torch_device: str) -> None:
     model = learn(IncrementalAls(make_settings(torch_device, model=EVERYTHING)), clustered_batches(4, 200))
-    chosen, sections = model.settings.model, np.arange(len(model.users))
-    penalty = Penalty(chosen.alpha, chosen.regularization, chosen.regularization_exponent)
-    rows = model.history.user_rows(sections)
+    rows = model.history.user_rows(np.arange(len(model.users)))
     items = model.item_factors.cpu().numpy()
-    exact = dense_rows(Rows(rows.lengths, rows.others, rows.weights), items, penalty)
+    exact = dense_rows(rows, items, model.objective)
     np.testing.assert_allclose(model.user_factors.cpu().numpy(), exact, rtol=1e-4, atol=1e-6)
 
 
@@ -121,37 +123,159 @@ def test_a_user_who_only_dislikes_has_no_factors() -> None:
     assert model.user_factors[model.users.lookup(["a"])[0]].any()
 
 
-def test_a_small_change_waits_until_enough_has_come() -> None:
-    settings = make_settings(model={"min_change": 0.1, "refresh_ratio": 0.0, "sweeps": 1})
-    model = IncrementalAls(settings)
-    model.update(make_batch([("a", f"i{n}", 1, 0) for n in range(15)] + [("b", "i0", 1, 0)]), StepId(0, 0))
-    waiting = model.update(make_batch([("a", "i3", 1, 1)]), StepId(0, 1))
-    assert (waiting.solved_users, waiting.solved_items) == (0, 1)
-    assert model.update(make_batch([("a", "i4", 1, 2)]), StepId(0, 2)).solved_users == 1
-
-
 def test_refreshing_reaches_every_row_in_turn() -> None:
-    settings = make_settings(model={"min_change": 0.0, "refresh_ratio": 2.0, "sweeps": 1})
-    model = IncrementalAls(settings)
+    model = IncrementalAls(make_settings(model={"budget": 4.0}))
     model.update(make_batch([(f"u{n}", f"i{n}", 1, 0) for n in range(12)]), StepId(0, 0))
-    before = model.user_factors.clone()
+    before, report = model.user_factors.clone(), None
     for step in range(1, 8):
-        model.update(make_batch([("u0", "i1", 1, step)]), StepId(0, step))
+        report = model.update(make_batch([("u0", "i1", 1, step)]), StepId(0, step))
     assert (model.user_factors != before).any(dim=1).all()
+    assert report is not None
+    assert report.turn_batches == 13 / 2
+
+
+def test_a_row_longer_than_the_budget_waits_for_its_turn_and_gets_it() -> None:
+    model = IncrementalAls(make_settings(model={"budget": 4.0, "sweeps": 1}))
+    model.update(make_batch([("fan", f"i{n}", 1, 0) for n in range(40)]), StepId(0, 0))
+    fan = model.users.lookup(["fan"])[0]
+    unsolved = []
+    for step in range(1, 30):
+        model.update(make_batch([("fan", "i0", 1, step)]), StepId(0, step))
+        unsolved.append(float(model.history.by_user.unsolved.values[fan]))
+    assert max(unsolved) > 5
+    assert unsolved.count(0.0) >= 1
 
 
 def test_the_work_follows_the_events_and_not_the_history() -> None:
-    share = 0.25
-    model = IncrementalAls(make_settings(model={"sweeps": 1, "min_change": share, "refresh_ratio": 0.0}))
+    budget, sweeps = 10.0, 2
+    model = IncrementalAls(make_settings(model={"sweeps": sweeps, "settled": 0.0, "budget": budget}))
     generator, gathered, events = np.random.default_rng(0), 0, 0
     for number in range(60):
         pairs = zip(generator.integers(20, size=100), generator.integers(3000, size=100), strict=True)
         batch = make_batch([(f"u{user}", f"i{item}", 1.0, number) for user, item in pairs])
         gathered += model.update(batch, StepId(0, number)).gathered
         events += int(batch.events.sum())
-    # A row solved whenever a share of it is new is gathered 1 / share times over its life, on each of two sides.
-    # Solving every row of a batch would take three times as much here, and ever more the longer it goes on.
-    assert gathered <= 2 * events * (1 + 1 / share)
+    # Half of the budget is read once per sweep and the other half once, on each of two sides, and besides that every
+    # event once more per sweep, when the row is new. Solving every row of a batch would take ever more.
+    assert gathered <= 2 * events * (budget * (sweeps + 1) / 2 + sweeps)
+
+
+def test_a_very_long_row_is_solved_for_a_sample() -> None:
+    settings = make_settings(model={"history_cap": 10, "budget": 1e6, "settled": 0.0, "sweeps": 1})
+    batch = make_batch([(f"u{n}", "hit", 1, 0) for n in range(50)] + [("u0", "other", 1, 0)])
+    model, again = (IncrementalAls(settings) for _ in range(2))
+    report = model.update(batch, StepId(0, 0))
+    assert report.gathered == (10 + 1) + 51
+    again.update(batch, StepId(0, 0))
+    assert_same_state(model, again)
+
+
+def test_drift_is_measured_and_past_its_threshold_everything_is_solved() -> None:
+    batches = clustered_batches(12, 150)
+    lazy = {"model": {"budget": 0.5, "sweeps": 1}}
+    calm = IncrementalAls(make_settings(drift={"threshold": 1e9}, **lazy))
+    reports = [calm.update(batch, StepId(0, number)) for number, batch in enumerate(batches)]
+    assert not any(report.full_sweep for report in reports)
+    assert reports[-1].item_drift > 0.05
+    strict = IncrementalAls(make_settings(drift={"threshold": 0.01}, **lazy))
+    swept, read, last = [], 0, 0
+    for number, batch in enumerate(batches):
+        report = strict.update(batch, StepId(0, number))
+        read += report.gathered
+        if report.full_sweep:
+            swept.append(number)
+            assert read - last >= 2 * len(strict.history)
+            last = read
+            assert strict._drift(strict._users) < 1e-6
+    assert swept
+    assert loss_of(strict) < loss_of(calm)
+
+
+def test_updating_everything_has_no_drift_left_on_the_side_solved_last() -> None:
+    model = IncrementalAls(make_settings(model=EVERYTHING))
+    for number, batch in enumerate(clustered_batches(3, 100)):
+        report = model.update(batch, StepId(0, number))
+        assert report.user_drift < 1e-6
+        assert report.item_drift > 1e-3
+
+
+def test_a_shadow_is_what_a_refit_would_be_and_leaves_the_model_alone() -> None:
+    model = learn(IncrementalAls(make_settings()), clustered_batches(3, 100))
+    before = {name: array.copy() for name, array in model.state().items()}
+    shadow = model.shadow(StepId(0, 2))
+    for name, array in model.state().items():
+        assert array.tobytes() == before[name].tobytes(), name
+    model.refit(StepId(0, 2))
+    scores = shadow.scores(model.users.ids, model.items)
+    known = model.user_factors.any(dim=1)
+    torch.testing.assert_close(scores[known], (model.user_factors @ model.item_factors.T)[known])
+
+
+def test_served_users_are_solved_for_the_items_as_they_are() -> None:
+    model = learn(IncrementalAls(make_settings(model={"budget": 1.0})), clustered_batches(5, 100))
+    rows = model.history.user_rows(np.arange(len(model.users)))
+    exact = dense_rows(rows, model.item_factors.numpy(), model.objective)
+    np.testing.assert_allclose(model.folded_in_users().numpy(), exact, rtol=1e-4, atol=1e-6)
+    assert not np.allclose(model.user_factors.numpy(), exact, rtol=1e-4, atol=1e-6)
+
+
+EVENTS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 7), st.integers(1, 4)), min_size=20, max_size=120)
+
+
+def to_batches(events: list[tuple[int, int, int]], cuts: list[int]) -> list[InteractionBatch]:
+    rows = [(f"u{user}", f"i{item}", float(weight), 0.0) for user, item, weight in events]
+    bounds = [0, *sorted(cuts), len(rows)]
+    return [make_batch(rows[begin:end]) for begin, end in itertools.pairwise(bounds)]
+
+
+@hypothesis.settings(max_examples=25)
+@given(EVENTS, st.lists(st.integers(0, 20), max_size=3))
+def test_any_split_of_a_history_ends_at_the_same_loss_after_a_rebuild(
+    events: list[tuple[int, int, int]], cuts: list[int]
+) -> None:
+    settings = make_settings(model={"factors": 4, "regularization": 0.05, "rebuild_sweeps": 30})
+    losses = []
+    for batches in (to_batches(events, []), to_batches(events, cuts)):
+        model = learn(IncrementalAls(settings), batches)
+        model.refit(StepId(1, 0))
+        losses.append(loss_of(model))
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
+
+
+@hypothesis.settings(max_examples=25)
+@given(EVENTS, st.randoms())
+def test_the_order_of_rows_in_a_batch_does_not_matter(events: list[tuple[int, int, int]], random: Random) -> None:
+    settings = make_settings(model={"factors": 4})
+    (first,) = to_batches(events[:10], [])
+    (batch,) = to_batches(events[10:], [])
+    order = list(range(len(batch)))
+    random.shuffle(order)
+    shuffled = InteractionBatch(
+        [batch.user_ids[row] for row in order],
+        [batch.item_ids[row] for row in order],
+        batch.weights[order],
+        batch.events[order],
+        batch.times[order],
+    )
+    # New rows start from random numbers by their place, so only known ids may change places.
+    everyone = make_batch([(f"u{user}", f"i{item}", 0.01, 0) for user in range(10) for item in range(8)])
+    models = [learn(IncrementalAls(settings), [everyone, first, last]) for last in (batch, shuffled)]
+    torch.testing.assert_close(models[0].user_factors, models[1].user_factors, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(models[0].item_factors, models[1].item_factors, rtol=1e-4, atol=1e-6)
+
+
+@hypothesis.settings(max_examples=25)
+@given(EVENTS, st.integers(1, 30))
+def test_rows_that_are_not_solved_do_not_move(events: list[tuple[int, int, int]], budget: int) -> None:
+    model = IncrementalAls(make_settings(model={"factors": 4, "budget": float(budget) / 10}, drift={"threshold": 1e9}))
+    first, second = to_batches(events, [len(events) // 2])
+    model.update(first, StepId(0, 0))
+    users, items = model.user_factors.clone(), model.item_factors.clone()
+    report = model.update(second, StepId(0, 1))
+    moved_users = int((model.user_factors[: len(users)] != users).any(dim=1).sum())
+    moved_items = int((model.item_factors[: len(items)] != items).any(dim=1).sum())
+    assert moved_users <= report.solved_users
+    assert moved_items <= report.solved_items
 
 
 def test_a_pair_that_cancels_out_leaves_no_random_factors() -> None:
