@@ -146,7 +146,7 @@ class Model(_Section):
     )
     sweeps: PositiveInt = Field(3, description="Alternations over a batch's users and items, at most.")
     settled: NonNegativeFloat = Field(
-        0.02, description="Alternating ends when a batch's rows move by less than this share of their length."
+        0.05, description="Alternating ends when a batch's rows move by less than this share of their length."
     )
     history_cap: PositiveInt = Field(
         65_536, description="Interactions of one row that a solve reads, at most: an even, seeded sample of them."

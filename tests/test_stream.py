@@ -44,6 +44,7 @@ def stream(tmp_path: Path, settings: MakeSettings) -> Settings:
         storage={"snapshot_every_batches": 3, "fold_every_batches": 4},
         register={"every_batches": 3},
         score={"k": 5, "exclude_seen": False},
+        drift={"shadow_every_batches": 2},
     )
 
 
@@ -83,6 +84,12 @@ def test_events_become_tables_versions_and_recommendations(spark: SparkSession, 
         assert 0 <= row.metrics["model/ndcg_at_5"] <= 1
         assert 0 <= row.metrics["popularity_warm/auc"] <= 1
     assert "first/ndcg_at_5" in rows[3].metrics, "the version of batch 2 is measured from batch 3 on"
+    assert [("shadow/ndcg_at_5" in row.metrics, "shadow_gap" in row.metrics) for row in rows[1:]] == [
+        (batch % 2 == 1,) * 2 for batch in range(1, 7)
+    ]
+    for row in rows:
+        assert row.metrics["user_drift"] >= 0
+        assert row.metrics["full_sweep"] in (0, 1)
     assert rows[5].state_uri == snapshot.path_for(snapshot_folder(stream), StepId(0, 5)).as_posix()
     assert summary.plot is not None
     assert summary.plot.stat().st_size > 10_000
