@@ -13,21 +13,16 @@ each row has M itself for its preconditioner, at the cost of a division.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numba
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from recsys.errors import SolveError
-from recsys.model.arrays import Float32Array, FloatArray, Int32Array, IntArray
-from recsys.model.jit import compiled_fast, compiled_parallel
+from recsys.model.arrays import Float32Array, FloatArray
+from recsys.model.fused_kernel import Number, Vector, solve_blocks
 from recsys.model.objective import Objective
 from recsys.model.selection import Selection
-
-Vector = npt.NDArray[np.floating[Any]]
-Number = np.floating[Any] | float
 
 # Bound on the error of an exact solution, relative, in the norm that belongs to the row's matrix.
 _EXACT = 1e-7
@@ -191,7 +186,7 @@ def _run(
     bounds = np.searchsorted(work, np.linspace(0, work[-1], blocks + 1))
     bounds[-1] = len(selection)
     table = selection.table
-    unfinished: int = _solve(
+    unfinished: int = solve_blocks(
         table.starts[selection.rows],
         table.lengths[selection.rows],
         selection.used,
@@ -213,246 +208,3 @@ def _run(
         number(tolerance**2),
     )
     return unfinished
-
-
-@compiled_parallel
-def _solve(
-    starts: IntArray,
-    lengths: IntArray,
-    used: IntArray,
-    phases: IntArray,
-    codes: Int32Array,
-    weights: Float32Array,
-    others: Float32Array,
-    gram: Vector,
-    inverse: Vector,
-    eigenvalues: Vector,
-    smallest: Number,
-    penalties: Vector,
-    solution: Vector,
-    bounds: IntArray,
-    capacity: int,
-    alpha: Number,
-    offset: Number,
-    steps: int,
-    tolerance: Number,
-) -> int:
-    """Conjugate gradients for all rows, blocks of rows in parallel; the number of rows that ran out of steps."""
-    blocks = len(bounds) - 1
-    unfinished = np.zeros(blocks, np.int64)
-    for block in numba.prange(blocks):
-        longest = 0
-        for row in range(bounds[block], bounds[block + 1]):
-            longest = max(longest, used[row])
-        room = max(1, min(longest, capacity))
-        gathered = np.empty((room, others.shape[1]), np.float32)
-        extra = np.empty(room, solution.dtype)
-        target = np.empty(room, solution.dtype)
-        vectors = np.empty((5, others.shape[1]), solution.dtype)
-        for row in range(bounds[block], bounds[block + 1]):
-            place = (starts[row], lengths[row], used[row], phases[row])
-            reached = _solve_row(
-                place,
-                codes,
-                weights,
-                others,
-                gram,
-                inverse,
-                eigenvalues,
-                smallest,
-                penalties[row],
-                solution[row],
-                (gathered, extra, target, vectors),
-                alpha,
-                offset,
-                steps,
-                tolerance,
-            )
-            unfinished[block] += not reached
-    return int(unfinished.sum())
-
-
-@compiled_fast
-def _solve_row(
-    place: tuple[int, int, int, int],
-    codes: Int32Array,
-    weights: Float32Array,
-    others: Float32Array,
-    gram: Vector,
-    inverse: Vector,
-    eigenvalues: Vector,
-    smallest: Number,
-    penalty: Number,
-    x: Vector,
-    scratch: tuple[Float32Array, Vector, Vector, Vector],
-    alpha: Number,
-    offset: Number,
-    steps: int,
-    tolerance: Number,
-) -> bool:
-    """Conjugate gradients for one row, which start from x and change it; whether the tolerance was reached."""
-    gathered, extra, target, vectors = scratch
-    r, z, p, mp, product = vectors[0], vectors[1], vectors[2], vectors[3], vectors[4]
-    diagonal, used, room = len(gram) == 0, place[2], len(extra)
-    one, zero = x.dtype.type(1), x.dtype.type(0)
-    before, ratio = one, zero
-    # What the row's own penalty has that the preconditioner lacks.
-    beyond = zero if diagonal else penalty - smallest
-    if diagonal:
-        for j in range(len(x)):
-            r[j] = -(eigenvalues[j] + penalty) * x[j]
-    else:
-        _multiply(gram, x, r)
-        for j in range(len(x)):
-            r[j] = -r[j] - penalty * x[j]
-    # What x takes off the loss, twice: the yardstick for the error.
-    gain, attraction = zero, zero
-    for begin in range(0, used, room):
-        pairs = min(room, used - begin)
-        attraction += _gather(place, begin, pairs, codes, weights, others, alpha, offset, gathered, extra, target)
-        gain += _add_products(gathered, extra, target, pairs, -one, one, x, r)
-    if attraction == 0:
-        x[:] = 0
-        return True
-    if gain + _dot(x, r) < 0:
-        # The start is worse than nothing, as when all weights of the row have faded since it was last solved.
-        x[:] = 0
-        r[:] = 0
-        gain = zero
-        for begin in range(0, used, room):
-            pairs = min(room, used - begin)
-            if used > room:
-                _gather(place, begin, pairs, codes, weights, others, alpha, offset, gathered, extra, target)
-            _add_products(gathered, extra, target, pairs, zero, one, x, r)
-    for step in range(steps):
-        if diagonal:
-            for j in range(len(x)):
-                z[j] = r[j] / (eigenvalues[j] + penalty)
-        else:
-            _multiply(inverse, r, z)
-        now = _dot(r, z)
-        if now <= tolerance * gain:
-            return True
-        if step:
-            ratio = now / before
-        before = now
-        for j in range(len(x)):
-            # mp is the preconditioner times p. At the first step both hold what an earlier row left there.
-            p[j] = z[j] + ratio * p[j] if step else z[j]
-            mp[j] = r[j] + ratio * mp[j] if step else r[j]
-            product[j] = mp[j] + beyond * p[j]
-        along = zero
-        for begin in range(0, used, room):
-            pairs = min(room, used - begin)
-            if used > room:
-                _gather(place, begin, pairs, codes, weights, others, alpha, offset, gathered, extra, target)
-            along += _add_products(gathered, extra, target, pairs, one, zero, p, product)
-        length = now / _dot(p, product)
-        gain += length * along
-        for j in range(len(x)):
-            x[j] += length * p[j]
-            r[j] -= length * product[j]
-    return False
-
-
-@compiled_fast
-def _gather(
-    place: tuple[int, int, int, int],
-    begin: int,
-    pairs: int,
-    codes: Int32Array,
-    weights: Float32Array,
-    others: Float32Array,
-    alpha: Number,
-    offset: Number,
-    gathered: Float32Array,
-    extra: Vector,
-    target: Vector,
-) -> Number:
-    """Copy pairs begin to begin + pairs - 1 of a row to where they can be worked on; the sum of their targets.
-
-    Into gathered (pairs, factors) go the factors of the other side, into extra the d and into target the t of
-    `objective`.
-    """
-    start, length, used, phase = place
-    confidence, total = alpha, alpha * 0
-    if used < length:
-        confidence = alpha * (length / used)
-    for i in range(pairs):
-        at = start + begin + i
-        if used < length:
-            at = start + ((begin + i) * length + phase) // used
-        amount = extra.dtype.type(confidence * weights[at])
-        extra[i] = abs(amount)
-        # Written so that a weight that is no number does not pass for none.
-        target[i] = 0 if amount <= 0 else amount + offset
-        total += target[i]
-        source = others[codes[at]]
-        for j in range(others.shape[1]):
-            gathered[i, j] = source[j]
-    return total
-
-
-@compiled_fast
-def _add_products(
-    rows: Float32Array, extra: Vector, target: Vector, count: int, factor: Number, share: Number, v: Vector, out: Vector
-) -> Number:
-    """Add the sum of (factor * extra_i * rows_i.v + share * target_i) rows_i over i to out.
-
-    Returns:
-        The sum of target_i * rows_i.v.
-    """
-    gain = v.dtype.type(0)
-    first = 0
-    while first + 4 <= count:
-        a, b, c, d = rows[first], rows[first + 1], rows[first + 2], rows[first + 3]
-        sa = sb = sc = sd = v.dtype.type(0)
-        for j in range(len(v)):
-            sa += a[j] * v[j]
-            sb += b[j] * v[j]
-            sc += c[j] * v[j]
-            sd += d[j] * v[j]
-        ta, tb, tc, td = target[first], target[first + 1], target[first + 2], target[first + 3]
-        gain += (ta * sa + tb * sb) + (tc * sc + td * sd)
-        sa = factor * extra[first] * sa + share * ta
-        sb = factor * extra[first + 1] * sb + share * tb
-        sc = factor * extra[first + 2] * sc + share * tc
-        sd = factor * extra[first + 3] * sd + share * td
-        for j in range(len(v)):
-            out[j] += (sa * a[j] + sb * b[j]) + (sc * c[j] + sd * d[j])
-        first += 4
-    for i in range(first, count):
-        s = v.dtype.type(0)
-        for j in range(len(v)):
-            s += rows[i, j] * v[j]
-        gain += target[i] * s
-        s = factor * extra[i] * s + share * target[i]
-        for j in range(len(v)):
-            out[j] += s * rows[i, j]
-    return gain
-
-
-@compiled_fast
-def _multiply(matrix: Vector, v: Vector, out: Vector) -> None:
-    """out = matrix * v for a square matrix, four rows at a time."""
-    first = 0
-    while first + 4 <= len(v):
-        a, b, c, d = matrix[first], matrix[first + 1], matrix[first + 2], matrix[first + 3]
-        sa = sb = sc = sd = v.dtype.type(0)
-        for j in range(len(v)):
-            sa += a[j] * v[j]
-            sb += b[j] * v[j]
-            sc += c[j] * v[j]
-            sd += d[j] * v[j]
-        out[first], out[first + 1], out[first + 2], out[first + 3] = sa, sb, sc, sd
-        first += 4
-    for i in range(first, len(v)):
-        out[i] = _dot(matrix[i], v)
-
-
-@compiled_fast
-def _dot(left: Vector, right: Vector) -> Number:
-    total = left.dtype.type(0)
-    for j in range(len(left)):
-        total += left[j] * right[j]
-    return total
