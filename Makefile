@@ -64,5 +64,5 @@ $(READY): setup.py constraints.txt
 	@[ "`$(RUN) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null`" = 3.11 ] || \
 		"`sh scripts/check_machine.sh python $(PYTHON)`" -m venv --clear $(VENV)
 	@echo "Installing the tested versions into $(VENV): 3 GB of downloads and a few minutes the first time."
-	@$(RUN) -m pip install --quiet -c constraints.txt -e '.[demo,dev]'
+	@$(RUN) -m pip install --quiet -c constraints.txt -e '.[demo,dev,bench]'
 	@touch $@
