@@ -20,7 +20,7 @@ from recsys.model.objective import Objective
 from recsys.model.popularity import Popularity
 from recsys.model.schedule import Turn, most_changed
 from recsys.model.selection import Selection
-from recsys.model.solve import solve_exactly
+from recsys.model.solve import solve_closely, solve_exactly
 from recsys.model.sweeps import alternations, random_factors
 from recsys.model.vocab import Vocabulary, pack_ids, unpack_ids
 
@@ -64,10 +64,10 @@ class _Side:
 class IncrementalAls:
     """Factors of users and items that follow a stream of batches.
 
-    A batch's users and items are solved again, exactly, from their full history against the other side, the most
-    changed ones first and all others in turn, within a budget (see `schedule`). So the cost of a batch follows its
-    events, not the length of the history. After each batch a sample of rows tells how far the factors are from a full
-    solve; past a threshold everything is solved once.
+    A batch's users and items are solved again from their full history against the other side, the most changed ones
+    first and all others in turn, within a budget (see `schedule`). So the cost of a batch follows its events, not the
+    length of the history. What is served, and every sweep over everything, is solved exactly. After each batch a sample
+    of rows tells how far the factors are from a full solve; past a threshold everything is solved once.
 
     The state is a function of the batches learnt and the settings: the same batches give the same arrays to the last
     bit, also when a snapshot is taken and loaded in between (on one kind of machine).
@@ -142,7 +142,7 @@ class IncrementalAls:
             moved, length = 0.0, 0.0
             for side in (self._items, self._users):
                 before = side.table.values[self._places(rows[side])]
-                gathered += self._solve(side, rows[side], sweep)
+                gathered += self._update(side, rows[side], sweep)
                 solved[side] += len(rows[side])
                 after = side.table.values[self._places(rows[side])]
                 moved += float((after - before).square().sum())
@@ -269,7 +269,7 @@ class IncrementalAls:
             random_factors(len(rows), factors, self._generator(side, step, _REFIT)) for side, rows in side_rows.items()
         )
         users, items = (torch.from_numpy(start).to(self.device) for start in starts)
-        by_user, by_item = (self._select(side, rows, 0) for side, rows in side_rows.items())
+        by_user, by_item = (self._select(side, rows) for side, rows in side_rows.items())
         rounds = alternations(by_user, by_item, users, items, self.objective, self._chunk_bytes)
         for round_ in itertools.islice(rounds, self.settings.model.rebuild_sweeps - 1):
             users, items = round_
@@ -280,7 +280,8 @@ class IncrementalAls:
 
     def _solve_all(self) -> None:
         for side in (self._items, self._users):
-            self._solve(side, np.arange(len(side.table)))
+            rows = np.arange(len(side.table))
+            side.table.replace(rows, self._solution(side, rows, side.table, self._other(side).table))
         self._all_solved()
 
     def _all_solved(self) -> None:
@@ -299,22 +300,22 @@ class IncrementalAls:
         length = float(exact.norm())
         return distance / length if length else 0.0
 
-    def _solve(self, side: _Side, rows: IntArray, sweep: int = 0) -> int:
-        """Solve rows of a side against the other and store them; the number of interactions used."""
-        selection = self._select(side, rows, sweep)
-        side.table.replace(rows, self._solution(side, rows, side.table, self._other(side).table, sweep))
+    def _update(self, side: _Side, rows: IntArray, sweep: int) -> int:
+        """Solve rows of a side closely against the other and store them; the number of interactions read."""
+        selection, other = self._select(side, rows, sweep), self._other(side).table
+        start = side.table.values[self._places(rows)]
+        solved = solve_closely(selection, other.values, other.gram, start, self.objective, self._chunk_bytes)
+        side.table.replace(rows, solved)
         self._pairs(side).unsolved.values[rows] = 0
         return selection.pairs
 
-    def _solution(
-        self, side: _Side, rows: IntArray, own: FactorTable, other: FactorTable, sweep: int = 0
-    ) -> torch.Tensor:
+    def _solution(self, side: _Side, rows: IntArray, own: FactorTable, other: FactorTable) -> torch.Tensor:
         """Rows of a side solved exactly against the other, from where they are."""
-        selection = self._select(side, rows, sweep)
         start = own.values[self._places(rows)]
+        selection = self._select(side, rows)
         return solve_exactly(selection, other.values, other.gram, start, self.objective, self._chunk_bytes)
 
-    def _select(self, side: _Side, rows: IntArray, sweep: int) -> Selection:
+    def _select(self, side: _Side, rows: IntArray, sweep: int = 0) -> Selection:
         assert self.step is not None
         pairs, scale = self._pairs(side), self.history.scale
         return Selection.of(

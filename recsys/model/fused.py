@@ -26,6 +26,9 @@ from recsys.model.selection import Selection
 
 # Bound on the error of an exact solution, relative, in the norm that belongs to the row's matrix.
 _EXACT = 1e-7
+# The same for rows that are solved closely, and how many steps are spent on it.
+_CLOSE = 1e-3
+_CLOSE_STEPS = 50
 # More than conjugate gradients should ever take, since the number of factors bounds their steps but for rounding.
 _STEPS_PER_FACTOR = 20
 # Blocks of rows per thread; more of them even out the work, fewer save their set-up.
@@ -68,6 +71,18 @@ def solve_exactly(
     if unfinished:
         raise SolveError(f"{unfinished} rows did not converge in {limit} steps: check model.alpha and the weights")
     return solution
+
+
+def solve_closely(
+    selection: Selection,
+    others: torch.Tensor,
+    gram: torch.Tensor,
+    start: torch.Tensor,
+    objective: Objective,
+    chunk_bytes: int,
+) -> torch.Tensor:
+    """Solve rows to within a thousandth, in float32; arguments and errors as for `solve_exactly`."""
+    return _solve_in_basis(selection, others, gram, start.clone(), objective, chunk_bytes, _CLOSE_STEPS, _CLOSE)[0]
 
 
 def improve(

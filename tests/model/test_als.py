@@ -55,12 +55,22 @@ def test_the_withheld_item_of_a_checkerboard_is_recommended_first(start: str, to
         assert scores[code].argmax() == own
 
 
-def test_users_end_as_the_exact_solution_for_the_items(torch_device: str) -> None:
+def test_users_end_close_to_the_solution_for_the_items(torch_device: str) -> None:
     model = learn(IncrementalAls(make_settings(torch_device, model=EVERYTHING)), clustered_batches(4, 200))
     rows = model.history.user_rows(np.arange(len(model.users)))
     items = model.item_factors.cpu().numpy()
     exact = dense_rows(rows, items, model.objective)
-    np.testing.assert_allclose(model.user_factors.cpu().numpy(), exact, rtol=1e-4, atol=1e-6)
+    error = np.linalg.norm(model.user_factors.cpu().numpy() - exact, axis=1)
+    assert (error <= 0.02 * np.linalg.norm(exact, axis=1)).all()
+
+
+def test_all_rows_are_exact_after_a_refit_but_for_the_last_move_of_the_users(torch_device: str) -> None:
+    model = learn(IncrementalAls(make_settings(torch_device)), clustered_batches(4, 200))
+    model.refit(StepId(1, 0))
+    rows = model.history.user_rows(np.arange(len(model.users)))
+    exact = dense_rows(rows, model.item_factors.cpu().numpy(), model.objective)
+    error = np.linalg.norm(model.user_factors.cpu().numpy() - exact, axis=1)
+    assert (error <= 1e-5 * np.linalg.norm(exact, axis=1)).all()
 
 
 def test_the_same_batches_give_the_same_arrays(torch_device: str) -> None:
@@ -195,7 +205,7 @@ def test_updating_everything_has_no_drift_left_on_the_side_solved_last() -> None
     model = IncrementalAls(make_settings(model=EVERYTHING))
     for number, batch in enumerate(clustered_batches(3, 100)):
         report = model.update(batch, StepId(0, number))
-        assert report.user_drift < 1e-6
+        assert report.user_drift < 0.01
         assert report.item_drift > 1e-3
 
 

@@ -106,13 +106,15 @@ def test_groups_of_users_give_the_same_figures(monkeypatch: pytest.MonkeyPatch, 
     frozen = {"first": FrozenFactors.from_served(served_arrays(model))}
     whole = evaluate(batch, model, frozen, settings, STEP)
     monkeypatch.setattr(module, "_SCORES_AT_ONCE", 3 * len(model.items))
-    assert evaluate(batch, model, frozen, settings, STEP) == pytest.approx(whole, abs=1e-9)
+    # Groups of another size multiply in another order: items whose scores differ in the last bit may change places.
+    assert evaluate(batch, model, frozen, settings, STEP) == pytest.approx(whole, abs=2e-3)
 
 
 def test_a_frozen_copy_scores_like_the_model_it_was_taken_from() -> None:
     batches = clustered_batches(6, 200)
-    # What is served is solved exactly for the items; so is the live model when every user is solved last.
-    model = learn(IncrementalAls(make_settings(model={"budget": 1e6, "sweeps": 1})), batches[:3])
+    model = learn(IncrementalAls(SETTINGS), batches[:3])
+    # What is served is solved exactly for the items; so is the live model after a refit.
+    model.refit(StepId(1, 0))
     frozen = {"first": FrozenFactors.from_served(served_arrays(model))}
     figures = evaluate(batches[3], model, frozen, SETTINGS, STEP)
     for metric in METRICS:

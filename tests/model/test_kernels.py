@@ -171,6 +171,27 @@ def test_rough_steps_lead_to_the_exact_solution() -> None:
     assert not start.any()
 
 
+@settings(max_examples=40)
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=30), st.integers(0, 1000), st.sampled_from(OBJECTIVES))
+def test_closely_is_within_a_thousandth_in_the_norm_of_the_equations(
+    lengths: list[int], seed: int, objective: Objective
+) -> None:
+    rows, others = make_rows(lengths, others=40, seed=seed), make_others(40, 12, seed)
+    factors, exact = torch.from_numpy(others), dense_rows(rows, others, objective)
+    start = torch.zeros(len(lengths), 12)
+    close = fused.solve_closely(select_all(rows), factors, gram_of(factors), start, objective, ROOMY).double().numpy()
+    # The energy of the error: what the loss is above its least value.
+    wide, begin = others.astype(np.float64), 0
+    for row, length in enumerate(lengths):
+        own = slice(begin, begin + length)
+        near, total = wide[rows.others[own]], np.abs(rows.weights[own]).sum()
+        matrix = wide.T @ wide + near.T @ (objective.alpha * np.abs(rows.weights[own])[:, None] * near)
+        matrix += objective.penalties(np.array([total]), 40)[0] * np.eye(12)
+        error = close[row] - exact[row]
+        assert error @ matrix @ error <= (2e-3) ** 2 * (exact[row] @ matrix @ exact[row]) + 1e-12
+        begin += length
+
+
 def test_both_kernels_agree(torch_device: str) -> None:
     rows, others = make_rows([1, 2, 7, 7, 7, 90, 290, 5] * 9, others=300), make_others(300, 64)
     factors = torch.from_numpy(others).to(torch_device)
