@@ -139,10 +139,11 @@ def compare(data: str, matrix: Matrix, factors: int, aim: float | None, bar: "tq
     """Our alternations and `implicit`, in turn."""
     ours, theirs = [], []
     for seed in range(REPEATS + 1):
-        # The first run warms up.
-        iterations = ITERATIONS if seed else 1
-        theirs.append(peers.learn_implicit(matrix, OBJECTIVE, factors, seed, iterations))
-        ours.append(peers.learn(matrix, OBJECTIVE, factors, seed, iterations, theirs[-1].losses[-1]))
+        # The first run warms up, the second is drawn: it goes on beyond the others to where the loss hardly falls.
+        drawn = seed == 1
+        their = peers.learn_implicit(matrix, OBJECTIVE, factors, seed, ITERATIONS if seed else 1, watched=drawn)
+        ours.append(peers.learn(matrix, OBJECTIVE, factors, seed, 2 * ITERATIONS if drawn else 1, their.losses[-1]))
+        theirs.append(their)
         bar.update()
     return Comparison(data, matrix, factors, "implicit", aim, ours[1:], theirs[1:])
 
@@ -177,18 +178,14 @@ def check_loss(matrix: Matrix) -> float:
     return ratio
 
 
-def panel(comparison: Comparison, lowest: float) -> curves.Panel:
-    """Losses over seconds, medians over the repeats, as far as they are above the lowest one."""
+def panel(comparison: Comparison) -> curves.Panel:
+    """Losses over seconds in the first repeat, above the lowest one that anybody reached."""
+    lowest = min(run.losses.min() for run in (*comparison.ours, *comparison.theirs))
     lines = [
-        curves.Line(
-            name,
-            colour,
-            np.median([run.seconds[:ITERATIONS] for run in runs], axis=0),
-            np.median([run.losses[:ITERATIONS] for run in runs], axis=0) / lowest - 1,
-        )
-        for name, colour, runs in (
-            ("implicit", curves.THEIRS, comparison.theirs),
-            ("ours", curves.OURS, comparison.ours),
+        curves.Line(name, colour, run.seconds[:ITERATIONS], run.losses[:ITERATIONS] / lowest - 1)
+        for name, colour, run in (
+            ("implicit", curves.THEIRS, comparison.theirs[0]),
+            ("ours", curves.OURS, comparison.ours[0]),
         )
     ]
     level = float(lines[0].y[-1])
@@ -224,11 +221,13 @@ def main() -> None:
     runs = sum(len(factors) for _, factors in data.values()) * (REPEATS + 1)
     runs += 0 if arguments.no_mllib else MLLIB_REPEATS + 1
     with tqdm(total=runs, unit="run", dynamic_ncols=True) as bar:
+        neighbours = peers.Neighbours()
         results = [
             compare(name, learnt, factors, AIMS.get(factors) if name == GENERATED else None, bar)
             for name, (learnt, several) in data.items()
             for factors in several
         ]
+        verdict = neighbours.verdict()
         mllib = [] if arguments.no_mllib else [compare_mllib(GENERATED, matrix, bar)]
 
     for name, (learnt, _) in data.items():
@@ -237,17 +236,12 @@ def main() -> None:
     table = pd.DataFrame([result.row() for result in results + mllib])
     print(f"\n{table.to_string(index=False, float_format='{:.3g}'.format)}\n")
     drawn = [result for result in results if result.data == GENERATED]
-    print(curves.draw_panels([panel(result, lowest_loss(result)) for result in drawn], arguments.plot))
+    print(curves.draw_panels([panel(result) for result in drawn], arguments.plot))
     print(peers.versions("implicit", "torch", "numba", "numpy", "pyspark"))
+    print(verdict)
     ratios = {f"als_vs_implicit_f{result.factors}": result.ratio for result in drawn if result.aim is not None}
     ratios["als_vs_mllib_f64"] = mllib[0].ratio if mllib else np.nan
     print(" ".join(f"{name}={ratio:.3f}" for name, ratio in ratios.items()))
-
-
-def lowest_loss(comparison: Comparison) -> float:
-    """The lowest loss that anybody reached, ours after more iterations included."""
-    longer = peers.learn(comparison.matrix, OBJECTIVE, comparison.factors, 0, 3 * ITERATIONS, np.inf)
-    return float(min(run.losses.min() for run in [longer, *comparison.ours, *comparison.theirs]))
 
 
 if __name__ == "__main__":

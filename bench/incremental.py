@@ -294,10 +294,12 @@ def main() -> None:
     settings = Settings.model_validate({"device": "cpu", "evaluation": {"users_per_batch": JUDGED}})
     model, stream = IncrementalAls(settings), Stream(shape.users, shape.items, settings.seed, shape.drift)
     results = []
+    neighbours = peers.Neighbours()
     with tqdm(total=shape.lengths[-1], unit="event", unit_scale=True, dynamic_ncols=True) as bar:
         for length in shape.lengths:
             fill(model, stream, length, bar)
             results.append(measure(model, stream))
+    verdict = neighbours.verdict()
     incremental, retrained = ndcg_against_retraining(model, stream.take(JUDGED))
 
     table = pd.DataFrame([asdict(result) for result in results])
@@ -311,6 +313,7 @@ def main() -> None:
     print(f"aims: {' '.join(f'{name}={value:g}' for name, value in AIMS.items())}")
     print(picture(results, arguments.plot))
     print(peers.versions("implicit", "torch", "numba", "numpy"))
+    print(verdict)
     last = table.iloc[-1]
     print(
         f"incremental_vs_sweep={last['vs_sweep']:.4f} incremental_vs_implicit={last['vs_implicit']:.3f} "

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,6 +33,8 @@ CHUNK_BYTES = Model().chunk_megabytes << 20
 # A run that has not got where it should after this many times the usual iterations is given up.
 _PATIENCE = 4
 _EVENTS_AT_ONCE = 1_000_000
+# With more than this the times of two learners do not compare: they fight for cores in different ways.
+QUIET_CORES = 0.1
 
 
 @dataclass(frozen=True)
@@ -134,19 +137,27 @@ def learn(matrix: Matrix, objective: Objective, factors: int, seed: int, iterati
     return Run(np.cumsum(seconds), np.array(losses), worked / sum(seconds))
 
 
-def learn_implicit(matrix: Matrix, objective: Objective, factors: int, seed: int, iterations: int) -> Run:
-    """The package `implicit` from its random start, with its own clock around each iteration."""
+def learn_implicit(
+    matrix: Matrix, objective: Objective, factors: int, seed: int, iterations: int, watched: bool = True
+) -> Run:
+    """The package `implicit` from its random start, with its own clock around each iteration.
+
+    Unless it is watched, only the last loss is computed, the others are infinite.
+    """
     from implicit.als import AlternatingLeastSquares
 
     by_user, by_item = matrix.selections()
     seconds, losses, arrived, left = list[float](), list[float](), list[float](), list[float]()
 
     def note(iteration: int, spent: float, loss: float | None) -> None:
-        del iteration, loss
+        del loss
         seconds.append(spent)
         arrived.append(time.process_time())
-        found = torch.from_numpy(model.user_factors), torch.from_numpy(model.item_factors)
-        losses.append(training_loss(by_user, by_item, *found, objective))
+        if watched or iteration == iterations - 1:
+            found = torch.from_numpy(model.user_factors), torch.from_numpy(model.item_factors)
+            losses.append(training_loss(by_user, by_item, *found, objective))
+        else:
+            losses.append(float("inf"))
         left.append(time.process_time())
 
     with one_blas_thread():
@@ -254,6 +265,26 @@ def with_penalty_by_ratings(objective: Objective, regularization: float) -> Pena
     return PenaltyByRatings(**vars(replace(objective, regularization=regularization)))
 
 
+class Neighbours:
+    """What other processes take of this machine while something is measured: it spoils every ratio of seconds."""
+
+    def __init__(self) -> None:
+        self._begin = time.perf_counter(), _others_seconds()
+
+    def cores(self) -> float:
+        """Cores that they have kept busy on average since the start; NaN where the system does not tell."""
+        seconds = time.perf_counter() - self._begin[0]
+        return (_others_seconds() - self._begin[1]) / seconds
+
+    def verdict(self) -> str:
+        """One line for the reader of the figures."""
+        cores = self.cores()
+        if np.isnan(cores):
+            return "unknown what else ran: trust the times only if nothing did"
+        told = f"other processes kept {max(cores, 0):.2f} cores busy meanwhile"
+        return told if cores <= QUIET_CORES else f"NOT COMPARABLE: {told}; measure again on an idle machine"
+
+
 def require_implicit() -> None:
     """Raises SystemExit, in one line, when the package is missing."""
     if importlib.util.find_spec("implicit") is None:
@@ -263,6 +294,17 @@ def require_implicit() -> None:
 def versions(*packages: str) -> str:
     """What was compared, and on how many cores."""
     return ", ".join(f"{package} {version(package)}" for package in packages) + f"; {os.cpu_count()} cores"
+
+
+def _others_seconds() -> float:
+    """Processor time of all processes but this one, since the machine was started."""
+    counters = Path("/proc/stat")
+    if not counters.is_file():
+        return float("nan")
+    user, nice, system, _, _, interrupts, soft_interrupts = map(int, counters.read_text().split()[1:8])
+    own = os.times()
+    ticks = user + nice + system + interrupts + soft_interrupts
+    return ticks / os.sysconf("SC_CLK_TCK") - own.user - own.system
 
 
 def _all_rows(side: "sparse.csr_matrix") -> Selection:

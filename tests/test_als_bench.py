@@ -1,7 +1,9 @@
 """The benches of the learner: what they count, compute and compare, against definitions that can be checked by eye."""
 
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 import matplotlib.image
 import numpy as np
@@ -174,6 +176,35 @@ def test_the_cores_of_a_run_are_those_of_its_iterations() -> None:
     assert np.isnan(peers.learn_implicit(matrix, objective, 64, 0, iterations=1).cores)
 
 
+def test_only_the_last_loss_of_a_run_that_is_not_watched_is_computed() -> None:
+    pytest.importorskip("implicit")
+    matrix, objective = random_matrix(), Objective(4.0, 0.5, exponent=0.0, offset=1.0)
+    watched, other = (peers.learn_implicit(matrix, objective, 8, 0, 4, watched=choice) for choice in (True, False))
+    assert other.losses[:3].tolist() == [np.inf] * 3
+    assert other.losses[3] == pytest.approx(watched.losses[3], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("busy", "verdict"),
+    [(0.0, "other processes kept 0.00"), (0.95, "NOT COMPARABLE: other processes kept 0.95"), (np.nan, "unknown")],
+)
+def test_what_other_processes_took_is_said(monkeypatch: pytest.MonkeyPatch, busy: float, verdict: str) -> None:
+    clock = iter([100.0, 110.0])
+    others = iter([40.0, 40.0 + 10 * busy])
+    monkeypatch.setattr(peers.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(peers, "_others_seconds", lambda: next(others))
+    assert peers.Neighbours().verdict().startswith(verdict)
+
+
+def test_the_work_of_another_process_is_that_of_others() -> None:
+    if not Path("/proc/stat").is_file():
+        pytest.skip("the system does not tell")
+    program = "import time\nwhile time.process_time() < 1.0: pass"
+    before = peers._others_seconds()
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert peers._others_seconds() - before >= 0.9
+
+
 def test_confidences_leave_the_counts_as_they_were() -> None:
     matrix = small_matrix()
     found = peers.confidences(matrix.by_user, 4.0)
@@ -213,11 +244,11 @@ def test_a_comparison_takes_medians_against_the_peer_of_the_same_repeat() -> Non
     # Reached after 2, 2 and 3 iterations: 2, 4 and 12 seconds, against 12, 12 and 24.
     assert comparison.medians() == (2, 4, 12)
     assert comparison.ratio == pytest.approx(1 / 3)
-    panel = als.panel(comparison, lowest=0.5)
+    panel = als.panel(comparison)
     assert [line.name for line in panel.lines] == ["implicit", "ours"]
-    assert panel.lines[1].y.tolist() == [17, 9, 1]
+    assert panel.lines[1].y.tolist() == [8, 4, 0]
     assert panel.lines[0].x.tolist() == [3, 6, 9, 12]
-    assert panel.level == panel.lines[0].y[-1] == 11
+    assert panel.level == panel.lines[0].y[-1] == 5
 
 
 @settings(deadline=None)

@@ -21,14 +21,14 @@ keep half the pull of a fresh one.
 
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 import torch
 
 from recsys.config import Model
-from recsys.model.arrays import FloatArray
+from recsys.model.arrays import Float32Array, FloatArray, Int32Array, IntArray
+from recsys.model.jit import compiled_parallel
 from recsys.model.selection import Selection
-
-_PAIRS_AT_ONCE = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def training_loss(
     The pairs that were never observed enter through the two Gram matrices: the sum of all (x.y)^2 is trace(Gx Gy).
 
     Args:
-        by_user, by_item: All rows of either side.
+        by_user, by_item: All rows of either side; every pair counts, whatever is sampled of long rows.
         users, items: (users, factors) and (items, factors) float32.
     """
     wide_users, wide_items = users.double(), items.double()
@@ -85,15 +85,30 @@ def training_loss(
     for factors, rows, others in ((wide_users, by_user, len(items)), (wide_items, by_item, len(users))):
         penalties = torch.from_numpy(objective.penalties(rows.totals, others)).to(factors.device)
         total += float((penalties * factors.square().sum(dim=1)).sum())
-    for part in by_user.parts(_PAIRS_AT_ONCE):
-        pairs = part.gather()
-        owners = np.repeat(part.rows, pairs.lengths)
-        left, right = (
-            factors[torch.from_numpy(codes).to(factors.device)]
-            for factors, codes in ((wide_users, owners), (wide_items, pairs.others))
-        )
-        scores = (left * right).sum(dim=1).cpu().numpy()
-        extra = objective.alpha * np.abs(pairs.weights)
-        target = np.where(pairs.weights > 0, extra + objective.offset, 0.0)
-        total += float((extra * scores**2 - 2 * target * scores + target**2 / (1 + extra)).sum())
-    return total
+    table, alpha = by_user.table, objective.alpha * by_user.scale
+    pairs = table.starts[by_user.rows], table.lengths[by_user.rows], table.others, table.weights
+    return total + _observed_loss(*pairs, users.cpu().numpy(), items.cpu().numpy(), alpha, objective.offset)
+
+
+@compiled_parallel
+def _observed_loss(
+    starts: IntArray,
+    lengths: IntArray,
+    codes: Int32Array,
+    weights: Float32Array,
+    users: Float32Array,
+    items: Float32Array,
+    alpha: float,
+    offset: float,
+) -> float:
+    """What the observed pairs add to the sum of all (x.y)^2: the sum of d (x.y)^2 - 2 t x.y + t^2 / c."""
+    sums = np.zeros(len(starts))
+    for row in numba.prange(len(starts)):
+        user = users[row]
+        for at in range(starts[row], starts[row] + lengths[row]):
+            item, amount, score = items[codes[at]], alpha * weights[at], 0.0
+            for j in range(len(user)):
+                score += np.float64(user[j]) * item[j]
+            target = amount + offset if amount > 0 else 0.0
+            sums[row] += abs(amount) * score**2 - 2 * target * score + target**2 / (1 + abs(amount))
+    return float(sums.sum())
