@@ -228,8 +228,10 @@ def peer_of(model: IncrementalAls) -> "AlternatingLeastSquares":
     from implicit.als import AlternatingLeastSquares
 
     settings = model.settings.model
+    # What our penalty is for a row without pairs; with much less its float32 factorisation breaks down.
+    penalty = settings.regularization * len(model.items) ** settings.regularization_exponent
     with peers.one_blas_thread():
-        peer = AlternatingLeastSquares(factors=settings.factors, regularization=settings.regularization, use_gpu=False)
+        peer = AlternatingLeastSquares(factors=settings.factors, regularization=penalty, use_gpu=False)
     peer.user_factors = model.user_factors.numpy().copy()
     peer.item_factors = model.item_factors.numpy().copy()
     return peer

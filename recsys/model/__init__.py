@@ -1,4 +1,4 @@
-"""The learner: torch and numpy only, no Spark and no MLflow. Its state is plain arrays and lists of ids."""
+"""The learner: torch, numba and numpy only, no Spark and no MLflow. Its state is plain arrays and lists of ids."""
 
 import os
 
