@@ -35,7 +35,7 @@ from bench.generate import draw
 from recsys.config import Settings
 from recsys.contracts import InteractionBatch, StepId
 from recsys.model.als import IncrementalAls
-from recsys.model.arrays import FloatArray, IntArray, offsets_of
+from recsys.model.arrays import Float32Array, FloatArray, IntArray, offsets_of
 from recsys.model.evaluate import evaluate
 from recsys.model.history import Orientation, Rows
 from recsys.model.objective import Objective
@@ -228,7 +228,7 @@ def peer_of(model: IncrementalAls) -> "AlternatingLeastSquares":
     from implicit.als import AlternatingLeastSquares
 
     settings = model.settings.model
-    # What our penalty is for a row without pairs; with much less its float32 factorisation breaks down.
+    # What our penalty is for a row without pairs.
     penalty = settings.regularization * len(model.items) ** settings.regularization_exponent
     with peers.one_blas_thread():
         peer = AlternatingLeastSquares(factors=settings.factors, regularization=penalty, use_gpu=False)
@@ -244,11 +244,20 @@ def partial_fit_seconds(
     alpha = model.settings.model.alpha
     user_rows = to_confidences(model.history.user_rows(users), len(model.items), alpha)
     item_rows = to_confidences(model.history.item_rows(items), len(model.users), alpha)
+    # It makes room for new ids only when they are fitted, but reads those of the other side unchecked before that. Rows
+    # of zeros leave the Gram matrices that it keeps as they are.
+    peer.user_factors = with_rows(peer.user_factors, len(model.users))
+    peer.item_factors = with_rows(peer.item_factors, len(model.items))
     with peers.one_blas_thread():
         begin = time.perf_counter()
         peer.partial_fit_users(users, user_rows)
         peer.partial_fit_items(items, item_rows)
         return time.perf_counter() - begin
+
+
+def with_rows(factors: Float32Array, count: int) -> Float32Array:
+    """Factors (rows, factors) with rows of zeros behind them, so that there are `count`."""
+    return np.pad(factors, ((0, count - len(factors)), (0, 0)))
 
 
 def to_confidences(rows: Rows, others: int, alpha: float) -> "sparse.csr_matrix":

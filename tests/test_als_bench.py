@@ -14,9 +14,12 @@ from hypothesis import strategies as st
 
 from bench import als, curves, incremental, limits, peers
 from bench.generate import draw
+from recsys.config import Settings
+from recsys.contracts import StepId
+from recsys.model.als import IncrementalAls
 from recsys.model.objective import Objective, training_loss
 
-pytest.importorskip("scipy")
+sparse = pytest.importorskip("scipy.sparse")
 
 EVENTS = [(0, 1), (2, 0), (0, 1), (3, 4), (2, 1), (0, 1)]
 
@@ -280,6 +283,36 @@ def test_changed_rows_are_those_that_moved_or_are_new() -> None:
     after = torch.cat([before.clone(), torch.ones(2, 3)])
     after[2, 1] += 1
     assert incremental.changed_rows(before, after).tolist() == [2, 4, 5]
+
+
+def test_the_peer_holds_every_row_that_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch whose users and items are all new: `implicit` would read behind the end of its arrays."""
+    pytest.importorskip("implicit")
+    model = IncrementalAls(Settings.model_validate({"device": "cpu", "model": {"factors": 8}}))
+    ids = [incremental.numbered(prefix, 40) for prefix in ("u", "i")]
+    old, new = np.repeat(np.arange(20), 3), np.repeat(np.arange(20, 40), 3)
+    model.absorb(incremental.to_batch(old, old, np.zeros(60), *ids), StepId(0, 0))
+    model.refit(StepId(0, 0))
+    peer = incremental.peer_of(model)
+    held = []
+
+    def fit(kind: str) -> None:
+        wanted = getattr(peer, kind)
+
+        def checked(rows: np.ndarray, matrix: sparse.csr_matrix) -> None:
+            others = peer.item_factors if kind == "partial_fit_users" else peer.user_factors
+            held.append((matrix.shape[1], len(others)))
+            wanted(rows, matrix)
+
+        monkeypatch.setattr(peer, kind, checked)
+
+    fit("partial_fit_users")
+    fit("partial_fit_items")
+    model.update(incremental.to_batch(new, new, np.ones(60), *ids), StepId(0, 1))
+    incremental.partial_fit_seconds(peer, model, np.arange(40), np.arange(40))
+    assert held == [(40, 40), (40, 40)]
+    assert np.isfinite(peer.user_factors).all()
+    assert np.isfinite(peer.item_factors).all()
 
 
 def test_every_line_is_drawn(tmp_path) -> None:
