@@ -34,11 +34,11 @@ from bench import curves, limits, peers
 from bench.generate import draw
 from recsys.config import Settings
 from recsys.contracts import InteractionBatch, StepId
-from recsys.model.als import IncrementalAls
 from recsys.model.arrays import Float32Array, FloatArray, IntArray, offsets_of
 from recsys.model.evaluate import evaluate
 from recsys.model.history import Orientation, Rows
 from recsys.model.objective import Objective
+from recsys.model.recommender import Recommender
 from recsys.model.selection import Selection
 from recsys.model.sweeps import alternations
 
@@ -149,7 +149,7 @@ def to_batch(
     )
 
 
-def fill(model: IncrementalAls, stream: Stream, length: int, bar: "tqdm[Any]") -> None:
+def fill(model: Recommender, stream: Stream, length: int, bar: "tqdm[Any]") -> None:
     """Take events into the history until it has so many."""
     while stream.taken < length:
         size = min(PER_FILL, length - stream.taken)
@@ -162,7 +162,7 @@ def following(step: StepId | None) -> StepId:
     return StepId(0, 0) if step is None else StepId(step.epoch, step.batch_id + 1)
 
 
-def measure(model: IncrementalAls, stream: Stream) -> Measured:
+def measure(model: Recommender, stream: Stream) -> Measured:
     """Learn everything anew, then some batches, each timed; the first one warms up."""
     events, pairs = stream.taken, len(model.history)
     model.refit(following(model.step))
@@ -170,18 +170,18 @@ def measure(model: IncrementalAls, stream: Stream) -> Measured:
     peer = peer_of(model)
     updates, partial_fits, reports, users, items = [], [], [], [], []
     for batch in batches:
-        before = model.user_factors.clone(), model.item_factors.clone()
+        before = model.als.user_factors.clone(), model.als.item_factors.clone()
         begin = time.perf_counter()
         report = model.update(batch, following(model.step))
         updates.append(1000 * (time.perf_counter() - begin))
         reports.append(report)
-        users.append(changed_rows(before[0], model.user_factors))
-        items.append(changed_rows(before[1], model.item_factors))
+        users.append(changed_rows(before[0], model.als.user_factors))
+        items.append(changed_rows(before[1], model.als.item_factors))
         partial_fits.append(1000 * partial_fit_seconds(peer, model, users[-1], items[-1]))
     sweeps = sweep_seconds(model)
-    read = float(np.mean([report.gathered for report in reports[1:]]))
+    read = float(np.mean([report["gathered"] for report in reports[1:]]))
     factors = model.settings.model.factors
-    floor = limits.bytes_read(int(read), factors) / limits.bytes_per_second(model.user_factors.nbytes)
+    floor = limits.bytes_read(int(read), factors) / limits.bytes_per_second(model.als.user_factors.nbytes)
     return Measured(
         events=events,
         pairs=pairs,
@@ -192,7 +192,7 @@ def measure(model: IncrementalAls, stream: Stream) -> Measured:
         users=float(np.mean([len(rows) for rows in users[1:]])),
         items=float(np.mean([len(rows) for rows in items[1:]])),
         read=read,
-        full_sweeps=sum(report.full_sweep for report in reports[1:]),
+        full_sweeps=sum(int(report["full_sweep"]) for report in reports[1:]),
         limit_share=1000 * floor / float(np.median(updates[1:])),
     )
 
@@ -203,12 +203,12 @@ def changed_rows(before: torch.Tensor, after: torch.Tensor) -> IntArray:
     return np.flatnonzero(np.append(moved, np.ones(len(after) - len(before), dtype=bool)))
 
 
-def sweep_seconds(model: IncrementalAls) -> float:
+def sweep_seconds(model: Recommender) -> float:
     """Median time of an iteration over all users and items, from the factors as they are."""
     by_user, by_item = (
         everything(side, model.history.scale) for side in (model.history.by_user, model.history.by_item)
     )
-    start = model.user_factors.clone(), model.item_factors.clone()
+    start = model.als.user_factors.clone(), model.als.item_factors.clone()
     rounds = alternations(by_user, by_item, *start, Objective.of(model.settings.model), peers.CHUNK_BYTES)
     spent = []
     for _ in range(SWEEPS + 1):
@@ -223,7 +223,7 @@ def everything(side: Orientation, scale: float) -> Selection:
     return Selection.of(side.lists.view(), np.arange(len(side)), side.total.values * scale, scale)
 
 
-def peer_of(model: IncrementalAls) -> "AlternatingLeastSquares":
+def peer_of(model: Recommender) -> "AlternatingLeastSquares":
     """A model of `implicit` that holds the same factors."""
     from implicit.als import AlternatingLeastSquares
 
@@ -232,14 +232,12 @@ def peer_of(model: IncrementalAls) -> "AlternatingLeastSquares":
     penalty = settings.regularization * len(model.items) ** settings.regularization_exponent
     with peers.one_blas_thread():
         peer = AlternatingLeastSquares(factors=settings.factors, regularization=penalty, use_gpu=False)
-    peer.user_factors = model.user_factors.numpy().copy()
-    peer.item_factors = model.item_factors.numpy().copy()
+    peer.user_factors = model.als.user_factors.numpy().copy()
+    peer.item_factors = model.als.item_factors.numpy().copy()
     return peer
 
 
-def partial_fit_seconds(
-    peer: "AlternatingLeastSquares", model: IncrementalAls, users: IntArray, items: IntArray
-) -> float:
+def partial_fit_seconds(peer: "AlternatingLeastSquares", model: Recommender, users: IntArray, items: IntArray) -> float:
     """What `implicit` takes for some users, and then for some items, from their full rows."""
     alpha = model.settings.model.alpha
     user_rows = to_confidences(model.history.user_rows(users), len(model.items), alpha)
@@ -269,7 +267,7 @@ def to_confidences(rows: Rows, others: int, alpha: float) -> "sparse.csr_matrix"
     return sparse.csr_matrix((data, rows.others, offsets_of(rows.lengths).astype(np.int32)), shape=shape)
 
 
-def ndcg_against_retraining(model: IncrementalAls, batch: InteractionBatch) -> tuple[float, float]:
+def ndcg_against_retraining(model: Recommender, batch: InteractionBatch) -> tuple[float, float]:
     """NDCG@20 on a batch, of the model as it is, and after it has learnt everything anew."""
     step = following(model.step)
     incremental = evaluate(batch, model, {}, model.settings, step)[NDCG]
@@ -303,7 +301,7 @@ def main() -> None:
     peers.require_implicit()
     shape = QUICK if arguments.quick else FULL
     settings = Settings.model_validate({"device": "cpu", "evaluation": {"users_per_batch": JUDGED}})
-    model, stream = IncrementalAls(settings), Stream(shape.users, shape.items, settings.seed, shape.drift)
+    model, stream = Recommender(settings), Stream(shape.users, shape.items, settings.seed, shape.drift)
     results = []
     neighbours = peers.Neighbours()
     with tqdm(total=shape.lengths[-1], unit="event", unit_scale=True, dynamic_ncols=True) as bar:

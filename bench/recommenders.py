@@ -11,8 +11,8 @@ import torch
 from bench.protocols import Events, Scorer, Scores
 from recsys.config import Settings
 from recsys.contracts import InteractionBatch, StepId
-from recsys.model.als import IncrementalAls
 from recsys.model.arrays import IntArray
+from recsys.model.recommender import Recommender
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -91,7 +91,7 @@ def incremental_als(train: Events, half_life_days: float | None = None, **settin
         **settings: Keys of the section `model`; what is not given has this package's default.
     """
     sections = {"model": {"factors": FACTORS, **settings}, "decay": {"half_life_days": half_life_days}}
-    model = IncrementalAls(Settings.model_validate({**sections, "seed": _SEED}))
+    model = Recommender(Settings.model_validate({**sections, "seed": _SEED}))
     user_ids, item_ids = _ids(train.user_count), _ids(train.item_count)
     step = StepId(0, 0)
     for number, begin in enumerate(range(0, len(train), _EVENTS_PER_BATCH)):
@@ -99,8 +99,8 @@ def incremental_als(train: Events, half_life_days: float | None = None, **settin
         places = np.arange(begin, min(begin + _EVENTS_PER_BATCH, len(train)))
         model.absorb(_batch(train.part(places), user_ids, item_ids), step)
     model.refit(step)
-    users = _by_code(model.user_factors, model.users.lookup(user_ids))
-    items = _by_code(model.item_factors, model.items.lookup(item_ids))
+    users = _by_code(model.als.user_factors, model.users.lookup(user_ids))
+    items = _by_code(model.als.item_factors, model.items.lookup(item_ids))
 
     def scores(codes: IntArray) -> Scores:
         return (users[torch.from_numpy(codes).to(users.device)] @ items.T).cpu().numpy()

@@ -13,7 +13,7 @@ comes again. Every stage either finds its mark and does nothing, or does all of 
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 
 from pyspark.sql import DataFrame
@@ -21,8 +21,8 @@ from pyspark.sql import DataFrame
 from recsys.config import Settings
 from recsys.contracts import InteractionBatch, LedgerRow, StepId
 from recsys.model import snapshot
-from recsys.model.als import IncrementalAls
 from recsys.model.evaluate import evaluate
+from recsys.model.recommender import Recommender
 from recsys.publish import Publisher
 from recsys.recovery import Epoch, snapshot_folder
 from recsys.tables import fold, ledger, log, quarantine
@@ -78,7 +78,7 @@ class Pipeline:
         self,
         settings: Settings,
         tables: Tables,
-        model: IncrementalAls,
+        model: Recommender,
         epoch: Epoch,
         logged_through: int,
         publisher: Publisher,
@@ -180,7 +180,7 @@ class Pipeline:
                 **figures,
                 "records": float(stored.records),
                 "quarantined": float(stored.quarantined),
-                **{name: float(value) for name, value in asdict(update).items()},
+                **update,
                 "spark_seconds": stored.seconds,
                 "score_seconds": scored - started,
                 "learn_seconds": learnt - scored,

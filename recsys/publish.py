@@ -17,16 +17,18 @@ from recsys import plots
 from recsys.config import Settings
 from recsys.contracts import LedgerRow, StepId
 from recsys.errors import RegistryError
-from recsys.model.als import IncrementalAls
-from recsys.model.frozen import FrozenFactors
+from recsys.model import scorers
+from recsys.model.frozen import FrozenModel
 from recsys.model.gate import GateResult, judge
-from recsys.model.snapshot import served_arrays
+from recsys.model.recommender import Recommender
 from recsys.registry import versions
 from recsys.registry.runs import EpochRun
 from recsys.registry.versions import Version
 
 logger = logging.getLogger(__name__)
 
+# Travels with every version, so that it is scored as it was when it was measured.
+SCORERS = Path(scorers.__file__)
 ROWS_KEPT = 5_000  # For the plot and the gate: a week of batches, two a minute.
 
 
@@ -54,7 +56,7 @@ class Publisher:
         self.log_location = log_location
         self.rows = deque(rows, maxlen=ROWS_KEPT)
         self.log_begin = self.rows[0].log_version if self.rows else 0
-        self.frozen: dict[str, FrozenFactors] = {}
+        self.frozen: dict[str, FrozenModel] = {}
         self.champion_version: str | None = None
         self._outage: str | None = None
         self._load_frozen()
@@ -65,20 +67,18 @@ class Publisher:
         first = versions.first(self.client, name, self.run.run_id)
         champion = versions.champion(self.client, name)
         if first is not None:
-            self.frozen["first"] = FrozenFactors.from_served(versions.load_arrays(first))
+            self.frozen["first"] = FrozenModel(versions.load_arrays(first))
         if champion is not None:
             self.champion_version = champion.version
             same = first is not None and champion.version == first.version
-            self.frozen["champion"] = (
-                self.frozen["first"] if same else FrozenFactors.from_served(versions.load_arrays(champion))
-            )
+            self.frozen["champion"] = self.frozen["first"] if same else FrozenModel(versions.load_arrays(champion))
 
     def add(self, row: LedgerRow) -> None:
         """Take in the ledger row of a batch just learnt; `publish` sends it."""
         self.rows.append(row)
         self.run.send([row])
 
-    def publish(self, model: IncrementalAls, step: StepId, observe: Callable[[str, StepId], None]) -> None:
+    def publish(self, model: Recommender, step: StepId, observe: Callable[[str, StepId], None]) -> None:
         """Bring MLflow up to a step: its metrics, and a version when one is due.
 
         Args:
@@ -104,13 +104,13 @@ class Publisher:
             logger.warning("MLflow answers again, all waiting metrics were sent")
         self._outage = self.run.error
 
-    def _publish_version(self, model: IncrementalAls, step: StepId, observe: Callable[[str, StepId], None]) -> None:
+    def _publish_version(self, model: Recommender, step: StepId, observe: Callable[[str, StepId], None]) -> None:
         verdict = self.judge_candidate()
-        arrays = served_arrays(model)
+        arrays = model.served()
         log_version = next(row.log_version for row in reversed(self.rows) if row.step <= step)
         version = self.register(arrays, step, log_version, verdict)
         observe("version", step)
-        frozen = FrozenFactors.from_served(arrays)
+        frozen = FrozenModel(arrays)
         self.frozen.setdefault("first", frozen)
         if verdict.passed:
             versions.promote(self.client, version)
@@ -139,7 +139,7 @@ class Publisher:
         """Register a version with its lineage and the gate's figures."""
         tags = versions.gate_tags(verdict.passed, verdict.reasons, verdict.figures)
         tags["interaction_log_version"] = str(log_version)
-        version = versions.register(self.client, self.settings, self.run.run_id, arrays, step, tags)
+        version = versions.register(self.client, self.settings, self.run.run_id, arrays, SCORERS, step, tags)
         self.run.log_lineage(self.log_location, self.log_begin, log_version)
         return version
 

@@ -8,7 +8,6 @@ from recsys.config import Settings
 from recsys.contracts import INTERACTION_LOG, LedgerRow, StepId
 from recsys.errors import InputError
 from recsys.model import snapshot
-from recsys.model.snapshot import served_arrays
 from recsys.publish import Publisher
 from recsys.recovery import checkpoint_folder, current_epoch, rebuilt_model, snapshot_folder
 from recsys.registry import versions
@@ -77,7 +76,7 @@ def rebuild(settings: Settings) -> Rebuilt:
         run = EpochRun.open(client, settings, begin.epoch, tables.identity(INTERACTION_LOG))
         publisher = Publisher(client, settings, run, tables.location(INTERACTION_LOG), [row])
         verdict = publisher.judge_candidate()
-        version = publisher.register(served_arrays(model), begin, row.log_version, verdict)
+        version = publisher.register(model.served(), begin, row.log_version, verdict)
         if verdict.passed:
             versions.promote(client, version)
         run.mark_published(begin.batch_id)

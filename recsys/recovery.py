@@ -4,6 +4,7 @@ An epoch begins with a rebuild, whose ledger row carries the last batch id that 
 is a pure function of the log: a snapshot only saves the time to compute it again.
 """
 
+import itertools
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from recsys.config import Settings
 from recsys.contracts import StepId
 from recsys.errors import InputError
 from recsys.model import snapshot
-from recsys.model.als import IncrementalAls
+from recsys.model.recommender import Recommender
 from recsys.tables import ledger, log
 from recsys.tables.delta import Tables
 
@@ -79,7 +80,7 @@ def refuse_lost_checkpoint(settings: Settings, query_id: str | None, epoch: Epoc
         )
 
 
-def recover_model(settings: Settings, tables: Tables, epoch: Epoch) -> IncrementalAls:
+def recover_model(settings: Settings, tables: Tables, epoch: Epoch) -> Recommender:
     """The model as of the last batch in the ledger: the newest snapshot, and the log's batches since.
 
     Raises:
@@ -92,7 +93,7 @@ def recover_model(settings: Settings, tables: Tables, epoch: Epoch) -> Increment
     elif epoch.number > 0:
         model = rebuilt_model(settings, tables, StepId(epoch.number, epoch.first_batch - 1))
     else:
-        model = IncrementalAls(settings)
+        model = Recommender(settings)
     start = model.step or StepId(epoch.number, -1)
     if start < last:
         logger.info("recovering the model from step %s to %s", start, last)
@@ -103,7 +104,7 @@ def recover_model(settings: Settings, tables: Tables, epoch: Epoch) -> Increment
     return model
 
 
-def rebuilt_model(settings: Settings, tables: Tables, begin: StepId) -> IncrementalAls:
+def rebuilt_model(settings: Settings, tables: Tables, begin: StepId) -> Recommender:
     """Train a model from every batch that the log held when an epoch began.
 
     Args:
@@ -111,10 +112,7 @@ def rebuilt_model(settings: Settings, tables: Tables, begin: StepId) -> Incremen
         tables: the Delta tables.
         begin: the step that the rebuilt model gets: its epoch, and the last batch id that it contains.
     """
-    model = IncrementalAls(settings)
-    for step, batch in tqdm(log.everything(tables), desc="reading the log", unit=" batches", leave=False):
-        if step.epoch >= begin.epoch:
-            break
-        model.absorb(batch, step)
-    model.refit(begin)
+    model = Recommender(settings)
+    logged = tqdm(log.everything(tables), desc="reading the log", unit=" batches", leave=False)
+    model.rebuild(itertools.takewhile(lambda one: one[0].epoch < begin.epoch, logged), begin)
     return model

@@ -48,7 +48,7 @@ def batch_line(row: LedgerRow, k: int) -> str:
         return "  –  " if math.isnan(value) else f"{value:.3f}"
 
     quarantined = f", {figures['quarantined']:,.0f} quarantined" if figures["quarantined"] else ""
-    swept = ", full sweep for drift" if figures["full_sweep"] else ""
+    swept = ", full sweep for drift" if figures.get("full_sweep") else ""
     return (
         f"batch {row.step.batch_id:>4}: {row.events:>7,} events{quarantined}"
         f"  +{figures['new_users']:,.0f} users +{figures['new_items']:,.0f} items"

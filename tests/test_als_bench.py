@@ -16,8 +16,8 @@ from bench import als, curves, incremental, limits, peers
 from bench.generate import draw
 from recsys.config import Settings
 from recsys.contracts import StepId
-from recsys.model.als import IncrementalAls
 from recsys.model.objective import Objective, training_loss
+from recsys.model.recommender import Recommender
 
 sparse = pytest.importorskip("scipy.sparse")
 
@@ -288,7 +288,7 @@ def test_changed_rows_are_those_that_moved_or_are_new() -> None:
 def test_the_peer_holds_every_row_that_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch whose users and items are all new: `implicit` would read behind the end of its arrays."""
     pytest.importorskip("implicit")
-    model = IncrementalAls(Settings.model_validate({"device": "cpu", "model": {"factors": 8}}))
+    model = Recommender(Settings.model_validate({"device": "cpu", "model": {"factors": 8}}))
     ids = [incremental.numbered(prefix, 40) for prefix in ("u", "i")]
     old, new = np.repeat(np.arange(20), 3), np.repeat(np.arange(20, 40), 3)
     model.absorb(incremental.to_batch(old, old, np.zeros(60), *ids), StepId(0, 0))

@@ -9,7 +9,7 @@ from recsys.registry.client import connect
 from recsys.registry.runs import EpochRun
 from recsys.scoring import score
 from recsys.tables.delta import Tables
-from tests.registry.served import served_arrays, slow_ranking
+from tests.registry.served import SCORERS, served_arrays, slow_ranking
 
 USERS = [*(f"u{number}" for number in range(40)), 'it\'s\n"🦉"/\\', "x" * 10_000, ""]
 ITEMS = [*(f"i{number}" for number in range(60)), "日本語\n'\"/"]
@@ -32,7 +32,7 @@ def scene(spark, settings, home, request):
 def register(client, settings, batch: int, users=USERS, items=ITEMS):
     arrays = served_arrays(users, items, seed=batch)
     run = EpochRun.open(client, settings, 0, settings.mlflow.model_name)
-    return versions.register(client, settings, run.run_id, arrays, StepId(0, batch), {}), arrays
+    return versions.register(client, settings, run.run_id, arrays, SCORERS, StepId(0, batch), {}), arrays
 
 
 def written(tables) -> dict[str, tuple[list[str], list[float], str]]:

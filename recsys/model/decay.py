@@ -37,6 +37,11 @@ class DecayClock:
         return np.array([self._reference, self._halvings, self._now])
 
     @property
+    def halvings(self) -> int:
+        """Half-lives that the reference has moved by."""
+        return int(self._halvings)
+
+    @property
     def scale(self) -> float:
         """What a stored weight is multiplied by to count as it does now."""
         return 1.0 if self._half_life is None or math.isnan(self._reference) else 2.0 ** -self._age(self._now)

@@ -9,10 +9,10 @@ import torch
 
 from recsys.config import Settings
 from recsys.contracts import InteractionBatch, StepId
-from recsys.model.als import IncrementalAls
 from recsys.model.arrays import IntArray, offsets_of
-from recsys.model.frozen import FrozenFactors, score_rows, take_rows
+from recsys.model.frozen import FrozenModel
 from recsys.model.metrics import RankingFigures, Relevant, coverage, ranking_figures
+from recsys.model.recommender import Recommender
 from recsys.model.vocab import Vocabulary
 
 # Users are measured in groups of at most this many scores.
@@ -47,8 +47,8 @@ class _Sample:
 
 def evaluate(
     batch: InteractionBatch,
-    model: IncrementalAls,
-    frozen: Mapping[str, FrozenFactors],
+    model: Recommender,
+    frozen: Mapping[str, FrozenModel],
     settings: Settings,
     step: StepId,
 ) -> dict[str, float]:
@@ -82,16 +82,16 @@ def evaluate(
     }
     if not len(model.items) or not sample.ids:
         return figures
-    popularity = torch.from_numpy(model.popularity.scores().astype(np.float32)).to(model.device)
+    popularity = torch.from_numpy(model.popularity.scores().astype(np.float32))
 
     def live(part: _Sample) -> torch.Tensor:
-        return score_rows(take_rows(model.user_factors, part.codes), model.item_factors, popularity)
+        return model.score(part.codes)
 
     def popular(part: _Sample) -> torch.Tensor:
         return popularity.repeat(len(part.ids), 1)
 
-    def served(version: FrozenFactors) -> _Scorer:
-        return lambda part: version.scores(part.ids, model.items).to(model.device)
+    def served(version: FrozenModel) -> _Scorer:
+        return lambda part: version.scores(part.ids, model.items)
 
     scorers = {"model": live, "popularity": popular} | {name: served(version) for name, version in frozen.items()}
     # One version may go by two names, as the first that is still champion does: it is measured once.
@@ -107,7 +107,7 @@ def evaluate(
 
 
 def _draw(
-    batch: InteractionBatch, users: IntArray, items: IntArray, model: IncrementalAls, settings: Settings, step: StepId
+    batch: InteractionBatch, users: IntArray, items: IntArray, model: Recommender, settings: Settings, step: StepId
 ) -> _Sample:
     """A seeded sample of the batch's users that have something relevant in it."""
     relevant = batch.weights > 0
@@ -136,7 +136,7 @@ def _draw(
     )
 
 
-def _measure(sample: _Sample, scorer: _Scorer, model: IncrementalAls, settings: Settings) -> RankingFigures:
+def _measure(sample: _Sample, scorer: _Scorer, model: Recommender, settings: Settings) -> RankingFigures:
     """Figures of all users of the sample, computed in groups of bounded memory."""
     group = max(1, _SCORES_AT_ONCE // len(model.items))
     parts = [sample.part(begin, begin + group) for begin in range(0, len(sample.ids), group)]
@@ -150,7 +150,7 @@ def _measure(sample: _Sample, scorer: _Scorer, model: IncrementalAls, settings: 
     return RankingFigures(*(np.concatenate([getattr(figures, name) for figures in measured]) for name in columns))
 
 
-def _mask_seen(scores: torch.Tensor, codes: IntArray, model: IncrementalAls) -> None:
+def _mask_seen(scores: torch.Tensor, codes: IntArray, model: Recommender) -> None:
     """Set the scores of items that users already had to -inf, in place."""
     known = np.flatnonzero(codes >= 0)
     seen = model.history.user_rows(codes[known])

@@ -90,3 +90,12 @@ def gram_of(rows: torch.Tensor) -> torch.Tensor:
         wide = block.double()
         total += (wide.T @ wide).cpu()
     return total
+
+
+def take_rows(factors: torch.Tensor, codes: npt.NDArray[np.int64]) -> torch.Tensor:
+    """Rows of factors (n, factors) by code (n,), zero for code -1 and for codes past the end."""
+    taken = factors.new_zeros(len(codes), factors.shape[1])
+    known = np.flatnonzero((codes >= 0) & (codes < len(factors)))
+    places = torch.from_numpy(known).to(factors.device)
+    taken[places] = factors[torch.from_numpy(codes[known]).to(factors.device)]
+    return taken

@@ -32,13 +32,11 @@ class Orientation:
     Attributes:
         lists: the other side and the stored weight of each row's pairs, in the order in which the pairs appeared.
         total: sum of |stored weight| of each row, float64.
-        unsolved: how much weight the row has taken in since it was last solved, as stored, float64.
     """
 
-    def __init__(self, total: npt.ArrayLike = (), unsolved: npt.ArrayLike = ()) -> None:
+    def __init__(self, total: npt.ArrayLike = ()) -> None:
         self.lists = AdjacencyLists()
         self.total = GrowingArray(total, np.float64)
-        self.unsolved = GrowingArray(unsolved, np.float64)
         self.lists.add_rows(len(self.total))
         # Where in its row each pair is, by slot.
         self._ordinals = GrowingArray((), np.int32)
@@ -49,23 +47,21 @@ class Orientation:
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        return self.lists.nbytes + self.total.nbytes + self.unsolved.nbytes + self._ordinals.nbytes
+        return self.lists.nbytes + self.total.nbytes + self._ordinals.nbytes
 
     def add_rows(self, rows: int) -> None:
         """Have `rows` rows; new ones are empty."""
         self.lists.add_rows(rows)
         self.total.resize(rows)
-        self.unsolved.resize(rows)
 
     def append(self, rows: IntArray, others: IntArray, weights: Float32Array) -> None:
-        """Append the pairs of the next slots, (n,), to their rows; `total` and `unsolved` stay as they are."""
+        """Append the pairs of the next slots, (n,), to their rows; `total` stays as it is."""
         self._ordinals.append(self.lists.append(rows, others, weights))
 
     def add(self, rows: IntArray, slots: IntArray, amounts: Float32Array) -> None:
         """Add amounts (n,) to the pairs at slots (n,), which are in rows (n,)."""
         grown = self.lists.add_weights(rows, self._ordinals.values[slots], amounts)
         np.add.at(self.total.values, rows, grown)
-        np.add.at(self.unsolved.values, rows, np.abs(amounts))
 
     def weights(self, rows: IntArray) -> Float32Array:
         """Stored weights of all slots, of which slot s is in row rows[s]."""
@@ -74,14 +70,7 @@ class Orientation:
     def rebase(self, halvings: int) -> None:
         """Divide everything stored by 2^halvings."""
         self.lists.scale(halvings)
-        for array in (self.total, self.unsolved):
-            np.ldexp(array.values, -halvings, out=array.values)
-
-    def new_shares(self, rows: IntArray) -> FloatArray:
-        """Share of the weight of rows (n,) that is new since they were last solved, (n,); 1 for rows without weight."""
-        total = self.total.values[rows]
-        shares: FloatArray = np.divide(self.unsolved.values[rows], total, out=np.ones(len(rows)), where=total > 0)
-        return shares
+        np.ldexp(self.total.values, -halvings, out=self.total.values)
 
 
 class History:
@@ -119,6 +108,15 @@ class History:
     def scale(self) -> float:
         """What a stored weight is multiplied by to count as it does now."""
         return self._clock.scale
+
+    @property
+    def halvings(self) -> int:
+        """How often everything stored has been halved so far: a sum of stored weights kept elsewhere has to follow."""
+        return self._clock.halvings
+
+    def stored(self, weights: FloatArray, times: FloatArray) -> FloatArray:
+        """Weights (n,) at times (n,) as they are stored now."""
+        return self._clock.stored(weights, times)
 
     def add_rows(self, users: int, items: int) -> None:
         """Have this many users and items; new ones have no interactions."""
@@ -168,9 +166,7 @@ class History:
             "weights": self.by_user.weights(self._pairs.users()),
             "clock": self._clock.state,
             "user_total": self.by_user.total.values,
-            "user_unsolved": self.by_user.unsolved.values,
             "item_total": self.by_item.total.values,
-            "item_unsolved": self.by_item.unsolved.values,
         }
 
     @classmethod
@@ -179,8 +175,8 @@ class History:
         history = cls(half_life_days)
         history._clock = DecayClock(half_life_days, state["clock"].astype(np.float64))
         history._pairs = PairIndex(state["keys"])
-        history.by_user = Orientation(state["user_total"], state["user_unsolved"])
-        history.by_item = Orientation(state["item_total"], state["item_unsolved"])
+        history.by_user = Orientation(state["user_total"])
+        history.by_item = Orientation(state["item_total"])
         # Slots are in order of appearance, so appending them all at once repeats the order of every row.
         history._append(0, state["weights"].astype(np.float32))
         return history

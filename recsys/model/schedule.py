@@ -52,6 +52,20 @@ class Turn:
         return window[:taken]
 
 
+def new_shares(unsolved: FloatArray, total: FloatArray) -> FloatArray:
+    """Share of rows' weight that is new since they were solved.
+
+    Args:
+        unsolved: (n,) weight taken in since.
+        total: (n,) weight of the whole row.
+
+    Returns:
+        (n,) shares, 1 for rows without weight.
+    """
+    shares: FloatArray = np.divide(unsolved, total, out=np.ones(len(total)), where=total > 0)
+    return shares
+
+
 def most_changed(rows: IntArray, shares: FloatArray, costs: IntArray, budget: int) -> IntArray:
     """Rows of a batch to be solved at once: the most changed ones within the budget, and all that never were solved.
 

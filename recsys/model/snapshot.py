@@ -1,22 +1,18 @@
-"""The model's state on disk, and what of it is served."""
+"""The model's state on disk."""
 
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from recsys.config import Settings
 from recsys.contracts import StepId
 from recsys.errors import InputError
-from recsys.model.als import IncrementalAls
-from recsys.model.arrays import offsets_of
-from recsys.model.vocab import pack_ids
+from recsys.model.recommender import Recommender
 
-FORMAT = "2"
+FORMAT = "3"
 _SUFFIX = ".safetensors"
 
 
@@ -37,7 +33,7 @@ def prune(folder: Path, epoch: int, keep: int) -> None:
         path_for(folder, StepId(epoch, batch_id)).unlink(missing_ok=True)
 
 
-def save(path: Path, model: IncrementalAls) -> None:
+def save(path: Path, model: Recommender) -> None:
     """Write the whole state. At any instant there is either the old file, the new one, or none.
 
     Raises:
@@ -62,7 +58,7 @@ def save(path: Path, model: IncrementalAls) -> None:
     _sync(path.parent)
 
 
-def load(path: Path, settings: Settings) -> IncrementalAls:
+def load(path: Path, settings: Settings) -> Recommender:
     """Read a snapshot back.
 
     Raises:
@@ -81,33 +77,7 @@ def load(path: Path, settings: Settings) -> IncrementalAls:
         raise InputError(
             f"{path} was made with other settings (weights, decay, model or seed): restore them, or run the rebuild job"
         )
-    return IncrementalAls.from_state(settings, state, StepId(int(metadata["epoch"]), int(metadata["batch_id"])))
-
-
-def served_arrays(model: IncrementalAls) -> dict[str, npt.NDArray[Any]]:
-    """What a registered version carries.
-
-    Returns:
-        `user_factors` (users, factors) float32, solved exactly against the items, zero for users without factors;
-        `item_factors` (items, factors) float32; `user_ids_bytes`, `user_ids_offsets`, `item_ids_bytes`,
-        `item_ids_offsets` as `pack_ids` makes them; `item_popularity` (items,) float32; `seen_offsets` (users + 1,)
-        int64 and `seen_items` int32: the items each user had, ascending.
-    """
-    user_bytes, user_offsets = pack_ids(model.users.ids)
-    item_bytes, item_offsets = pack_ids(model.items.ids)
-    seen = model.history.user_rows(np.arange(len(model.users)))
-    order = np.lexsort((seen.others, np.repeat(np.arange(len(model.users)), seen.lengths)))
-    return {
-        "user_factors": model.folded_in_users().cpu().numpy(),
-        "item_factors": model.item_factors.cpu().numpy().copy(),
-        "user_ids_bytes": user_bytes,
-        "user_ids_offsets": user_offsets,
-        "item_ids_bytes": item_bytes,
-        "item_ids_offsets": item_offsets,
-        "item_popularity": model.popularity.scores().astype(np.float32),
-        "seen_offsets": offsets_of(seen.lengths),
-        "seen_items": seen.others[order].astype(np.int32),
-    }
+    return Recommender.from_state(settings, state, StepId(int(metadata["epoch"]), int(metadata["batch_id"])))
 
 
 def _batches(folder: Path, epoch: int) -> list[int]:

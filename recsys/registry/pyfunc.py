@@ -1,20 +1,24 @@
 """The served model. This file travels inside the artifact, so it imports numpy, pandas, safetensors and MLflow only.
 
-MLflow runs the file when the artifact is loaded (models-from-code): nothing is unpickled. The arrays beside it:
+MLflow runs the file when the artifact is loaded (models-from-code): nothing is unpickled. Beside it lie `scorers.py`,
+which computes the scores, and the arrays: those that the scorers name, and
 
 | name                                     | shape            | type            |
 |------------------------------------------|------------------|-----------------|
-| `user_factors`, `item_factors`           | (users|items, f) | float32         |
+| `kind`                                   | (bytes,)         | uint8           |
 | `user_ids_bytes`, `item_ids_bytes`       | (bytes,)         | uint8           |
 | `user_ids_offsets`, `item_ids_offsets`   | (users|items + 1,) | int64         |
 | `item_popularity`                        | (items,)         | float32         |
 | `seen_offsets`, `seen_items`             | (users + 1,), (seen,) | int64, int32 |
 """
 
+import importlib.util
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +35,13 @@ BLOCK_BYTES = 8 << 20
 USERS_PER_BLOCK = 64
 
 
+class Scorer(Protocol):
+    """What `scorers.VersionScorer` is."""
+
+    def score(self, rows: Array) -> Array:
+        """(n, items) float32 for rows (n,) of users, -1 for unknown ones."""
+
+
 @dataclass(frozen=True)
 class Rankings:
     """Lists of n users, best first, one after the other.
@@ -38,7 +49,7 @@ class Rankings:
     Attributes:
         lengths: (n,) int64, length of each user's list.
         items: (sum of lengths,) int64, rows of the item arrays.
-        scores: (sum of lengths,) float32, the factors' inner product, or the popularity for users without factors.
+        scores: (sum of lengths,) float32.
     """
 
     lengths: npt.NDArray[np.int64]
@@ -50,18 +61,15 @@ class Ranker:
     """Ranks items for users, in blocks of users so that memory stays bounded.
 
     Args:
-        arrays: the table above.
+        arrays: all arrays of the version.
+        scorer: made from them.
     """
 
-    def __init__(self, arrays: dict[str, Array]) -> None:
+    def __init__(self, arrays: dict[str, Array], scorer: Scorer) -> None:
         self.arrays = arrays
         self.users = len(arrays["user_ids_offsets"]) - 1
         self.items = len(arrays["item_ids_offsets"]) - 1
-        self._has_factors: Array = np.any(arrays["user_factors"], axis=1)
-        popularity = arrays["item_popularity"]
-        # Distinct whole numbers in place of popularities, so that there are no ties to break; exact up to 2^24 items.
-        self._popularity_order = np.empty(self.items, dtype=np.float32)
-        self._popularity_order[np.argsort(-popularity, kind="stable")] = -np.arange(self.items, dtype=np.float32)
+        self._scorer = scorer
 
     def rank(self, rows: Array, k: Array, exclude_seen: Array) -> Rankings:
         """Rank the whole catalogue.
@@ -75,9 +83,7 @@ class Ranker:
         """
         if self.items == 0 or len(rows) == 0:
             return _nothing(len(rows))
-        size = max(USERS_PER_BLOCK, BLOCK_BYTES // (4 * self.items))
-        blocks = [slice(start, start + size) for start in range(0, len(rows), size)]
-        return _joined([self._rank_block(rows[block], k[block], exclude_seen[block]) for block in blocks])
+        return _joined([self._rank_block(rows[block], k[block], exclude_seen[block]) for block in self._blocks(rows)])
 
     def rank_candidates(self, rows: Array, k: Array, exclude_seen: Array, candidates: list[Array]) -> Rankings:
         """Rank some items per user; arguments as in `rank`, `candidates` holds n arrays of item rows."""
@@ -89,35 +95,22 @@ class Ranker:
         seen_position, seen_item = self._seen(rows, exclude_seen)
         pairs = pairs[~np.isin(pairs, seen_position * self.items + seen_item)]
         position, item = np.divmod(pairs, self.items)
-        score = self.arrays["item_popularity"][item]
-        factored = np.flatnonzero(self._with_factors(rows)[position])
-        size = max(1, BLOCK_BYTES // (8 * self.arrays["item_factors"].shape[1]))
-        for start in range(0, len(factored), size):
-            part = factored[start : start + size]
-            user_factors = self.arrays["user_factors"][rows[position[part]]]  # (pairs, f)
-            item_factors = self.arrays["item_factors"][item[part]]  # (pairs, f)
-            score[part] = np.einsum("pf,pf->p", user_factors, item_factors)
-        return _best_first(position, item, score, score, k)
+        score = np.empty(len(pairs), dtype=np.float32)
+        for block in self._blocks(rows):
+            own = slice(*np.searchsorted(position, (block.start, block.stop)))
+            score[own] = self._scorer.score(rows[block])[position[own] - block.start, item[own]]
+        return _best_first(position, item, score, k)
+
+    def _blocks(self, rows: Array) -> list[slice]:
+        size = max(USERS_PER_BLOCK, BLOCK_BYTES // (4 * self.items))
+        return [slice(start, start + size) for start in range(0, len(rows), size)]
 
     def _rank_block(self, rows: Array, k: Array, exclude_seen: Array) -> Rankings:
-        known = self._with_factors(rows)
-        if known.any():
-            scores = self.arrays["user_factors"][rows] @ self.arrays["item_factors"].T  # (users of the block, items)
-        else:
-            scores = np.empty((len(rows), self.items), dtype=np.float32)
-        scores[~known] = self._popularity_order
+        scores = self._scorer.score(rows)
         seen_position, seen_item = self._seen(rows, exclude_seen)
         scores[seen_position, seen_item] = -np.inf
         position, item = _contenders(scores, min(int(k.max()), self.items))
-        key = scores[position, item]
-        score = np.where(known[position], key, self.arrays["item_popularity"][item])
-        return _best_first(position, item, key, score, k)
-
-    def _with_factors(self, rows: Array) -> npt.NDArray[np.bool_]:
-        known = np.flatnonzero(rows != UNKNOWN)
-        factored = np.zeros(len(rows), dtype=np.bool_)
-        factored[known] = self._has_factors[rows[known]]
-        return factored
+        return _best_first(position, item, scores[position, item], k)
 
     def _seen(self, rows: Array, exclude_seen: Array) -> tuple[Array, Array]:
         """Pairs (position in `rows`, item row) to leave out."""
@@ -132,8 +125,9 @@ class ServedModel(PythonModel):
     """MLflow's face of the ranker. Settings (MLflow's `model_config`): `k`, `exclude_seen`."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Read the arrays that lie beside this file in the artifact."""
-        self.ranker = Ranker(load_file(context.artifacts["arrays"]))
+        """Read what lies beside this file in the artifact."""
+        arrays = load_file(context.artifacts["arrays"])
+        self.ranker = Ranker(arrays, _module(Path(context.artifacts["scorers"])).VersionScorer(arrays))
         self._k = int(context.model_config["k"])
         self._exclude_seen = bool(context.model_config["exclude_seen"])
 
@@ -164,8 +158,8 @@ class ServedModel(PythonModel):
             params: unused, MLflow's.
 
         Returns:
-            `user_id`, `item_ids`, `scores`: one row per row of the input, lists best first. Users that are unknown, or
-            have no factors, get the most popular items.
+            `user_id`, `item_ids`, `scores`: one row per row of the input, lists best first. Users that are unknown
+            get the most popular items.
 
         Raises:
             ValueError: no column `user_id`, or a `k` below 1.
@@ -200,6 +194,16 @@ class ServedModel(PythonModel):
         )
 
 
+def _module(file: Path) -> ModuleType:
+    """Run a file as a module that nothing else can import: each version keeps to its own."""
+    spec = importlib.util.spec_from_file_location("scorers", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def _contenders(scores: Array, k: int) -> tuple[Array, Array]:
     """Pairs (row, column) that hold each row's k best finite scores, all those equal to the k-th, and a few more.
 
@@ -217,9 +221,9 @@ def _contenders(scores: Array, k: int) -> tuple[Array, Array]:
     return row, column
 
 
-def _best_first(position: Array, item: Array, key: Array, score: Array, k: Array) -> Rankings:
-    """Sort pairs by list, falling key, item; cut each list at its k."""
-    order = np.lexsort((item, -key, position))
+def _best_first(position: Array, item: Array, score: Array, k: Array) -> Rankings:
+    """Sort pairs by list, falling score, item; cut each list at its k."""
+    order = np.lexsort((item, -score, position))
     position = position[order]
     lengths = np.bincount(position, minlength=len(k))
     place = np.arange(len(order)) - np.repeat(np.cumsum(lengths) - lengths, lengths)

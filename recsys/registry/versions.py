@@ -83,6 +83,7 @@ def register(
     settings: Settings,
     run_id: str,
     arrays: Mapping[str, npt.NDArray[Any]],
+    scorers: Path,
     step: StepId,
     tags: Mapping[str, str],
 ) -> Version:
@@ -93,6 +94,7 @@ def register(
         settings: name of the model, and `score` for what the served model does unless asked otherwise.
         run_id: run that the version belongs to.
         arrays: what is served, see `pyfunc`.
+        scorers: the file that computes scores from them.
         step: the last batch the model has learnt from.
         tags: more tags, such as `gate_tags` and `interaction_log_version`.
 
@@ -113,7 +115,7 @@ def register(
                 "code_version": code_version(),
                 **tags,
             }
-            model_id = _log_model(client, settings, run_id, arrays, step)
+            model_id = _log_model(client, settings, run_id, arrays, scorers, step)
             _make_model(client, name)
             made = client.create_model_version(name, f"models:/{model_id}", run_id, tags=every_tag, model_id=model_id)
             version = Version(name, str(made.version), run_id, every_tag)
@@ -240,7 +242,12 @@ def code_version() -> str:
 
 
 def _log_model(
-    client: MlflowClient, settings: Settings, run_id: str, arrays: Mapping[str, npt.NDArray[Any]], step: StepId
+    client: MlflowClient,
+    settings: Settings,
+    run_id: str,
+    arrays: Mapping[str, npt.NDArray[Any]],
+    scorers: Path,
+    step: StepId,
 ) -> str:
     """Upload the artifact and return its id.
 
@@ -259,7 +266,7 @@ def _log_model(
                 path=artifact,
                 mlflow_model=Model(artifact_path=logged.artifact_location, run_id=run_id, model_id=logged.model_id),
                 python_model=str(_SERVED_CODE),
-                artifacts={"arrays": str(file)},
+                artifacts={"arrays": str(file), "scorers": str(scorers)},
                 signature=_SIGNATURE,
                 pip_requirements=[f"{package}=={installed_version(package)}" for package in _SERVED_PACKAGES],
                 model_config={"k": settings.score.k, "exclude_seen": settings.score.exclude_seen},

@@ -8,10 +8,10 @@ import numpy.typing as npt
 from recsys.config import Settings
 from recsys.contracts import InteractionBatch
 from recsys.model.adjacency import RaggedRows
-from recsys.model.als import IncrementalAls
 from recsys.model.arrays import ragged_ranges
 from recsys.model.history import Rows
 from recsys.model.objective import Objective, training_loss
+from recsys.model.recommender import Recommender
 from recsys.model.selection import Selection
 
 DAY = 86_400.0
@@ -19,7 +19,7 @@ DAY = 86_400.0
 
 def make_settings(device: str = "cpu", **sections: dict[str, object] | int) -> Settings:
     """Settings of a small model."""
-    model = {"factors": 8, "rebuild_sweeps": 8} | dict(sections.pop("model", {}))
+    model = {"kind": "als", "factors": 8, "rebuild_sweeps": 8} | dict(sections.pop("model", {}))
     return Settings.model_validate({"device": device, "model": model, **sections})
 
 
@@ -94,8 +94,9 @@ def select_all(rows: Rows, cap: int | None = None, scale: float = 1.0) -> Select
     return Selection.of(table, np.arange(len(starts)), totals, scale, cap, np.random.default_rng(0))
 
 
-def loss_of(model: IncrementalAls) -> float:
+def loss_of(model: Recommender) -> float:
     """The training loss of a model over all it has learnt."""
     by_user = select_all(model.history.user_rows(np.arange(len(model.users))))
     by_item = select_all(model.history.item_rows(np.arange(len(model.items))))
-    return training_loss(by_user, by_item, model.user_factors, model.item_factors, model.objective)
+    als = model.als
+    return training_loss(by_user, by_item, als.user_factors, als.item_factors, als.objective)

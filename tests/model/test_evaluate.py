@@ -5,10 +5,9 @@ import pytest
 
 from recsys.contracts import StepId
 from recsys.model import evaluate as module
-from recsys.model.als import IncrementalAls
 from recsys.model.evaluate import evaluate
-from recsys.model.frozen import FrozenFactors
-from recsys.model.snapshot import served_arrays
+from recsys.model.frozen import FrozenModel
+from recsys.model.recommender import Recommender
 from tests.model.helpers import DAY, clustered_batches, make_batch, make_settings
 from tests.model.test_als import learn
 
@@ -18,7 +17,7 @@ UNSEEN = make_settings(score={"k": 2, "exclude_seen": True})
 METRICS = {"recall_at_2", "ndcg_at_2", "precision_at_2", "f1_at_2", "auc", "coverage_at_2"}
 
 
-def small_model() -> IncrementalAls:
+def small_model() -> Recommender:
     """Four items, `top` by far the most popular; `a` and `b` know x and y."""
     rows = [
         ("a", "x", 1.0, 0.0),
@@ -27,7 +26,7 @@ def small_model() -> IncrementalAls:
         ("c", "z", 1.0, 0.0),
         ("c", "top", 9.0, 0.0),
     ]
-    return learn(IncrementalAls(SETTINGS), [make_batch(rows)])
+    return learn(Recommender(SETTINGS), [make_batch(rows)])
 
 
 def test_the_figures_are_named_by_model_and_group() -> None:
@@ -35,7 +34,7 @@ def test_the_figures_are_named_by_model_and_group() -> None:
     figures = evaluate(
         make_batch([("a", "x", 1, DAY), ("new", "top", 1, DAY)]),
         model,
-        {"first": FrozenFactors.from_served(served_arrays(model))},
+        {"first": FrozenModel(model.served())},
         SETTINGS,
         STEP,
     )
@@ -80,7 +79,7 @@ def test_a_dislike_is_not_relevant() -> None:
 
 def test_an_empty_batch_and_an_empty_model() -> None:
     assert evaluate(make_batch([]), small_model(), {}, SETTINGS, STEP) == {}
-    figures = evaluate(make_batch([("a", "x", 1, 0)]), IncrementalAls(SETTINGS), {}, SETTINGS, STEP)
+    figures = evaluate(make_batch([("a", "x", 1, 0)]), Recommender(SETTINGS), {}, SETTINGS, STEP)
     assert figures == {"cold_event_share": 1.0, "evaluated_users": 1.0}
 
 
@@ -92,7 +91,7 @@ def test_nothing_is_learnt_or_added() -> None:
 
 
 def test_the_sample_is_bounded_seeded_and_different_in_each_batch() -> None:
-    model, batch = learn(IncrementalAls(SETTINGS), clustered_batches(2, 200)), clustered_batches(3, 400)[2]
+    model, batch = learn(Recommender(SETTINGS), clustered_batches(2, 200)), clustered_batches(3, 400)[2]
     settings = SETTINGS.model_copy(update={"evaluation": SETTINGS.evaluation.model_copy(update={"users_per_batch": 9})})
     figures = evaluate(batch, model, {}, settings, STEP)
     assert figures["evaluated_users"] == 9
@@ -102,8 +101,8 @@ def test_the_sample_is_bounded_seeded_and_different_in_each_batch() -> None:
 
 def test_groups_of_users_give_the_same_figures(monkeypatch: pytest.MonkeyPatch, torch_device: str) -> None:
     settings = make_settings(torch_device, score={"k": 2})
-    model, batch = learn(IncrementalAls(settings), clustered_batches(3, 200)), clustered_batches(4, 200)[3]
-    frozen = {"first": FrozenFactors.from_served(served_arrays(model))}
+    model, batch = learn(Recommender(settings), clustered_batches(3, 200)), clustered_batches(4, 200)[3]
+    frozen = {"first": FrozenModel(model.served())}
     whole = evaluate(batch, model, frozen, settings, STEP)
     monkeypatch.setattr(module, "_SCORES_AT_ONCE", 3 * len(model.items))
     # Groups of another size multiply in another order: items whose scores differ in the last bit may change places.
@@ -112,10 +111,10 @@ def test_groups_of_users_give_the_same_figures(monkeypatch: pytest.MonkeyPatch, 
 
 def test_a_frozen_copy_scores_like_the_model_it_was_taken_from() -> None:
     batches = clustered_batches(6, 200)
-    model = learn(IncrementalAls(SETTINGS), batches[:3])
+    model = learn(Recommender(SETTINGS), batches[:3])
     # What is served is solved exactly for the items; so is the live model after a refit.
     model.refit(StepId(1, 0))
-    frozen = {"first": FrozenFactors.from_served(served_arrays(model))}
+    frozen = {"first": FrozenModel(model.served())}
     figures = evaluate(batches[3], model, frozen, SETTINGS, STEP)
     for metric in METRICS:
         assert figures[f"first/{metric}"] == pytest.approx(figures[f"model/{metric}"], abs=1e-9)
@@ -123,9 +122,9 @@ def test_a_frozen_copy_scores_like_the_model_it_was_taken_from() -> None:
 
 def test_a_frozen_model_keeps_its_answers_while_the_vocabularies_grow() -> None:
     batches = clustered_batches(6, 200)
-    model = learn(IncrementalAls(SETTINGS), batches[:3])
-    arrays = served_arrays(model)
-    frozen, codes = FrozenFactors.from_served(arrays), slice(0, len(model.items))
+    model = learn(Recommender(SETTINGS), batches[:3])
+    arrays = model.served()
+    frozen, codes = FrozenModel(arrays), slice(0, len(model.items))
     users = [*model.users.ids[:5], "nobody"]
     before = frozen.scores(users, model.items).numpy()
     learn(model, batches[3:], first=3)
@@ -137,10 +136,10 @@ def test_a_frozen_model_keeps_its_answers_while_the_vocabularies_grow() -> None:
 
 
 def test_a_frozen_model_of_other_origin_is_aligned_by_ids() -> None:
-    other = learn(IncrementalAls(SETTINGS), [make_batch([("a", "y", 1, 0), ("a", "gone", 1, 0), ("b", "x", 1, 0)])])
+    other = learn(Recommender(SETTINGS), [make_batch([("a", "y", 1, 0), ("a", "gone", 1, 0), ("b", "x", 1, 0)])])
     model = small_model()
-    scores = FrozenFactors.from_served(served_arrays(other)).scores(["b"], model.items).numpy()[0]
-    own = (other.user_factors @ other.item_factors.T).numpy()[other.users.lookup(["b"])[0]]
+    scores = FrozenModel(other.served()).scores(["b"], model.items).numpy()[0]
+    own = (other.als.user_factors @ other.als.item_factors.T).numpy()[other.users.lookup(["b"])[0]]
     for item, score in zip(model.items.ids, scores, strict=True):
         code = other.items.lookup([item])[0]
         assert score == (pytest.approx(own[code], rel=1e-4, abs=1e-6) if code >= 0 else -np.inf)

@@ -119,14 +119,6 @@ def test_rows_that_are_not_there_are_refused() -> None:
             history.add(np.array([0]), rows, np.ones(1), np.zeros(1))
 
 
-def test_the_share_that_is_new_since_a_row_was_solved() -> None:
-    history = filled(None, [[(0, item, 1.0, 0.0) for item in range(5)]])
-    assert history.by_user.new_shares(np.array([0, 1])).tolist() == [1, 1]
-    history.by_user.unsolved.values[:] = 0
-    add(history, [(0, 0, 1.25, 1.0)])
-    assert history.by_user.new_shares(np.array([0])).tolist() == [0.2]
-
-
 @given(st.lists(EVENTS, min_size=2, max_size=4), st.sampled_from([None, 0.01, 3.0]))
 def test_a_history_from_its_state_goes_on_bit_for_bit(batches: list[list[Event]], half_life_days: float | None) -> None:
     history = filled(half_life_days, batches[:1])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.model.schedule import Turn, most_changed
+from recsys.model.schedule import Turn, most_changed, new_shares
 
 COSTS = st.lists(st.integers(1, 50), min_size=1, max_size=30)
 
@@ -64,3 +64,7 @@ def test_a_long_row_is_waited_for(granted: int) -> None:
     turn, table = Turn(), np.array([1, 9, 1])
     order = [int(row) for _ in range(40) for row in turn.take(table, granted)]
     assert order[:4] == [0, 1, 2, 0]
+
+
+def test_the_share_that_is_new_is_all_of_a_row_without_weight():
+    assert new_shares(np.array([1.0, 0.0, 0.0]), np.array([4.0, 2.0, 0.0])).tolist() == [0.25, 0, 1]

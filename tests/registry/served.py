@@ -1,9 +1,14 @@
 """Arrays to serve, and how slowly but plainly they are ranked."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from recsys.model import scorers
+
+SCORERS = Path(scorers.__file__)
 
 
 def pack(ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -20,6 +25,7 @@ def served_arrays(
     users, items = len(user_ids), len(item_ids)
     seen = [np.sort(rng.permutation(items)[: rng.integers(0, items // 2 + 1)]) for _ in range(users)]
     arrays: dict[str, Any] = {
+        "kind": np.frombuffer(b"als", dtype=np.uint8).copy(),
         "user_factors": rng.integers(-2, 3, (users, factors)).astype(np.float32),
         "item_factors": rng.integers(-2, 3, (items, factors)).astype(np.float32),
         "item_popularity": rng.integers(0, 4, items).astype(np.float32),
@@ -41,9 +47,11 @@ def slow_ranking(
     seen = (
         set(arrays["seen_items"][offsets[user] : offsets[user + 1]].tolist()) if user >= 0 and exclude_seen else set()
     )
+    # Who has no factors, or only such as say nothing, gets what is popular.
+    known = (arrays["item_factors"] @ factors).any()
     items = range(len(arrays["item_popularity"])) if candidates is None else set(candidates)
     scores = {
-        item: float(factors @ arrays["item_factors"][item]) if factors.any() else float(arrays["item_popularity"][item])
+        item: float(factors @ arrays["item_factors"][item]) if known else float(arrays["item_popularity"][item])
         for item in items
         if item not in seen
     }

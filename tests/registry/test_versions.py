@@ -8,7 +8,7 @@ from recsys.contracts import StepId
 from recsys.errors import ConfigError, RegistryError
 from recsys.registry import versions
 from recsys.registry.versions import Version
-from tests.registry.served import served_arrays
+from tests.registry.served import SCORERS, served_arrays
 
 ARRAYS = served_arrays(["ann", "bob"], ["tea", "milk", "rice"])
 
@@ -20,7 +20,7 @@ def make(registry, open_run):
     run = open_run()
 
     def register(batch: int, **tags: str) -> Version:
-        return versions.register(client, settings, run.run_id, ARRAYS, StepId(0, batch), tags)
+        return versions.register(client, settings, run.run_id, ARRAYS, SCORERS, StepId(0, batch), tags)
 
     register.run_id = run.run_id
     return register
@@ -57,7 +57,7 @@ def test_an_epoch_does_not_take_the_versions_of_another(registry, make, open_run
     client, settings = registry
     first = make(20)
     run = open_run(1)
-    second = versions.register(client, settings, run.run_id, ARRAYS, StepId(1, 20), {})
+    second = versions.register(client, settings, run.run_id, ARRAYS, SCORERS, StepId(1, 20), {})
     assert second.version != first.version
     assert versions.first(client, settings.mlflow.model_name, make.run_id) == first
     assert versions.first(client, settings.mlflow.model_name, run.run_id) == second

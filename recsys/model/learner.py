@@ -1,0 +1,111 @@
+"""What every learner can do, so that they can take each other's place and work together."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from recsys.config import Settings
+from recsys.contracts import StepId
+from recsys.model.arrays import FloatArray, IntArray
+from recsys.model.history import History
+
+State = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class CodedBatch:
+    """A batch whose ids have become codes: distinct pairs, sorted by user id, then item id.
+
+    Attributes:
+        users, items: (n,) int64 codes.
+        weights: (n,) float64, summed event weights; may be negative.
+        events: (n,) int64, number of events summed.
+        times: (n,) float64, time of the last event, seconds since 1970 UTC.
+        new_pairs: (n,) bool, whether the user had nothing to do with the item before.
+        user_count, item_count: how many there are now, those of this batch included.
+    """
+
+    users: IntArray
+    items: IntArray
+    weights: FloatArray
+    events: IntArray
+    times: FloatArray
+    new_pairs: npt.NDArray[np.bool_]
+    user_count: int
+    item_count: int
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+
+class Learner(Protocol):
+    """Learns from batches which items a user will take to next.
+
+    Its state is a function of the batches learnt and the settings: the same batches give the same arrays to the last
+    bit, also when `state` is taken and restored in between (on one kind of machine). `Recommender` keeps ids and
+    history, and calls it with steps in rising order.
+
+    Args:
+        settings: All settings; a learner uses its own section, device and seed.
+
+    Attributes:
+        rehearsal: How many of the last batches are learnt one by one in a rebuild, after a first refit of the rest: for
+            what can only be learnt by scoring a batch before it is known.
+    """
+
+    rehearsal: int
+
+    def __init__(self, settings: Settings) -> None: ...
+
+    def update(self, batch: CodedBatch, history: History, step: StepId) -> dict[str, float]:
+        """Learn from a batch.
+
+        Args:
+            batch: The batch; an empty one changes nothing.
+            history: Everything seen, the batch included.
+            step: Epoch and number of the batch.
+
+        Returns:
+            Figures for the ledger, by name.
+        """
+
+    def absorb(self, batch: CodedBatch, history: History, step: StepId) -> None:
+        """Take in a batch during a rebuild; what costs more than counting waits for `refit`."""
+
+    def refit(self, history: History, step: StepId) -> dict[str, float]:
+        """Learn anew from the whole history what `absorb` left out; figures for the ledger."""
+
+    def score(self, users: IntArray) -> torch.Tensor:
+        """Score all items for some users. Changes nothing.
+
+        Args:
+            users: (n,) codes, -1 for unknown users.
+
+        Returns:
+            (n, items) float32, higher is better; a row of zeros for a user about whom the learner knows nothing.
+        """
+
+    def state(self) -> State:
+        """All arrays from which `from_state` continues as if nothing had happened; no copies."""
+
+    @classmethod
+    def from_state(cls, settings: Settings, state: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """A learner from what `state` returned."""
+
+    def served(self, history: History) -> State:
+        """The arrays from which `scorers` computes the scores of a registered version."""
+
+
+def part(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> State:
+    """The arrays whose names begin with `NAME.`, without that beginning."""
+    prefix = f"{name}."
+    return {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
+
+
+def prefixed(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> State:
+    """The arrays with `NAME.` before their names; `part` undoes it."""
+    return {f"{name}.{key}": array for key, array in arrays.items()}

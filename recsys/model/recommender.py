@@ -1,0 +1,214 @@
+"""The model as a whole: ids, history, popularity, and the learner that the settings name."""
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from recsys.config import Settings
+from recsys.contracts import InteractionBatch, StepId
+from recsys.model.als import IncrementalAls
+from recsys.model.arrays import IntArray, offsets_of
+from recsys.model.frozen import FrozenModel
+from recsys.model.history import History
+from recsys.model.learner import CodedBatch, Learner, State, part, prefixed
+from recsys.model.popularity import Popularity
+from recsys.model.vocab import Vocabulary, pack_ids, unpack_ids
+
+LEARNERS: dict[str, type[Learner]] = {"als": IncrementalAls}
+
+
+class Recommender:
+    """Learns from a stream of batches and scores items for users.
+
+    The state is a function of the batches learnt and the settings: the same batches give the same arrays to the last
+    bit, also when a snapshot is taken and loaded in between (on one kind of machine).
+
+    Args:
+        settings: The sections model, decay, drift, evaluation (half-life of the popularity), device and seed are used.
+
+    Raises:
+        ConfigError: the device is not there.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.step: StepId | None = None
+        self.users, self.items = Vocabulary(), Vocabulary()
+        self.history = History(settings.decay.half_life_days)
+        self.popularity = Popularity(settings.evaluation.popularity_half_life_days)
+        self.learner: Learner = LEARNERS[settings.model.kind](settings)
+
+    @property
+    def als(self) -> IncrementalAls:
+        """The factors of users and items: the learner's, if it has such.
+
+        Raises:
+            LookupError: it has none.
+        """
+        if not isinstance(self.learner, IncrementalAls):
+            raise LookupError(f"a learner of kind '{self.settings.model.kind}' has no factors")
+        return self.learner
+
+    def update(self, batch: InteractionBatch, step: StepId) -> dict[str, float]:
+        """Learn from one batch.
+
+        Args:
+            batch: The batch; an empty one only moves `step`.
+            step: Its epoch and number, larger than the last one.
+
+        Returns:
+            Figures for the ledger: `new_users`, `new_items`, and what the learner tells.
+
+        Raises:
+            ValueError: the step is not larger than the last one learnt.
+            SolveError: the equations have no finite solution.
+        """
+        users, items = len(self.users), len(self.items)
+        coded = self._take_in(batch, step)
+        figures = self.learner.update(coded, self.history, step)
+        return {"new_users": float(coded.user_count - users), "new_items": float(coded.item_count - items), **figures}
+
+    def absorb(self, batch: InteractionBatch, step: StepId) -> None:
+        """Take a batch in without learning what `refit` learns anew.
+
+        Raises:
+            ValueError: the step is not larger than the last one learnt.
+        """
+        self.learner.absorb(self._take_in(batch, step), self.history, step)
+
+    def refit(self, step: StepId) -> dict[str, float]:
+        """Learn anew from the whole history.
+
+        Args:
+            step: The step that the model has from now on: it may begin an epoch, so it may be any that is larger.
+
+        Returns:
+            What the learner tells.
+
+        Raises:
+            ValueError: the step is smaller than that of the last batch.
+            SolveError: the equations have no finite solution.
+        """
+        if self.step is not None and step < self.step:
+            raise ValueError(f"step {step} comes before {self.step}")
+        self.step = step
+        return self.learner.refit(self.history, step)
+
+    def rebuild(self, batches: Iterable[tuple[StepId, InteractionBatch]], step: StepId) -> None:
+        """Learn a whole log anew, which costs less than updating with every batch.
+
+        Args:
+            batches: Everything there is, in order.
+            step: The step that the model has from now on.
+
+        Raises:
+            ValueError: a step is not larger than the one before it.
+            SolveError: the equations have no finite solution.
+        """
+        last = deque[tuple[StepId, InteractionBatch]]()
+        for one in batches:
+            last.append(one)
+            if len(last) > self.learner.rehearsal:
+                early, batch = last.popleft()
+                self.absorb(batch, early)
+        if last and self.step is not None:
+            self.refit(self.step)
+        for late, batch in last:
+            self.update(batch, late)
+        self.refit(step)
+
+    def shadow(self, step: StepId) -> FrozenModel:
+        """What `refit` would make of the history, to be measured beside this model, which stays as it is.
+
+        Args:
+            step: Seeds the start.
+
+        Raises:
+            SolveError: the equations have no finite solution.
+        """
+        learner = type(self.learner).from_state(self.settings, self.learner.state())
+        learner.refit(self.history, step)
+        return FrozenModel(self._served(learner))
+
+    def score(self, users: IntArray) -> torch.Tensor:
+        """Score all items.
+
+        Args:
+            users: (n,) codes, -1 for unknown users.
+
+        Returns:
+            (n, items) float32, higher is better; the popularity for users about whom the learner knows nothing.
+        """
+        scores = self.learner.score(users)
+        popularity = torch.from_numpy(self.popularity.scores().astype(np.float32)).to(scores.device)
+        return torch.where((scores == 0).all(dim=1, keepdim=True), popularity, scores)
+
+    def served(self) -> State:
+        """What a registered version carries.
+
+        Returns:
+            `kind`, as bytes; what the learner serves, see `scorers`; `user_ids_bytes`, `user_ids_offsets`,
+            `item_ids_bytes`, `item_ids_offsets` as `pack_ids` makes them; `item_popularity` (items,) float32;
+            `seen_offsets` (users + 1,) int64 and `seen_items` int32: the items each user had, ascending.
+        """
+        return self._served(self.learner)
+
+    def state(self) -> State:
+        """All arrays of the model; `from_state` continues from them as if nothing had happened."""
+        state: State = prefixed(self.history.state(), "history") | prefixed(self.learner.state(), "learner")
+        state |= {"popularity.stored": self.popularity.stored, "popularity.clock": self.popularity.clock}
+        for name, vocabulary in (("users", self.users), ("items", self.items)):
+            state[f"{name}.bytes"], state[f"{name}.offsets"] = pack_ids(vocabulary.ids)
+        return state
+
+    @classmethod
+    def from_state(
+        cls, settings: Settings, state: Mapping[str, npt.NDArray[Any]], step: StepId | None
+    ) -> "Recommender":
+        """A model from what `state` returned, and the step it had learnt last."""
+        model = cls(settings)
+        model.step = step
+        model.history = History.from_state(settings.decay.half_life_days, part(state, "history"))
+        model.popularity = Popularity(
+            settings.evaluation.popularity_half_life_days, state["popularity.stored"], state["popularity.clock"]
+        )
+        model.users, model.items = (
+            Vocabulary(unpack_ids(state[f"{name}.bytes"], state[f"{name}.offsets"])) for name in ("users", "items")
+        )
+        model.learner = type(model.learner).from_state(settings, part(state, "learner"))
+        return model
+
+    def _take_in(self, batch: InteractionBatch, step: StepId) -> CodedBatch:
+        """Add a batch to everything but the learner."""
+        if self.step is not None and step <= self.step:
+            raise ValueError(f"step {step} does not come after {self.step}")
+        self.step = step
+        users, items = self.users.extend(batch.user_ids), self.items.extend(batch.item_ids)
+        self.history.add_rows(len(self.users), len(self.items))
+        new_pairs = ~self.history.has_pairs(users, items)
+        self.history.add(users, items, batch.weights, batch.times)
+        self.popularity.add(items, batch.weights, batch.times, len(self.items))
+        return CodedBatch(
+            users, items, batch.weights, batch.events, batch.times, new_pairs, len(self.users), len(self.items)
+        )
+
+    def _served(self, learner: Learner) -> State:
+        user_bytes, user_offsets = pack_ids(self.users.ids)
+        item_bytes, item_offsets = pack_ids(self.items.ids)
+        seen = self.history.user_rows(np.arange(len(self.users)))
+        order = np.lexsort((seen.others, np.repeat(np.arange(len(self.users)), seen.lengths)))
+        return {
+            "kind": np.frombuffer(self.settings.model.kind.encode(), dtype=np.uint8).copy(),
+            **learner.served(self.history),
+            "user_ids_bytes": user_bytes,
+            "user_ids_offsets": user_offsets,
+            "item_ids_bytes": item_bytes,
+            "item_ids_offsets": item_offsets,
+            "item_popularity": self.popularity.scores().astype(np.float32),
+            "seen_offsets": offsets_of(seen.lengths),
+            "seen_items": seen.others[order].astype(np.int32),
+        }
