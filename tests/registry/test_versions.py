@@ -124,7 +124,7 @@ def test_a_name_that_mlflow_refuses_is_one_line(registry, make):
     client, settings = registry
     odd = settings.model_copy(update={"mlflow": settings.mlflow.model_copy(update={"model_name": "a/b:c"})})
     with pytest.raises(RegistryError, match="cannot register a version of 'a/b:c'"):
-        versions.register(client, odd, make.run_id, ARRAYS, StepId(0, 20), {})
+        versions.register(client, odd, make.run_id, ARRAYS, SCORERS, StepId(0, 20), {})
 
 
 def test_the_code_version_is_the_package_and_its_commit():
