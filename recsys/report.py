@@ -1,4 +1,4 @@
-"""What a person sees of a running stream: a progress bar, and one line for every micro-batch."""
+"""What a person sees of a running stream: a progress bar, and for every micro-batch a line and what was decided."""
 
 import math
 from types import TracebackType
@@ -40,7 +40,10 @@ class StreamReport:
 
 
 def batch_line(row: LedgerRow, k: int) -> str:
-    """One line about one batch: what came, how good the lists were before it was learnt, what it took."""
+    """About one batch: what came, how good the lists were before it was learnt, what it took.
+
+    What was decided follows below, each on a line of its own.
+    """
     figures = row.metrics
 
     def ndcg(ranker: str) -> str:
@@ -48,11 +51,12 @@ def batch_line(row: LedgerRow, k: int) -> str:
         return "  –  " if math.isnan(value) else f"{value:.3f}"
 
     quarantined = f", {figures['quarantined']:,.0f} quarantined" if figures["quarantined"] else ""
-    swept = ", full sweep for drift" if figures.get("full_sweep") else ""
+    swept = ", full sweep" if figures.get("full_sweep") else ""
     return (
         f"batch {row.step.batch_id:>4}: {row.events:>7,} events{quarantined}"
         f"  +{figures['new_users']:,.0f} users +{figures['new_items']:,.0f} items"
         f" | NDCG@{k} model {ndcg('model')}  popularity {ndcg('popularity')}  first {ndcg('first')}"
         f" | Spark {figures['spark_seconds']:.2f} s, scoring {figures['score_seconds']:.2f} s,"
         f" learning {figures['learn_seconds']:.2f} s{swept}"
+        + "".join(f"\n            {decision}" for decision in row.decisions)
     )

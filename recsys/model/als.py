@@ -11,12 +11,13 @@ import torch
 
 from recsys.config import Settings
 from recsys.contracts import StepId
-from recsys.model.arrays import GrowingArray, IntArray
+from recsys.model.arrays import FloatArray, GrowingArray, IntArray
 from recsys.model.device import resolve_device
 from recsys.model.factors import FactorTable, take_rows
 from recsys.model.history import History, Orientation
 from recsys.model.learner import CodedBatch, State
 from recsys.model.objective import Objective
+from recsys.model.regulation import Decision
 from recsys.model.schedule import Turn, most_changed, new_shares
 from recsys.model.selection import Selection
 from recsys.model.solve import solve_closely, solve_exactly
@@ -85,19 +86,20 @@ class IncrementalAls:
         """Bytes of the factors."""
         return self._users.table.nbytes + self._items.table.nbytes
 
-    def update(self, batch: CodedBatch, history: History, step: StepId) -> dict[str, float]:
+    def update(self, batch: CodedBatch, history: History, step: StepId, decision: Decision) -> dict[str, float]:
         """Learn from one batch.
 
         Args:
             batch: The batch; an empty one changes nothing.
             history: Everything seen, the batch included.
             step: Its epoch and number.
+            decision: Its effort multiplies the budget and the sweeps; a refresh solves all rows at the end.
 
         Returns:
             `solved_users`, `solved_items`: rows solved, each counted once per sweep; `gathered`: interactions that went
             into those solves; `user_drift`, `item_drift`: how far a sample of rows is from where a full solve would put
-            it, relative; `full_sweep`: 1 when the drift was past its threshold, so that all rows were solved;
-            `turn_batches`: batches of this size after which every row has been solved in turn.
+            it, relative; `full_sweep`: 1 when all rows were solved, by decision or as the drift was past its
+            threshold; `turn_batches`: batches of this size after which every row has been solved in turn.
 
         Raises:
             SolveError: the equations have no finite solution.
@@ -105,14 +107,14 @@ class IncrementalAls:
         self.absorb(batch, history, step)
         if not len(batch):
             return {}
-        budget = int(self.settings.model.budget * batch.events.sum())
+        budget = int(self.settings.model.budget * decision.effort * batch.events.sum())
         changed = {
             self._items: self._most_changed(history, self._items, batch.items, budget // 2),
             self._users: self._most_changed(history, self._users, batch.users, budget // 2),
         }
         rows = {side: np.union1d(own, self._in_turn(history, side, own, budget)) for side, own in changed.items()}
         solved, gathered = {self._items: 0, self._users: 0}, 0
-        for sweep in range(self.settings.model.sweeps):
+        for sweep in range(round(self.settings.model.sweeps * decision.effort)):
             moved, length = 0.0, 0.0
             for side in (self._items, self._users):
                 before = side.table.values[self._places(rows[side])]
@@ -127,8 +129,8 @@ class IncrementalAls:
         self._read += gathered
         drift = {side: self._drift(history, side, step) for side in (self._users, self._items)}
         # A sweep that follows soon upon another would stop the stream: together they cost no more than the updates do.
-        full_sweep = max(drift.values()) > self.settings.drift.threshold and self._read >= 2 * len(history)
-        if full_sweep:
+        drifted = max(drift.values()) > self.settings.drift.threshold and self._read >= 2 * len(history)
+        if drifted or decision.refresh:
             self._solve_all(history, step)
         return {
             "solved_users": float(solved[self._users]),
@@ -136,7 +138,7 @@ class IncrementalAls:
             "gathered": float(gathered),
             "user_drift": drift[self._users],
             "item_drift": drift[self._items],
-            "full_sweep": float(full_sweep),
+            "full_sweep": float(drifted or decision.refresh),
             "turn_batches": len(history) / max(budget - budget // 2, 1),
         }
 
@@ -173,6 +175,12 @@ class IncrementalAls:
     def score(self, users: IntArray) -> torch.Tensor:
         """Inner products of the users' factors with all items', (n, items) float32 on the device; see `Learner`."""
         return take_rows(self.user_factors, users) @ self.item_factors.T
+
+    def score_pairs(self, users: IntArray, items: IntArray) -> FloatArray:
+        """See `Learner`."""
+        factors = self.user_factors[self._places(users)] * self.item_factors[self._places(items)]
+        scores: FloatArray = factors.sum(dim=1).double().cpu().numpy()
+        return scores
 
     def served(self, history: History) -> State:
         """`user_factors` (users, factors) float32, folded in exactly, and `item_factors` (items, factors) float32.

@@ -95,6 +95,8 @@ class History:
         self.by_item = Orientation()
         self._clock = DecayClock(half_life_days)
         self._pairs = PairIndex()
+        # How often `age` has halved everything.
+        self._aged = 0
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -112,7 +114,7 @@ class History:
     @property
     def halvings(self) -> int:
         """How often everything stored has been halved so far: a sum of stored weights kept elsewhere has to follow."""
-        return self._clock.halvings
+        return self._clock.halvings + self._aged
 
     def stored(self, weights: FloatArray, times: FloatArray) -> FloatArray:
         """Weights (n,) at times (n,) as they are stored now."""
@@ -137,15 +139,18 @@ class History:
         if not len(users):
             return
         halvings = self._clock.advance(times)
-        if halvings:
-            self.by_user.rebase(halvings)
-            self.by_item.rebase(halvings)
+        self._rebase(halvings)
         amounts = self._clock.stored(weights, times).astype(np.float32)
         known = len(self)
         slots = self._pairs.find_or_add(users, items)
         self._append(known, np.zeros(len(self) - known, dtype=np.float32))
         self.by_user.add(users, slots, amounts)
         self.by_item.add(items, slots, amounts)
+
+    def age(self, halvings: int) -> None:
+        """Let everything added so far count 2^-halvings of what it did."""
+        self._rebase(halvings)
+        self._aged += halvings
 
     def user_rows(self, rows: IntArray) -> Rows:
         """The interactions of users (n,); others are items."""
@@ -165,6 +170,7 @@ class History:
             "keys": self._pairs.keys,
             "weights": self.by_user.weights(self._pairs.users()),
             "clock": self._clock.state,
+            "aged": np.array([self._aged]),
             "user_total": self.by_user.total.values,
             "item_total": self.by_item.total.values,
         }
@@ -175,11 +181,18 @@ class History:
         history = cls(half_life_days)
         history._clock = DecayClock(half_life_days, state["clock"].astype(np.float64))
         history._pairs = PairIndex(state["keys"])
+        history._aged = int(state["aged"][0])
         history.by_user = Orientation(state["user_total"])
         history.by_item = Orientation(state["item_total"])
         # Slots are in order of appearance, so appending them all at once repeats the order of every row.
         history._append(0, state["weights"].astype(np.float32))
         return history
+
+    def _rebase(self, halvings: int) -> None:
+        """Divide everything stored by 2^halvings."""
+        if halvings:
+            self.by_user.rebase(halvings)
+            self.by_item.rebase(halvings)
 
     def _append(self, begin: int, weights: Float32Array) -> None:
         """Enter the pairs of the slots from `begin` on into both orientations."""

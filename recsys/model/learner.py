@@ -12,6 +12,7 @@ from recsys.config import Settings
 from recsys.contracts import StepId
 from recsys.model.arrays import FloatArray, IntArray
 from recsys.model.history import History
+from recsys.model.regulation import Decision
 
 State = dict[str, npt.NDArray[Any]]
 
@@ -61,13 +62,14 @@ class Learner(Protocol):
 
     def __init__(self, settings: Settings) -> None: ...
 
-    def update(self, batch: CodedBatch, history: History, step: StepId) -> dict[str, float]:
+    def update(self, batch: CodedBatch, history: History, step: StepId, decision: Decision) -> dict[str, float]:
         """Learn from a batch.
 
         Args:
             batch: The batch; an empty one changes nothing.
             history: Everything seen, the batch included.
             step: Epoch and number of the batch.
+            decision: How hard to learn; a learner follows what applies to it.
 
         Returns:
             Figures for the ledger, by name.
@@ -88,6 +90,9 @@ class Learner(Protocol):
         Returns:
             (n, items) float32, higher is better; a row of zeros for a user about whom the learner knows nothing.
         """
+
+    def score_pairs(self, users: IntArray, items: IntArray) -> FloatArray:
+        """Score pairs alike for known users (n,) and items (n,), (n,) float64, at a cost that follows n."""
 
     def state(self) -> State:
         """All arrays from which `from_state` continues as if nothing had happened; no copies."""

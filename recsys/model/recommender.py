@@ -1,5 +1,6 @@
 """The model as a whole: ids, history, popularity, and the learner that the settings name."""
 
+import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -16,7 +17,11 @@ from recsys.model.frozen import FrozenModel
 from recsys.model.history import History
 from recsys.model.learner import CodedBatch, Learner, State, part, prefixed
 from recsys.model.popularity import Popularity
+from recsys.model.regulation import AS_USUAL, Regulator, measure_surprise
 from recsys.model.vocab import Vocabulary, pack_ids, unpack_ids
+
+# Keeps the items that the surprise is measured with apart from what else is drawn for the same step.
+_SURPRISE = 9
 
 LEARNERS: dict[str, type[Learner]] = {"als": IncrementalAls}
 
@@ -28,7 +33,8 @@ class Recommender:
     bit, also when a snapshot is taken and loaded in between (on one kind of machine).
 
     Args:
-        settings: The sections model, decay, drift, evaluation (half-life of the popularity), device and seed are used.
+        settings: The sections model, decay, drift, regulation, evaluation (half-life of the popularity), device and
+            seed are used.
 
     Raises:
         ConfigError: the device is not there.
@@ -41,6 +47,9 @@ class Recommender:
         self.history = History(settings.decay.half_life_days)
         self.popularity = Popularity(settings.evaluation.popularity_half_life_days)
         self.learner: Learner = LEARNERS[settings.model.kind](settings)
+        self.regulator = Regulator(settings.regulation)
+        # How the last batch was learnt.
+        self.decision = AS_USUAL
 
     @property
     def als(self) -> IncrementalAls:
@@ -61,16 +70,21 @@ class Recommender:
             step: Its epoch and number, larger than the last one.
 
         Returns:
-            Figures for the ledger: `new_users`, `new_items`, and what the learner tells.
+            Figures for the ledger: `new_users`, `new_items`, what the learner tells, and how the batch was learnt: its
+            `surprise`, unless there were too few known pairs to measure it, `effort`, `learning_rate`, `halvings`. The
+            attribute `decision` gives the reasons.
 
         Raises:
             ValueError: the step is not larger than the last one learnt.
             SolveError: the equations have no finite solution.
         """
-        users, items = len(self.users), len(self.items)
-        coded = self._take_in(batch, step)
-        figures = self.learner.update(coded, self.history, step)
-        return {"new_users": float(coded.user_count - users), "new_items": float(coded.item_count - items), **figures}
+        known = len(self.users), len(self.items)
+        users, items = self._enter(batch, step)
+        decided = self._decide(batch, users, items, known, step) if len(batch) else {}
+        coded = self._take_in(batch, users, items)
+        figures = self.learner.update(coded, self.history, step, self.decision)
+        new = {"new_users": coded.user_count - known[0], "new_items": coded.item_count - known[1]}
+        return {**{name: float(count) for name, count in new.items()}, **decided, **figures}
 
     def absorb(self, batch: InteractionBatch, step: StepId) -> None:
         """Take a batch in without learning what `refit` learns anew.
@@ -78,10 +92,10 @@ class Recommender:
         Raises:
             ValueError: the step is not larger than the last one learnt.
         """
-        self.learner.absorb(self._take_in(batch, step), self.history, step)
+        self.learner.absorb(self._take_in(batch, *self._enter(batch, step)), self.history, step)
 
     def refit(self, step: StepId) -> dict[str, float]:
-        """Learn anew from the whole history.
+        """Learn anew from the whole history. What surprises the model from then on is found out anew, too.
 
         Args:
             step: The step that the model has from now on: it may begin an epoch, so it may be any that is larger.
@@ -96,6 +110,7 @@ class Recommender:
         if self.step is not None and step < self.step:
             raise ValueError(f"step {step} comes before {self.step}")
         self.step = step
+        self.regulator = Regulator(self.settings.regulation)
         return self.learner.refit(self.history, step)
 
     def rebuild(self, batches: Iterable[tuple[StepId, InteractionBatch]], step: StepId) -> None:
@@ -160,6 +175,7 @@ class Recommender:
     def state(self) -> State:
         """All arrays of the model; `from_state` continues from them as if nothing had happened."""
         state: State = prefixed(self.history.state(), "history") | prefixed(self.learner.state(), "learner")
+        state |= prefixed(self.regulator.state(), "regulator")
         state |= {"popularity.stored": self.popularity.stored, "popularity.clock": self.popularity.clock}
         for name, vocabulary in (("users", self.users), ("items", self.items)):
             state[f"{name}.bytes"], state[f"{name}.offsets"] = pack_ids(vocabulary.ids)
@@ -180,14 +196,34 @@ class Recommender:
             Vocabulary(unpack_ids(state[f"{name}.bytes"], state[f"{name}.offsets"])) for name in ("users", "items")
         )
         model.learner = type(model.learner).from_state(settings, part(state, "learner"))
+        model.regulator = Regulator.from_state(settings.regulation, part(state, "regulator"))
         return model
 
-    def _take_in(self, batch: InteractionBatch, step: StepId) -> CodedBatch:
-        """Add a batch to everything but the learner."""
+    def _enter(self, batch: InteractionBatch, step: StepId) -> tuple[IntArray, IntArray]:
+        """Go to the step of a batch; the codes of its users and items."""
         if self.step is not None and step <= self.step:
             raise ValueError(f"step {step} does not come after {self.step}")
-        self.step = step
-        users, items = self.users.extend(batch.user_ids), self.items.extend(batch.item_ids)
+        self.step, self.decision = step, AS_USUAL
+        return self.users.extend(batch.user_ids), self.items.extend(batch.item_ids)
+
+    def _decide(
+        self, batch: InteractionBatch, users: IntArray, items: IntArray, known: tuple[int, int], step: StepId
+    ) -> dict[str, float]:
+        """Decide how a batch is learnt that nothing but the ids knows of yet, and age the history as decided."""
+        rows = np.flatnonzero((users < known[0]) & (items < known[1]) & (batch.weights > 0))
+        generator = np.random.default_rng([self.settings.seed, step.epoch, step.batch_id + 1, _SURPRISE])
+        surprise = measure_surprise(self.learner.score_pairs, users[rows], items[rows], known[1], generator)
+        self.decision = self.regulator.observe(surprise)
+        self.history.age(self.decision.halvings)
+        return {
+            **({} if math.isnan(surprise) else {"surprise": surprise}),
+            "effort": self.decision.effort,
+            "learning_rate": self.decision.learning_rate,
+            "halvings": float(self.decision.halvings),
+        }
+
+    def _take_in(self, batch: InteractionBatch, users: IntArray, items: IntArray) -> CodedBatch:
+        """Add a batch of users (n,) and items (n,) to everything but the learner."""
         self.history.add_rows(len(self.users), len(self.items))
         new_pairs = ~self.history.has_pairs(users, items)
         self.history.add(users, items, batch.weights, batch.times)

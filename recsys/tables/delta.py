@@ -7,7 +7,7 @@ from delta import DeltaTable
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
-from pyspark.sql.types import StructType
+from pyspark.sql.types import StructField, StructType
 
 from recsys.config import Storage
 from recsys.contracts import INTERACTION_LOG, MODEL_UPDATES, QUARANTINE, TABLE_SCHEMAS
@@ -44,7 +44,7 @@ class Tables:
         return f"{root if ':/' in root else Path(root).absolute()}/tables/{name}"
 
     def create_missing(self) -> None:
-        """Create the tables that do not exist yet.
+        """Create the tables that do not exist yet, and add the columns that those of an earlier release lack.
 
         Raises:
             InputError: the storage cannot be written, or holds a table of this name with other columns.
@@ -53,6 +53,9 @@ class Tables:
             wanted = cast(StructType, StructType.fromDDL(columns))
             try:
                 found = self._create(name, wanted).toDF().schema
+                if _lacks_last_columns(found, wanted):
+                    self._add_columns(name, wanted.fields[len(found) :])
+                    found = self.handle(name).toDF().schema
             except (PySparkException, Py4JJavaError) as error:
                 raise InputError(f"cannot create table {self.location(name)}: {first_line(error)}") from error
             # Spark reports every column of a table as nullable, inside arrays and structs too: names and types count.
@@ -123,6 +126,11 @@ class Tables:
             builder = builder.property(key, value)
         return builder.execute()
 
+    def _add_columns(self, name: str, columns: list[StructField]) -> None:
+        table = self._identifier(name) if self._storage.catalog else f"delta.`{self.location(name).replace('`', '``')}`"
+        added = ", ".join(f"{column.name} {column.dataType.simpleString()}" for column in columns)
+        self.spark.sql(f"ALTER TABLE {table} ADD COLUMNS ({added})")
+
     def _commit(self, name: str, rows: DataFrame, writer: DataFrameWriter) -> int:
         # Inside foreachBatch the rows belong to a clone of the session, and that is where Delta notes the version.
         session = rows.sparkSession
@@ -137,3 +145,9 @@ class Tables:
     def _identifier(self, name: str) -> str:
         parts = [*(self._storage.catalog or "").split("."), name]
         return ".".join(f"`{part.replace('`', '``')}`" for part in parts)
+
+
+def _lacks_last_columns(found: StructType, wanted: StructType) -> bool:
+    """Whether a table has the columns that are wanted but for the last ones, which may be null."""
+    first, last = StructType(wanted.fields[: len(found)]), wanted.fields[len(found) :]
+    return bool(last) and found.simpleString() == first.simpleString() and all(column.nullable for column in last)

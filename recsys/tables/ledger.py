@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 from pyspark.sql import functions as F
 
-from recsys.contracts import BATCH, EPOCH, EVENTS, INGESTED_AT, MODEL_UPDATES, LedgerRow, StepId
+from recsys.contracts import BATCH, DECISIONS, EPOCH, EVENTS, INGESTED_AT, MODEL_UPDATES, LedgerRow, StepId
 from recsys.tables import log
 from recsys.tables.delta import Tables
 
@@ -17,6 +17,7 @@ _COLUMNS = pa.schema(
         ("model_version", pa.string()),
         ("state_uri", pa.string()),
         (INGESTED_AT, pa.timestamp("us", "UTC")),
+        (DECISIONS, pa.list_(pa.string())),
     ]
 )
 
@@ -45,6 +46,7 @@ def append(tables: Tables, row: LedgerRow, app_id: str, txn_version: int) -> int
         "model_version": row.model_version,
         "state_uri": row.state_uri,
         INGESTED_AT: row.ingested_at,
+        DECISIONS: list(row.decisions),
     }
     # Through Arrow: from Python objects, Spark would start Python workers to bring one row over.
     frame = tables.spark.createDataFrame(pa.Table.from_pylist([values], _COLUMNS)).coalesce(1)
@@ -70,4 +72,6 @@ def first_step(tables: Tables, epoch: int) -> StepId:
 
 def _row(values: dict[str, Any]) -> LedgerRow:
     step = StepId(values.pop(EPOCH), values.pop(BATCH))
-    return LedgerRow(step=step, **{**values, "metrics": dict(values["metrics"])})
+    # Rows that are older than the column have none.
+    values |= {"metrics": dict(values["metrics"]), DECISIONS: tuple(values[DECISIONS] or ())}
+    return LedgerRow(step=step, **values)

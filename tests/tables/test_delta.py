@@ -6,7 +6,15 @@ import pytest
 from pyspark.sql import SparkSession
 
 from recsys.config import Settings
-from recsys.contracts import INTERACTION_LOG, MODEL_UPDATES, RECOMMENDATIONS, TABLE_SCHEMAS, LedgerRow, StepId
+from recsys.contracts import (
+    DECISIONS,
+    INTERACTION_LOG,
+    MODEL_UPDATES,
+    RECOMMENDATIONS,
+    TABLE_SCHEMAS,
+    LedgerRow,
+    StepId,
+)
 from recsys.errors import InputError
 from recsys.tables import checkpoint, ledger, log, recommendations
 from recsys.tables.delta import Tables
@@ -41,6 +49,28 @@ def test_a_table_of_another_kind_is_refused(spark: SparkSession, settings: Facto
         tables.create_missing()
 
 
+@pytest.mark.parametrize("catalog", [None, "spark_catalog.old"])
+def test_a_ledger_of_an_earlier_release_is_given_its_new_column(
+    spark: SparkSession, settings: Factory, tmp_path: Path, catalog: str | None
+) -> None:
+    tables = Tables(spark, settings(tmp_path, storage={"catalog": catalog}).storage)
+    columns, _, added = TABLE_SCHEMAS[MODEL_UPDATES].rpartition(",")
+    assert added.split() == [DECISIONS, "ARRAY<STRING>"]
+    row = LedgerRow(StepId(0, 0), 1, 10, 3, 4, 1234, NOON, {"records": 12.0}, decisions=("history counts 1/16",))
+    spark.sql("CREATE DATABASE IF NOT EXISTS old")
+    try:
+        table = f"{catalog}.{MODEL_UPDATES}" if catalog else f"delta.`{tables.location(MODEL_UPDATES)}`"
+        spark.sql(f"CREATE TABLE {table} ({columns}) USING DELTA")
+        spark.sql(f"INSERT INTO {table} VALUES (0, -1, 0, 10, 3, 4, 5, map('records', 12.0D), null, null, now())")
+        for _ in range(2):
+            tables.create_missing()
+        assert tables.version(MODEL_UPDATES) == 2
+        ledger.append(tables, row, "app", 0)
+        assert [old.decisions for old in ledger.read(tables, 0, after=-2)] == [(), row.decisions]
+    finally:
+        spark.sql("DROP DATABASE old CASCADE")
+
+
 def test_tables_of_a_catalog(spark: SparkSession, settings: Factory, tmp_path: Path) -> None:
     spark.sql("CREATE DATABASE IF NOT EXISTS shop")
     tables = Tables(spark, settings(tmp_path, storage={"catalog": "spark_catalog.shop"}).storage)
@@ -67,6 +97,7 @@ def test_the_ledger_gives_back_what_it_was_given(tables: Tables) -> None:
             metrics={"model/ndcg_at_20": 0.25, "records": 12.0},
             model_version="7" if batch else None,
             state_uri="file:/x" if batch else None,
+            decisions=("surprise rose", "effort x2") if batch else (),
         )
         for batch in range(3)
     ]
