@@ -162,7 +162,7 @@ class Neural(_Section):
     )
     frozen: list[Literal["gmf", "mlp", "hidden", "output"]] = Field(
         default_factory=list,
-        description="What stays as it is: embeddings that are multiplied, embeddings of the layers, layers.",
+        description="What batches leave as a rebuild made it: embeddings that are multiplied, of the layers, layers.",
     )
     average: float = Field(0.99, ge=0, lt=1, description="What the weights that score keep of themselves at a step.")
     rebuild_epochs: PositiveInt = Field(10, description="Times that a rebuild learns all pairs, at most.")
@@ -215,7 +215,10 @@ class Mixture(_Section):
 class Model(_Section):
     """The learner."""
 
-    kind: Literal["als"] = Field("als", description="`als`: incremental alternating least squares.")
+    kind: Literal["mixture", "als", "ncf", "trend", "cooccurrence", "repeat"] = Field(
+        "mixture",
+        description="`mixture`: several learners and what has ranked best so far; each of the others also by itself.",
+    )
     factors: PositiveInt = Field(64, description="Length of a user's and an item's factor vector.")
     alpha: PositiveFloat = Field(4.0, description="Confidence of an observed pair is 1 + alpha * weight.")
     regularization: PositiveFloat = Field(0.003, description="L2 penalty, before the frequency scale.")
@@ -359,7 +362,7 @@ class Items(_Section):
     )
     min_events: PositiveInt = Field(3, description="Users that an item must have had for its factors to teach others.")
     newest: int = Field(
-        250, ge=1, le=4096, description="Items that teach what new ones will be like: those that appeared last."
+        500, ge=1, le=4096, description="Items that teach what new ones will be like: those that appeared last."
     )
     regularization: PositiveFloat = Field(2.0, description="L2 penalty on the map from texts to factors.")
     adapter: Adapter = Field(default_factory=Adapter)

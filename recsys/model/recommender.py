@@ -16,6 +16,7 @@ from recsys.model.arrays import IntArray, offsets_of
 from recsys.model.frozen import FrozenModel
 from recsys.model.history import History
 from recsys.model.learner import CodedBatch, Learner, State, part, prefixed
+from recsys.model.mixture import MEMBERS, Mixture
 from recsys.model.popularity import Popularity
 from recsys.model.regulation import AS_USUAL, Regulator, measure_surprise
 from recsys.model.vocab import Vocabulary, pack_ids, unpack_ids
@@ -23,7 +24,7 @@ from recsys.model.vocab import Vocabulary, pack_ids, unpack_ids
 # Keeps the items that the surprise is measured with apart from what else is drawn for the same step.
 _SURPRISE = 9
 
-LEARNERS: dict[str, type[Learner]] = {"als": IncrementalAls}
+LEARNERS: dict[str, type[Learner]] = {**MEMBERS, "mixture": Mixture}
 
 
 class Recommender:
@@ -53,14 +54,15 @@ class Recommender:
 
     @property
     def als(self) -> IncrementalAls:
-        """The factors of users and items: the learner's, if it has such.
+        """The factors of users and items: the learner itself, or a member of it.
 
         Raises:
             LookupError: it has none.
         """
-        if not isinstance(self.learner, IncrementalAls):
-            raise LookupError(f"a learner of kind '{self.settings.model.kind}' has no factors")
-        return self.learner
+        learner = self.learner.members.get("als") if isinstance(self.learner, Mixture) else self.learner
+        if not isinstance(learner, IncrementalAls):
+            raise LookupError(f"a learner of kind '{self.settings.model.kind}' has no factors of that kind")
+        return learner
 
     def update(self, batch: InteractionBatch, step: StepId) -> dict[str, float]:
         """Learn from one batch.
