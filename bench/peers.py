@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from bench.generate import draw
-from recsys.config import Model
+from recsys.config_sections import Model
 from recsys.model.adjacency import RaggedRows
 from recsys.model.arrays import Float32Array, FloatArray, IntArray
 from recsys.model.objective import Objective, training_loss

@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from recsys.config import Columns, EventWeight, Settings, Source
+from recsys.config import Settings
+from recsys.config_sections import Columns, EventWeight, Source
 from recsys.contracts import EVENT_ID, EVENT_TIME, EVENT_TYPE, ITEM, USER, VALUE, InteractionBatch
 from recsys.errors import InputError
 from recsys.model.arrays import FloatArray

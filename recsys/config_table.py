@@ -10,12 +10,13 @@ from annotated_types import Ge, Gt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from recsys.config import DEFAULT_WEIGHTS, EventWeight, Settings
+from recsys.config import DEFAULT_WEIGHTS, Settings
+from recsys.config_sections import EventWeight
 
 HEADING = """\
 # Settings
 
-Written by `make docs` from `recsys/config.py`; change the descriptions there.
+Written by `make docs` from `recsys/config_sections.py`; change the descriptions there.
 
 Every job takes `--config FILE.yaml` and then any number of `key.sub=value` words. The later of these wins: the default,
 the file, a variable of the environment (`RECSYS__STORAGE__ROOT=/data` sets `storage.root`), the command line. A key

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from recsys.config import Columns, Settings
+from recsys.config import Settings
+from recsys.config_sections import Columns
 from recsys.contracts import EVENT_ID, EVENT_TIME, EVENT_TYPE, ITEM, USER, VALUE
 from recsys.errors import ConfigError, InputError
 

@@ -21,7 +21,8 @@ from pyspark.sql.streaming.listener import (
 from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-from recsys.config import Settings, Trigger
+from recsys.config import Settings
+from recsys.config_sections import Trigger
 from recsys.contracts import INTERACTION_LOG
 from recsys.errors import InputError
 from recsys.pipeline import Observer, Pipeline, log_stage

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from recsys.config import EventWeight, load_settings
+from recsys.config import load_settings
+from recsys.config_sections import EventWeight
 from recsys.errors import ConfigError
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from bench import regulation
 from bench.regulation import Course, Shape
-from recsys.config import Regulation
+from recsys.config_sections import Regulation
 
 SMALL = Shape(users=200, items=80, groups=4, events=300, change=12, batches=16)
 

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys import replay as replay_module
-from recsys.config import Columns, Replay, Settings, Source
+from recsys.config import Settings
+from recsys.config_sections import Columns, Replay, Source
 from recsys.errors import ConfigError, InputError
 from recsys.replay import Replayed, product_names, read_dataset, replay, to_json_lines
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from recsys.config import Items
+from recsys.config_sections import Items
 from recsys.errors import ConfigError
 from recsys.model.arrays import Float32Array, FloatArray, IntArray
 from recsys.model.vocab import Vocabulary, pack_ids, unpack_ids

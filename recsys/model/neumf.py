@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from recsys.config import Neural
+from recsys.config_sections import Neural
 from recsys.model.learner import State, part, prefixed
 from recsys.model.optimizers import (
     Pace,

@@ -25,7 +25,7 @@ import numba
 import numpy as np
 import torch
 
-from recsys.config import Model
+from recsys.config_sections import Model
 from recsys.model.arrays import Float32Array, FloatArray, Int32Array, IntArray
 from recsys.model.jit import compiled_parallel
 from recsys.model.selection import Selection

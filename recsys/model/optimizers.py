@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from recsys.config import Neural
+from recsys.config_sections import Neural
 from recsys.model.learner import State, part
 
 _NEWTON_STEPS = 20

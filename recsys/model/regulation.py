@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from river.drift import PageHinkley
 
-from recsys.config import Regulation
+from recsys.config_sections import Regulation
 from recsys.model.arrays import FloatArray, IntArray
 
 # Batches that are remembered, those whose median is the usual level, and the rises over it that must be known first.

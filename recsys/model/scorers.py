@@ -133,7 +133,7 @@ class Pairs:
 
     def ranks(self) -> Array:
         """(pairs,) rank of each among its owner's, from 0 for the largest value; of equal ones the first item first."""
-        order = np.lexsort((self.keys, -self.values, self.owners))
+        order = np.lexsort((-self.values, self.owners))
         ranks = np.empty(len(order), dtype=np.int64)
         ranks[order] = np.arange(len(order)) - np.searchsorted(self.owners, self.owners)
         return ranks
@@ -283,7 +283,7 @@ class Candidates:
         groups: (n,) of the users.
         features: (c, features) what the blend sees.
         opinions: (c, members) what each member alone ranks by.
-        others: (n, items) float32 scores below 1 of whatever is not proposed.
+        dense: (n, items) float32 scores by the dense members, rows of zeros for users they do not know.
     """
 
     keys: Array
@@ -292,7 +292,7 @@ class Candidates:
     groups: Array
     features: Array
     opinions: Array
-    others: Array
+    dense: list[Array]
 
 
 class MixtureScorer:
@@ -335,15 +335,18 @@ class MixtureScorer:
     def score(self, rows: Array) -> Array:
         """Candidates from 1 to 2, each on its own; the others below 1, as the first dense member sees them."""
         candidates = self.propose(rows)
-        if not len(candidates.items):
-            return candidates.others
-        values = self.opinions(candidates)
-        choice = (np.cumsum(self._chances, axis=1)[candidates.groups] < self._drawn_numbers(rows)[:, None]).sum(axis=1)
-        chosen = np.minimum(choice, values.shape[1] - 1)[candidates.owners]
-        pairs = Pairs(candidates.keys, values[np.arange(len(chosen)), chosen], candidates.others.shape[1])
-        counts = np.bincount(pairs.owners, minlength=len(rows))
-        scores = candidates.others
-        scores[pairs.owners, pairs.items] = 2 - pairs.ranks() / counts[pairs.owners]
+        scores = _shrunk(self._trend.score(rows))
+        for others in candidates.dense[:1]:
+            informed = others.any(axis=1)
+            scores[informed] = _shrunk(others[informed])
+        if len(candidates.items):
+            values = self.opinions(candidates)
+            drawn = self._drawn_numbers(rows)[:, None]
+            choice = (np.cumsum(self._chances, axis=1)[candidates.groups] < drawn).sum(axis=1)
+            chosen = np.minimum(choice, values.shape[1] - 1)[candidates.owners]
+            pairs = Pairs(candidates.keys, values[np.arange(len(chosen)), chosen], scores.shape[1])
+            counts = np.bincount(pairs.owners, minlength=len(rows))
+            scores[pairs.owners, pairs.items] = 2 - pairs.ranks() / counts[pairs.owners]
         return scores
 
     def opinions(self, candidates: "Candidates") -> Array:
@@ -357,16 +360,10 @@ class MixtureScorer:
         known, items = trend.known_rows(rows), trend.overall.shape[1]
         groups, depth = group_of(known), self._depth + np.minimum(known, self._more)
         proposed = [self._leading(np.flatnonzero(groups == group), group, depth) for group in range(len(GROUPS))]
-        others = _shrunk(trend.score(rows))
-        dense: list[tuple[Array, Array, Pairs]] = []
-        for place, scorer in enumerate(self._dense.values()):
-            scores = scorer.score(rows)
-            informed: Array = np.asarray(scores.any(axis=1))
-            ranks = _top(scores, most)
-            proposed.append(ranks.keys[informed[ranks.owners] & (ranks.values <= depth[ranks.owners])])
-            dense.append((scores, informed, ranks))
-            if place == 0:
-                others[informed] = _shrunk(scores[informed])
+        dense = [scorer.score(rows) for scorer in self._dense.values()]
+        known_to = [np.asarray(scores.any(axis=1)) for scores in dense]
+        best = [_top(scores, np.where(own, depth, 0), most) for scores, own in zip(dense, known_to, strict=True)]
+        proposed.extend(ranks.keys for ranks in best)
         if self._similar is not None:
             pairs, rest = self._similar.chances(rows)
             proposed.append(pairs.keys[pairs.ranks() < depth[pairs.owners]])
@@ -377,11 +374,11 @@ class MixtureScorer:
         owners, codes = np.divmod(keys, max(items, 1))
         opinions = list(trend.overall[:, codes])
         features = [*opinions, *trend.segments[groups[owners], :, codes].T, *trend.ages[:, codes]]
-        for scores, informed, ranks in dense:
-            own, rank = scores[owners, codes], ranks.at(owners, codes)
-            features.append(np.where(informed[owners], np.log(np.maximum(own, _LEAST)), 0.0))
-            features.append(np.where(informed[owners], -np.log(np.where(rank > 0, rank, most + 1)), 0.0))
-            opinions.append(np.where(informed[owners], own, trend.typical[codes]))
+        for scores, informed, ranks in zip(dense, known_to, best, strict=True):
+            own, rank, told = scores[owners, codes], ranks.at(owners, codes), informed[owners]
+            features.append(np.where(told, np.log(np.maximum(own, _LEAST)), 0.0))
+            features.append(np.where(told, -np.log(np.where(rank > 0, rank, most + 1)), 0.0))
+            opinions.append(np.where(told, own, trend.typical[codes]))
         if self._similar is not None:
             opinions.append(self._similar.at(pairs, rest, owners, codes))
             features.append(np.log(opinions[-1] + _LEAST**2))
@@ -389,7 +386,7 @@ class MixtureScorer:
             places, found = again.find(owners, codes)
             features.extend(np.where(found, np.append(column, 0.0)[places], 0.0) for column in facts.T)
             opinions.append(again.at(owners, codes) + self._repeats.share[codes])
-        return Candidates(keys, owners, codes, groups, np.column_stack(features), np.column_stack(opinions), others)
+        return Candidates(keys, owners, codes, groups, np.column_stack(features), np.column_stack(opinions), dense)
 
     def _leading(self, users: Array, group: int, depth: Array) -> Array:
         """Keys of what the trend proposes to users (n,) of a group."""
@@ -429,16 +426,27 @@ def _shrunk(scores: Array) -> Array:
     return shrunk
 
 
-def _top(scores: Array, count: int) -> Pairs:
-    """Ranks, from 1, of the best `count` items of each row (n, items)."""
+def _top(scores: Array, counts: Array, most: int) -> Pairs:
+    """Ranks, from 1, of the best counts[i] <= most items of each row i of scores (n, items)."""
     items = scores.shape[1]
-    count = min(count, items)
-    best = np.argpartition(scores, items - count, axis=1)[:, items - count :]
-    order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable")
-    keys = np.take_along_axis(best, order, axis=1) + np.arange(len(scores))[:, None] * items
-    ranks = np.broadcast_to(np.arange(1, count + 1), keys.shape)
-    by_key = np.argsort(keys, axis=None)
-    return Pairs(keys.ravel()[by_key], ranks.ravel()[by_key], items)
+    most = min(most, items)
+    # The best are among the members of those groups of columns that have the largest best members.
+    wide = max(int((items / max(most, 1)) ** 0.5), 1)
+    groups = items // wide
+    leading = scores[:, : groups * wide].reshape(len(scores), wide, groups).max(axis=1)
+    chosen = np.argpartition(leading, groups - most, axis=1)[:, groups - most :] if most < groups else np.arange(groups)
+    members = np.broadcast_to(chosen, (len(scores), min(most, groups)))[:, None, :] + groups * np.arange(wide)[:, None]
+    rest = np.broadcast_to(np.arange(groups * wide, items), (len(scores), items - groups * wide))
+    columns = np.concatenate([members.reshape(len(scores), -1), rest], axis=1)
+    values = np.take_along_axis(scores, columns, axis=1)
+    best = np.argpartition(values, values.shape[1] - most, axis=1)[:, values.shape[1] - most :]
+    order = np.take_along_axis(
+        best, np.argsort(-np.take_along_axis(values, best, axis=1), axis=1, kind="stable"), axis=1
+    )
+    owners, places = np.nonzero(np.arange(most) < counts[:, None])
+    keys = np.take_along_axis(columns, order, axis=1)[owners, places] + owners * items
+    by_key = np.argsort(keys)
+    return Pairs(keys[by_key], places[by_key] + 1, items)
 
 
 def _ragged(starts: Array, lengths: Array) -> Array:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from recsys.config import EventWeight
+from recsys.config_sections import EventWeight
 from recsys.contracts import (
     BATCH,
     EPOCH,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.config import Items
+from recsys.config_sections import Items
 from recsys.contracts import StepId
 from recsys.errors import ConfigError
 from recsys.model.cold_start import ColdStart, Texts, extend_served

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.config import Neural
+from recsys.config_sections import Neural
 from recsys.model.optimizers import (
     FtrlProximal,
     fit_logistic,

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.config import Regulation
+from recsys.config_sections import Regulation
 from recsys.contracts import InteractionBatch, StepId
 from recsys.model.history import History
 from recsys.model.recommender import Recommender
