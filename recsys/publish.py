@@ -14,6 +14,7 @@ import numpy.typing as npt
 from mlflow.tracking import MlflowClient
 
 from recsys import plots
+from recsys.catalogue import NewItems
 from recsys.config import Settings
 from recsys.contracts import LedgerRow, StepId
 from recsys.errors import RegistryError
@@ -55,6 +56,7 @@ class Publisher:
         self.run = run
         self.log_location = log_location
         self.rows = deque(rows, maxlen=ROWS_KEPT)
+        self.new_items = NewItems(settings, run.epoch)
         self.log_begin = self.rows[0].log_version if self.rows else 0
         self.frozen: dict[str, FrozenModel] = {}
         self.champion_version: str | None = None
@@ -106,7 +108,7 @@ class Publisher:
 
     def _publish_version(self, model: Recommender, step: StepId, observe: Callable[[str, StepId], None]) -> None:
         verdict = self.judge_candidate()
-        arrays = model.served()
+        arrays = self.new_items.join(model.served())
         log_version = next(row.log_version for row in reversed(self.rows) if row.step <= step)
         version = self.register(arrays, step, log_version, verdict)
         observe("version", step)

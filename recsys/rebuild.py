@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from recsys.catalogue import fit_adapter
 from recsys.config import Settings
 from recsys.contracts import INTERACTION_LOG, LedgerRow, StepId
 from recsys.errors import InputError
@@ -58,6 +59,8 @@ def rebuild(settings: Settings) -> Rebuilt:
         begin = _next_step(settings, tables)
         started = time.perf_counter()
         model = rebuilt_model(settings, tables, begin)
+        if settings.items.path is not None and settings.items.adapter.enabled:
+            fit_adapter(settings, model, begin)
         seconds = time.perf_counter() - started
         path = snapshot.path_for(snapshot_folder(settings), begin)
         snapshot.save(path, model)
@@ -76,7 +79,7 @@ def rebuild(settings: Settings) -> Rebuilt:
         run = EpochRun.open(client, settings, begin.epoch, tables.identity(INTERACTION_LOG))
         publisher = Publisher(client, settings, run, tables.location(INTERACTION_LOG), [row])
         verdict = publisher.judge_candidate()
-        version = publisher.register(model.served(), begin, row.log_version, verdict)
+        version = publisher.register(publisher.new_items.join(model.served()), begin, row.log_version, verdict)
         if verdict.passed:
             versions.promote(client, version)
         run.mark_published(begin.batch_id)

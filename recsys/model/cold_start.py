@@ -19,10 +19,28 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 # factors below 64, sums of their products then need no more than the 53 bits of a float64: they are exact.
 _EMBEDDING_UNIT, _FACTOR_UNIT = 2.0**-15, 2.0**-20
 
-# Arrays of a version with one entry per item, by kind: name, axis of the items, and what stands there for an item that
-# nobody had yet; None: its predicted factors.
-_PER_ITEM: dict[str, list[tuple[str, int, float | None]]] = {"als": [("item_factors", 0, None)]}
-_PER_ITEM_OF_ALL: list[tuple[str, int, float | None]] = [("item_popularity", 0, 0.0)]
+# Arrays of a version with one entry per item, by kind: name, axis of the items, and what
+# stands there for an item that nobody had yet, a number or the array that holds it; a mixture may lack some of them.
+_Entry = tuple[str, int, float | str]
+_FACTORS = {"als": "item_factors", "mixture": "als.item_factors"}
+_PER_ITEM: dict[str, list[_Entry]] = {
+    "als": [],
+    "mixture": [
+        ("trend.counts", 1, 0.0),
+        ("trend.segment_counts", 2, 0.0),
+        # As if the item had appeared just now.
+        ("trend.first", 0, "trend.clock"),
+        ("trend.last", 0, "trend.clock"),
+        ("cooccurrence.neighbours", 0, 0.0),
+        ("cooccurrence.strengths", 0, 0.0),
+        ("cooccurrence.totals", 0, 0.0),
+        ("cooccurrence.share", 0, 0.0),
+        ("repeat.occasions", 1, 0.0),
+        ("repeat.intervals", 1, 0.0),
+        ("repeat.share", 0, 0.0),
+    ],
+}
+_PER_ITEM_OF_ALL: list[_Entry] = [("item_popularity", 0, 0.0)]
 
 
 @dataclass(frozen=True)
@@ -151,29 +169,32 @@ def extend_served(arrays: Arrays, cold: ColdStart, catalogue: Texts) -> dict[str
         ConfigError: versions of this kind cannot be extended.
     """
     kind = arrays["kind"].tobytes().decode()
-    if kind not in _PER_ITEM:
+    if _FACTORS.get(kind) not in arrays:
         raise ConfigError(f"setting 'items.path' is of no use to a model of kind '{kind}': leave it out")
     known = unpack_ids(arrays["item_ids_bytes"], arrays["item_ids_offsets"])
     rows = catalogue.items.lookup(known)
     codes = cold.teachers(np.bincount(arrays["seen_items"], minlength=len(known)), rows >= 0)
-    cold.learn(codes, catalogue.embeddings[rows[codes]], arrays["item_factors"][codes])
+    factors = arrays[_FACTORS[kind]]
+    cold.learn(codes, catalogue.embeddings[rows[codes]], factors[codes])
     new = np.delete(np.arange(len(catalogue.items)), rows[rows >= 0])
     extended = dict(arrays)
     if not len(cold) or not len(new):
         return extended
-    predicted = cold.predict(catalogue.embeddings[new])
+    extended[_FACTORS[kind]] = np.concatenate([factors, cold.predict(catalogue.embeddings[new])])
     for name, axis, fill in [*_PER_ITEM[kind], *_PER_ITEM_OF_ALL]:
-        extended[name] = _appended(arrays[name], axis, predicted if fill is None else fill, len(new))
+        if name in arrays:
+            value = float(arrays[fill][0]) if isinstance(fill, str) else fill
+            extended[name] = _appended(arrays[name], axis, value, len(new))
     ids = catalogue.items.ids
     packed = pack_ids([*known, *(ids[place] for place in new)])
     extended["item_ids_bytes"], extended["item_ids_offsets"] = packed
     return extended
 
 
-def _appended(array: npt.NDArray[Any], axis: int, values: Float32Array | float, count: int) -> npt.NDArray[Any]:
+def _appended(array: npt.NDArray[Any], axis: int, value: float, count: int) -> npt.NDArray[Any]:
     """An array with `count` more entries along an axis."""
     shape = [*array.shape[:axis], count, *array.shape[axis + 1 :]]
-    return np.concatenate([array, np.broadcast_to(values, shape).astype(array.dtype)], axis=axis)
+    return np.concatenate([array, np.full(shape, value, dtype=array.dtype)], axis=axis)
 
 
 def _rounded(values: Float32Array, unit: float) -> FloatArray:

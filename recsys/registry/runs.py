@@ -49,7 +49,7 @@ class EpochRun:
         self.pending: list[LedgerRow] = []
         self.error: str | None = None
         self._client = client
-        self._epoch = epoch
+        self.epoch = epoch
         self._not_before = -math.inf  # monotonic seconds
 
     @classmethod
@@ -96,8 +96,8 @@ class EpochRun:
         """
         newest = self.pending[-1].step.batch_id if self.pending else self.last_sent
         for row in rows:
-            if row.step.epoch != self._epoch:
-                raise ValueError(f"a row of epoch {row.step.epoch} was handed to the run of epoch {self._epoch}")
+            if row.step.epoch != self.epoch:
+                raise ValueError(f"a row of epoch {row.step.epoch} was handed to the run of epoch {self.epoch}")
             if row.step.batch_id > newest:
                 self.pending.append(row)
                 newest = row.step.batch_id

