@@ -29,7 +29,7 @@ from tqdm import tqdm
 from bench import charts
 from bench.datasets import Dataset, download_ml100k, read_file, read_movietweetings
 from bench.protocols import Events, Figures, Scorer, Split, leave_last_out, measure, split_by_time
-from bench.recommenders import FACTORS, implicit_als, incremental_als, item_knn, popularity
+from bench.recommenders import FACTORS, implicit_als, incremental_als, item_knn, neural, popularity
 from recsys.model.device import resolve_device
 
 Learner = Callable[..., Scorer]
@@ -104,12 +104,14 @@ def methods(quick: bool, larger: bool) -> list[Method]:
         theirs = grid(alpha=[1.0, 5.0, 20.0], regularization=[1.0, 10.0, 50.0], iterations=[SWEEPS])
         ours = grid(alpha=[1.0, 5.0, 20.0], regularization=[0.003, 0.01, 0.03], rebuild_sweeps=[SWEEPS])
         ageing = grid(alpha=[5.0, 20.0], regularization=[0.02], rebuild_sweeps=[SWEEPS], **HALF_LIVES)
+        taught = grid(alpha=[5.0], regularization=[0.01], rebuild_sweeps=[SWEEPS])
     else:
         neighbours = grid(neighbours=[50, 150, 400, 1000], shrink=[0.0, 10.0, 100.0, 1000.0])
         alphas = [1.0, 3.0, 10.0, 30.0]
         theirs = grid(alpha=alphas, regularization=[1.0, 10.0, 30.0, 100.0, 300.0], iterations=[SWEEPS])
         ours = grid(alpha=alphas, regularization=[0.003, 0.01, 0.03, 0.1], rebuild_sweeps=[SWEEPS])
         ageing = grid(alpha=[3.0, 20.0], regularization=[0.01, 0.03], rebuild_sweeps=[SWEEPS], **HALF_LIVES)
+        taught = grid(alpha=[3.0, 10.0], regularization=[0.01, 0.03], rebuild_sweeps=[SWEEPS])
     chosen = [
         Method("popularity", popularity, key="popularity"),
         Method("popularity, ageing", popularity, grid(**HALF_LIVES), key="popularity_ageing"),
@@ -121,6 +123,10 @@ def methods(quick: bool, larger: bool) -> list[Method]:
         Method("als, tuned", incremental_als, ours, key=OURS),
         Method("als, tuned, ageing", incremental_als, ageing, key="als_ageing"),
     ]
+    # Each of these takes minutes where the others take seconds, so little is tried.
+    chosen.append(Method("neural, tuned", neural, taught))
+    if not quick:
+        chosen.append(Method("neural, without a teacher", neural, [{"teacher": False}]))
     if larger:
         settings = [{"factors": 192, **PUBLISHED_SETTINGS}]
         chosen.append(Method("als, published settings, 192 factors", incremental_als, settings))

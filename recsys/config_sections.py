@@ -190,7 +190,7 @@ class Mixture(Section):
     candidates: PositiveInt = Field(50, description="Items that a member, and each half-life, proposes to a user.")
     forgetting: float = Field(0.1, gt=0, lt=1, description="Share of what the blend has learnt that a batch costs.")
     regularization: PositiveFloat = Field(
-        5.0, description="How strongly the blends of the user groups are drawn to their mean."
+        10.0, description="How strongly the blends of the user groups are drawn to their mean."
     )
 
     @field_validator("members")

@@ -29,7 +29,7 @@ from recsys.registry.versions import Version
 logger = logging.getLogger(__name__)
 
 # Travels with every version, so that it is scored as it was when it was measured.
-SCORERS = Path(scorers.__file__)
+SCORERS = Path(scorers.__file__).parent
 ROWS_KEPT = 5_000  # For the plot and the gate: a week of batches, two a minute.
 
 

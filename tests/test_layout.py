@@ -110,3 +110,13 @@ def test_notebooks_define_nothing(file):
     assert text.splitlines()[0] == "# Databricks notebook source"
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     assert not [node for node in ast.walk(ast.parse(text)) if isinstance(node, kinds)]
+
+
+@pytest.mark.parametrize("file", sorted((PACKAGE / "model" / "scorers").glob("*.py")), ids=lambda file: file.name)
+def test_what_travels_in_a_version_needs_numpy_and_nothing_of_the_package(file):
+    tree = ast.parse(file.read_text("utf-8"))
+    whole = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level]
+    names = {node.module for node in whole} | {
+        alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
+    }
+    assert {str(name).partition(".")[0] for name in names} <= {"numpy", "collections", "dataclasses", "typing"}

@@ -16,7 +16,7 @@ from recsys.model.jit import compiled
 from recsys.model.learner import CodedBatch, State, prefixed
 from recsys.model.popularity import Popularity
 from recsys.model.regulation import Decision
-from recsys.model.scorers import CoOccurrenceScorer
+from recsys.model.scorers.members import CoOccurrenceScorer
 from recsys.model.trend import EventClock
 
 # What each older one of a user's items counts of the next newer one, when it is asked what may follow.

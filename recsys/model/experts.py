@@ -11,29 +11,34 @@ class AdaHedge:
 
     Each round an expert is drawn by the weights, and then the losses of all are seen. AdaHedge (de Rooij, van Erven,
     Grünwald & Koolen 2014, "Follow the leader if you can, hedge if you must", JMLR 15, figure 1) weighs experts by
-    exp(-rate * loss so far) with the rate ln K / gap, where the gap is what mixing has cost so far. It needs to know
-    neither the number of rounds nor the range of the losses. For K experts, T rounds and losses whose range within a
-    round is at most S, the expected loss of the drawn experts is at most that of the best one, plus
+    exp(-rate * loss so far) with the rate C / gap, where the gap is what mixing has cost so far. It needs to know
+    neither the number of rounds nor the range of the losses. There all experts begin alike and C is ln K; here the
+    first begins with half of the weight and the K - 1 others share the rest, so that C, the largest logarithm of one
+    over a first weight, is ln(2 (K - 1)). For T rounds and losses whose range within a round is at most S, the expected
+    loss of the drawn experts is at most that of the best one, plus
 
-        min(2 * gap, S * sqrt(T ln K) + S * (4/3 ln K + 2)),
+        min(2 * gap, S * sqrt(T C) + S * (4/3 C + 2)),
 
     whatever the losses are (there: regret <= 2 * gap, and the bound of the gap by the variance of the losses, which is
     at most S^2 / 4 in a round). Where one expert keeps ahead the gap, and so the regret, stays small.
 
     Args:
-        losses: (K,) sums of the losses so far.
+        losses: (K,) sums of the losses so far, K > 1.
         gap: The mixability gap so far.
     """
 
     def __init__(self, losses: FloatArray, gap: float = 0.0) -> None:
         self.losses, self.gap = losses, gap
+        others = len(losses) - 1
+        self._first = np.concatenate([[0.5], np.full(others, 0.5 / others)])
+        self.hardness = float(np.log(2 * others))
 
     @property
     def weights(self) -> FloatArray:
         """(K,) chances of the experts, which sum to 1."""
         behind = self.losses - self.losses.min()
         # Without a gap the rate is infinite: the leaders share all.
-        weights = np.exp(-behind * (np.log(len(behind)) / self.gap)) if self.gap > 0 else (behind == 0).astype(float)
+        weights = self._first * (np.exp(-behind * (self.hardness / self.gap)) if self.gap > 0 else behind == 0)
         normalised: FloatArray = weights / weights.sum()
         return normalised
 
@@ -43,9 +48,9 @@ class AdaHedge:
         after = behind + losses
         expected = float(self.weights @ losses)
         if self.gap > 0:
-            rate = np.log(len(losses)) / self.gap
+            rate = self.hardness / self.gap
             # Of what is largest, so that nothing underflows.
-            totals = [np.log(np.exp(-rate * (sums - sums.min())).sum()) for sums in (after, behind)]
+            totals = [np.log(self._first @ np.exp(-rate * (sums - sums.min()))) for sums in (after, behind)]
             mixed = float(after.min()) + float(totals[1] - totals[0]) / rate
         else:
             mixed = float(after.min())

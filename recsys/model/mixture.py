@@ -19,7 +19,9 @@ from recsys.model.learner import CodedBatch, Learner, State, part, prefixed
 from recsys.model.neural import NeuralCf
 from recsys.model.regulation import Decision
 from recsys.model.repeat import Repeat
-from recsys.model.scorers import GROUPS, Array, MixtureScorer, group_of
+from recsys.model.scorers.base import Array
+from recsys.model.scorers.members import GROUPS, group_of
+from recsys.model.scorers.mixture import MixtureScorer
 from recsys.model.trend import Trend
 
 # What the users are drawn for that the blend learns from.

@@ -16,8 +16,9 @@ from recsys.model.factors import take_rows
 from recsys.model.history import History
 from recsys.model.learner import CodedBatch, State, part, prefixed
 from recsys.model.negatives import NegativeSampler
-from recsys.model.neumf import TABLES, Examples, NeuMf, Trainer, WarmStart
-from recsys.model.optimizers import Pace, fit_logistic
+from recsys.model.neumf import TABLES, NeuMf, WarmStart
+from recsys.model.neural_training import Examples, Pace, Trainer
+from recsys.model.optimizers import fit_logistic
 from recsys.model.regulation import Decision
 from recsys.model.replay_buffer import Pairs, ReplayBuffer, held_out, history_of, of_batch, of_history, sample
 
@@ -165,9 +166,9 @@ class NeuralCf:
     def score(self, users: IntArray) -> torch.Tensor:
         """Rank candidates by the network and the others behind them, (n, items) float32 on the device; see `Learner`.
 
-        The candidates are those of the highest products of factors, as many as the settings say, and as many more as
-        the user has items, where those are not recommended. They score their logits; the others follow at a distance,
-        in the order of their products.
+        The candidates are those of the highest products of factors (the teacher's, or such as come near to the logits):
+        as many as the settings say, and as many more as the user has items, where those are not recommended. They score
+        their logits; the others follow at a distance, in the order of their products.
         """
         first = self._first_stage(users)
         scores = torch.zeros_like(first)
@@ -214,16 +215,11 @@ class NeuralCf:
         """Products of factors, (n, items); zeros for users about whom nothing is known."""
         if self.teacher is not None:
             return self.teacher.score(users)
-        factors = self._own_factors()
-        return take_rows(factors["user_factors"], users) @ factors["item_factors"].T
+        user_factors, item_factors = self._near_factors()
+        return take_rows(user_factors, users) @ item_factors.T
 
-    def _own_factors(self) -> dict[str, torch.Tensor]:
-        """Factors whose products are the part of the logits that is no layer's; zero for users never learnt."""
-        network = self._network
-        user_gmf, item_gmf = network.table("user_gmf"), network.table("item_gmf")
-        weights = network.output.weight[0, : user_gmf.shape[1]]
-        users = user_gmf[: network.users] * weights * self._trainer.average.touched_users()[:, None]
-        return {"user_factors": users, "item_factors": item_gmf[: network.items]}
+    def _near_factors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._network.near_factors(self._trainer.average.touched_users())
 
     def _take_in(self, batch: CodedBatch, step: StepId, generator: np.random.Generator) -> None:
         """Add a batch to everything but the weights of known rows."""
@@ -369,7 +365,8 @@ class NeuralCf:
         """
         weights = {name: array.copy() for name, array in self._network.arrays().items()}
         if self.teacher is None:
-            factors = {name: tensor.cpu().numpy().copy() for name, tensor in self._own_factors().items()}
+            users, items = self._near_factors()
+            factors = {"user_factors": users.cpu().numpy(), "item_factors": items.cpu().numpy()}
         else:
             factors = self.teacher.served(history)
             users, items = (torch.from_numpy(factors[f"{side}_factors"]) for side in ("user", "item"))

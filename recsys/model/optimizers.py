@@ -1,7 +1,6 @@
 """How gradients move weights: dense ones for layers, sparse ones for the touched rows of tables that grow."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -79,21 +78,6 @@ def _ftrl(
     n = n + gradient.square()
     moved = -(z - z.sign() * l1) / ((beta + n.sqrt()) / rate + l2)
     return torch.where(z.abs() > l1, moved, torch.zeros_like(moved)), z, n
-
-
-@dataclass(frozen=True)
-class Pace:
-    """How far gradients are followed.
-
-    Attributes:
-        layers: whether the layers move, or the tables alone.
-        rate: multiplies the learning rate.
-        frozen: what stays as it is, as in the settings.
-    """
-
-    layers: bool = True
-    rate: float = 1.0
-    frozen: tuple[str, ...] = ()
 
 
 def make_optimizer(parameters: Sequence[torch.nn.Parameter], settings: Neural, sparse: bool) -> torch.optim.Optimizer:

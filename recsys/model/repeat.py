@@ -13,11 +13,15 @@ from recsys.model.arrays import Float32Array, FloatArray, GrowingArray, Int32Arr
 from recsys.model.decay import SECONDS_PER_DAY
 from recsys.model.history import History
 from recsys.model.jit import compiled
-from recsys.model.learner import CodedBatch, State
+from recsys.model.learner import CodedBatch, State, prefixed
+from recsys.model.popularity import Popularity
 from recsys.model.regulation import Decision
-from recsys.model.scorers import RepeatScorer
+from recsys.model.scorers.members import RepeatScorer
+from recsys.model.trend import EventClock
 
 _COLUMNS = {"items": np.int32, "counts": np.float32, "lately": np.float32, "first": np.float64, "last": np.float64}
+# Events after which an event counts half in the shares that decide between items taken equally often.
+_SHARE_HALF_LIFE = 5_000
 _FACTS = ("again", "taken", "interval_days", "intervals")
 
 
@@ -38,6 +42,7 @@ class Repeat:
         self._shelves = Shelves(settings.model.mixture.repeats)
         # Of items: occasions on which their user knew them, all occasions, days between two of a user, and how many.
         self._facts = {name: GrowingArray((), np.float64) for name in _FACTS}
+        self._clock, self._popularity = EventClock(), Popularity(_SHARE_HALF_LIFE / SECONDS_PER_DAY)
         # Days.
         self._now = 0.0
 
@@ -51,7 +56,9 @@ class Repeat:
         del history, step
         for array in self._facts.values():
             array.resize(batch.item_count)
+        positions = self._clock.advance(batch)
         liked = np.flatnonzero(batch.weights > 0)
+        self._popularity.add(batch.items[liked], np.ones(len(liked)), positions[liked], batch.item_count)
         order = liked[np.lexsort((batch.items[liked], batch.times[liked], batch.users[liked]))]
         users, days = batch.users[order], batch.times[order] / SECONDS_PER_DAY
         self._now = float(np.max(days, initial=self._now))
@@ -85,7 +92,9 @@ class Repeat:
     def state(self) -> State:
         """See `Learner`."""
         facts = {name: array.values for name, array in self._facts.items()}
-        return {**self._shelves.packed(), "lengths": self._shelves.lengths, **facts, "now": np.array([self._now])}
+        state = {**self._shelves.packed(), "lengths": self._shelves.lengths, **facts, "now": np.array([self._now])}
+        popularity = {"stored": self._popularity.stored, "clock": self._popularity.clock}
+        return {**state, "clock": self._clock.state, **prefixed(popularity, "popularity")}
 
     @classmethod
     def from_state(cls, settings: Settings, state: Mapping[str, npt.NDArray[Any]]) -> "Repeat":
@@ -95,6 +104,10 @@ class Repeat:
         learner._shelves = Shelves(settings.model.mixture.repeats, state["lengths"], columns)
         learner._facts = {name: GrowingArray(state[name], np.float64) for name in _FACTS}
         learner._now = float(state["now"][0])
+        learner._clock = EventClock(state["clock"])
+        learner._popularity = Popularity(
+            _SHARE_HALF_LIFE / SECONDS_PER_DAY, state["popularity.stored"], state["popularity.clock"]
+        )
         return learner
 
     def served(self, history: History) -> State:
@@ -104,14 +117,14 @@ class Repeat:
         return {name: array.copy() for name, array in arrays.items()}
 
     def _arrays(self, starts: IntArray, columns: Mapping[str, npt.NDArray[Any]]) -> State:
-        facts = {name: array.values for name, array in self._facts.items()}
+        facts, counts = {name: array.values for name, array in self._facts.items()}, self._popularity.scores()
         return {
             **columns,
             "starts": starts,
             "lengths": self._shelves.lengths,
             "occasions": np.stack([facts["again"], facts["taken"]]),
             "intervals": np.stack([facts["interval_days"], facts["intervals"]]),
-            "share": facts["taken"] / max(float(facts["taken"].sum()), 1.0),
+            "share": counts / max(float(counts.sum()), 1.0),
             "now": np.array([self._now]),
             "half_life": np.array([self._half_life]),
         }

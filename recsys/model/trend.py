@@ -15,7 +15,7 @@ from recsys.model.history import History
 from recsys.model.learner import CodedBatch, State, part, prefixed
 from recsys.model.popularity import Popularity
 from recsys.model.regulation import Decision
-from recsys.model.scorers import GROUPS, TrendScorer, group_of
+from recsys.model.scorers.members import GROUPS, TrendScorer, group_of
 
 
 class Trend:

@@ -1,6 +1,6 @@
 """The served model. This file travels inside the artifact, so it imports numpy, pandas, safetensors and MLflow only.
 
-MLflow runs the file when the artifact is loaded (models-from-code): nothing is unpickled. Beside it lie `scorers.py`,
+MLflow runs the file when the artifact is loaded (models-from-code): nothing is unpickled. Beside it lie `scorers/`,
 which computes the scores, and the arrays: those that the scorers name, and
 
 | name                                     | shape            | type            |
@@ -13,6 +13,8 @@ which computes the scores, and the arrays: those that the scorers name, and
 """
 
 import importlib.util
+import sys
+import uuid
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -127,7 +129,7 @@ class ServedModel(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         """Read what lies beside this file in the artifact."""
         arrays = load_file(context.artifacts["arrays"])
-        self.ranker = Ranker(arrays, _module(Path(context.artifacts["scorers"])).VersionScorer(arrays))
+        self.ranker = Ranker(arrays, _package(Path(context.artifacts["scorers"])).VersionScorer(arrays))
         self._k = int(context.model_config["k"])
         self._exclude_seen = bool(context.model_config["exclude_seen"])
 
@@ -194,14 +196,18 @@ class ServedModel(PythonModel):
         )
 
 
-def _module(file: Path) -> ModuleType:
-    """Run a file as a module that nothing else can import: each version keeps to its own."""
-    spec = importlib.util.spec_from_file_location("scorers", file)
+def _package(folder: Path) -> ModuleType:
+    """Import a folder as a package under a name of its own: each version keeps to the code that came with it."""
+    name = f"scorers_{uuid.uuid4().hex}"
+    spec = importlib.util.spec_from_file_location(
+        name, folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    package = importlib.util.module_from_spec(spec)
+    sys.modules[name] = package
+    spec.loader.exec_module(package)
+    return package
 
 
 def _contenders(scores: Array, k: int) -> tuple[Array, Array]:

@@ -1,6 +1,7 @@
 """Registered versions of the model: made, found, promoted, loaded."""
 
 import re
+import shutil
 import subprocess
 import tempfile
 import warnings
@@ -94,7 +95,7 @@ def register(
         settings: name of the model, and `score` for what the served model does unless asked otherwise.
         run_id: run that the version belongs to.
         arrays: what is served, see `pyfunc`.
-        scorers: the file that computes scores from them.
+        scorers: the package, a folder of plain Python files, that computes scores from them.
         step: the last batch the model has learnt from.
         tags: more tags, such as `gate_tags` and `interaction_log_version`.
 
@@ -258,7 +259,8 @@ def _log_model(
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, ARRAYS_FILE)
         save_file(dict(arrays), file)
-        artifact = Path(folder, "model")
+        artifact, code = Path(folder, "model"), Path(folder, "scorers")
+        shutil.copytree(scorers, code, ignore=shutil.ignore_patterns("__pycache__"))
         with warnings.catch_warnings():
             # An example would be run through the model at every registration; the signature says what it would.
             warnings.filterwarnings("ignore", message=".*input example")
@@ -266,7 +268,7 @@ def _log_model(
                 path=artifact,
                 mlflow_model=Model(artifact_path=logged.artifact_location, run_id=run_id, model_id=logged.model_id),
                 python_model=str(_SERVED_CODE),
-                artifacts={"arrays": str(file), "scorers": str(scorers)},
+                artifacts={"arrays": str(file), "scorers": str(code)},
                 signature=_SIGNATURE,
                 pip_requirements=[f"{package}=={installed_version(package)}" for package in _SERVED_PACKAGES],
                 model_config={"k": settings.score.k, "exclude_seen": settings.score.exclude_seen},

@@ -8,7 +8,7 @@ import numpy as np
 
 from recsys.model import scorers
 
-SCORERS = Path(scorers.__file__)
+SCORERS = Path(scorers.__file__).parent
 
 
 def pack(ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

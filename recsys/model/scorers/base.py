@@ -1,0 +1,63 @@
+"""What scorers are made of."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Arrays = Mapping[str, Array]
+
+
+class Scorer(Protocol):
+    """Scores all items for users, by their row in the version's arrays."""
+
+    def score(self, rows: Array) -> Array:
+        """(n, items) float32 for rows (n,) of users, -1 for unknown ones; a row of zeros where nothing is known."""
+
+
+class Pairs:
+    """Values of distinct (user, item) pairs, 0 for all others.
+
+    Args:
+        keys: (pairs,) int64 ascending, owner * items + item.
+        values: (pairs,).
+        items: How many items there are.
+    """
+
+    def __init__(self, keys: Array, values: Array, items: int) -> None:
+        self.keys, self.values = keys, values
+        self.owners, self.items = np.divmod(keys, max(items, 1))
+        self._width = items
+
+    @classmethod
+    def of(cls, owners: Array, items: Array, values: Array, width: int) -> "Pairs":
+        """From pairs in any order, the values of equal ones added up."""
+        keys, places = np.unique(owners * width + items, return_inverse=True)
+        return cls(keys, np.bincount(places, values, minlength=len(keys)), width)
+
+    def at(self, owners: Array, items: Array) -> Array:
+        """Values (c,) of pairs (c,)."""
+        places, found = self.find(owners, items)
+        values: Array = np.where(found, np.append(self.values, 0.0)[places], 0.0)
+        return values
+
+    def find(self, owners: Array, items: Array) -> tuple[Array, Array]:
+        """Places (c,) of pairs (c,), and whether they are there."""
+        keys = owners * self._width + items
+        places = np.searchsorted(self.keys, keys)
+        return places, np.append(self.keys, -1)[places] == keys
+
+    def ranks(self) -> Array:
+        """(pairs,) rank of each among its owner's, from 0 for the largest value; of equal ones the first item first."""
+        order = np.lexsort((-self.values, self.owners))
+        ranks = np.empty(len(order), dtype=np.int64)
+        ranks[order] = np.arange(len(order)) - np.searchsorted(self.owners, self.owners)
+        return ranks
+
+
+def ragged(starts: Array, lengths: Array) -> Array:
+    """All of starts[i], ..., starts[i] + lengths[i] - 1, for each i in turn."""
+    ranges: Array = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths) + np.arange(lengths.sum())
+    return ranges
