@@ -14,14 +14,14 @@ from recsys.plots import INK, PALE
 Values = npt.NDArray[np.float64]
 
 # From the simplest method to ours; told apart by colour-blind readers too.
-COLOURS = ("#d0d0d0", "#a8a8a8", "#707070", "#d98200", "#74a9cf", "#0868ac")
+COLOURS = ("#d0d0d0", "#a8a8a8", "#707070", "#d98200", "#74a9cf", "#0868ac", "#1b7837")
 
 
 def grouped_bars(panels: Mapping[str, Mapping[str, Sequence[Values]]], measures: Sequence[str], path: Path) -> Path:
     """Draw one panel for each question, two in a row: bars of all methods side by side for each measure.
 
     Args:
-        panels: by title and method, the values of each user, (users,), for each measure; six methods in each panel.
+        panels: by title and method, the values of each user, (users,), for each measure; seven methods in each panel.
         measures: what is measured.
         path: PNG to write; its folder is made.
 

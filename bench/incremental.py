@@ -300,7 +300,8 @@ def main() -> None:
     arguments = parser.parse_args()
     peers.require_implicit()
     shape = QUICK if arguments.quick else FULL
-    settings = Settings.model_validate({"device": "cpu", "evaluation": {"users_per_batch": JUDGED}})
+    sections = {"model": {"kind": "als"}, "evaluation": {"users_per_batch": JUDGED}}
+    settings = Settings.model_validate({"device": "cpu", **sections})
     model, stream = Recommender(settings), Stream(shape.users, shape.items, settings.seed, shape.drift)
     results = []
     neighbours = peers.Neighbours()

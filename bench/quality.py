@@ -124,7 +124,7 @@ def methods(quick: bool, larger: bool) -> list[Method]:
         Method("als, tuned, ageing", incremental_als, ageing, key="als_ageing"),
     ]
     # Each of these takes minutes where the others take seconds, so little is tried.
-    chosen.append(Method("neural, tuned", neural, taught))
+    chosen.append(Method("neural, tuned", neural, taught, key="neural"))
     if not quick:
         chosen.append(Method("neural, without a teacher", neural, [{"teacher": False}]))
     if larger:

@@ -278,7 +278,7 @@ def test_the_packaged_data_set_is_read_out_of_its_wheel(tmp_path, monkeypatch: p
 
 
 def test_every_bar_is_drawn(tmp_path) -> None:
-    methods = {name: [np.array([0.2, 0.4, 0.9])] * 3 for name in "abcdef"}
+    methods = {name: [np.array([0.2, 0.4, 0.9])] * 3 for name in "abcdefg"}
     panels = {"first": methods, "second": methods, "third": methods}
     path = charts.grouped_bars(panels, ("HR@10", "NDCG@10", "Recall@20"), tmp_path / "deep" / "bars.png")
     assert all(colours(matplotlib.image.imread(path), colour) > 1000 for colour in charts.COLOURS)
@@ -307,6 +307,6 @@ def test_the_bench_runs_from_a_file_to_its_last_line(tmp_path, monkeypatch: pyte
     assert sorted(last) == sorted(
         f"quality_ml1m_{figure}_{method}"
         for figure in ("ncf_hr10", "temporal_ndcg10")
-        for method in ("popularity", "popularity_ageing", "itemknn", "implicit", "als", "als_ageing")
+        for method in ("popularity", "popularity_ageing", "itemknn", "implicit", "als", "als_ageing", "neural")
     )
     assert float(last["quality_ml1m_ncf_hr10_als"]) > 1.2 * float(last["quality_ml1m_ncf_hr10_popularity"])
