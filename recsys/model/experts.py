@@ -38,7 +38,7 @@ class AdaHedge:
         """(K,) chances of the experts, which sum to 1."""
         behind = self.losses - self.losses.min()
         # Without a gap the rate is infinite: the leaders share all.
-        weights = self._first * (np.exp(-behind * (self.hardness / self.gap)) if self.gap > 0 else behind == 0)
+        weights = self._first * (np.exp(-self.hardness * (behind / self.gap)) if self.gap > 0 else behind == 0)
         normalised: FloatArray = weights / weights.sum()
         return normalised
 
@@ -48,10 +48,10 @@ class AdaHedge:
         after = behind + losses
         expected = float(self.weights @ losses)
         if self.gap > 0:
-            rate = self.hardness / self.gap
-            # Of what is largest, so that nothing underflows.
-            totals = [np.log(self._first @ np.exp(-rate * (sums - sums.min()))) for sums in (after, behind)]
-            mixed = float(after.min()) + float(totals[1] - totals[0]) / rate
+            # Of what is largest, and divided by the gap first, so that nothing underflows or overflows.
+            excesses = [(sums - sums.min()) / self.gap for sums in (after, behind)]
+            totals = [np.log(self._first @ np.exp(-self.hardness * excess)) for excess in excesses]
+            mixed = float(after.min()) + float(totals[1] - totals[0]) * self.gap / self.hardness
         else:
             mixed = float(after.min())
         self.losses = self.losses + losses

@@ -41,7 +41,7 @@ def test_loss_gradient_and_curvature_are_those_of_the_definition(seed: int) -> N
     expected = slow_loss(examples, weights, ranks)
     arrays = (examples.features, examples.offsets, examples.relevant, examples.best, ranks, K, at)
     loss, gradient, curvature = _pairwise(*arrays)
-    assert loss == pytest.approx(float(expected)) == pytest.approx(_loss(*arrays))
+    assert loss == pytest.approx(float(expected.detach())) == pytest.approx(_loss(*arrays))
     (slope,) = torch.autograd.grad(expected, weights)
     bend = torch.autograd.functional.hessian(lambda values: slow_loss(examples, values, ranks), torch.from_numpy(at))
     np.testing.assert_allclose(gradient, slope.numpy(), atol=1e-12)

@@ -29,7 +29,7 @@ def stated_bound(losses: np.ndarray) -> float:
 
 
 @given(LOSSES, st.sampled_from([1e-6, 1.0, 1e3]), st.floats(-5, 5))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_the_regret_is_within_the_bound_whatever_the_losses(losses: np.ndarray, scale: float, shift: float) -> None:
     losses = scale * losses + shift
     spent, experts = played(losses)

@@ -32,7 +32,7 @@ def streamed(settings: Settings, batches: list[InteractionBatch]) -> tuple[Recom
     return model, [model.update(batch, StepId(0, number)) for number, batch in enumerate(batches)]
 
 
-def releases(seed: int, batches: int = 25) -> list[InteractionBatch]:
+def releases(seed: int, batches: int = 18) -> list[InteractionBatch]:
     """Every batch has its own two new items that most users take: the shortest half-life is best."""
     generator, made = np.random.default_rng(seed), []
     for number in range(batches):
@@ -44,7 +44,7 @@ def releases(seed: int, batches: int = 25) -> list[InteractionBatch]:
     return made
 
 
-def habits(seed: int, batches: int = 25) -> list[InteractionBatch]:
+def habits(seed: int, batches: int = 18) -> list[InteractionBatch]:
     """Users who take their own few items again and again: repeats are best."""
     generator, made = np.random.default_rng(seed), []
     own = generator.integers(0, 200, size=(40, 4))
@@ -68,7 +68,7 @@ def gains(figures: list[dict[str, float]], names: list[str]) -> np.ndarray:
     [
         (releases, True, "trend_20"),
         (habits, False, "repeat"),
-        (lambda seed: clustered_batches(20, 120, seed), True, ""),
+        (lambda seed: clustered_batches(14, 120, seed), True, ""),
     ],
 )
 @pytest.mark.parametrize("seed", [0, 1])
@@ -86,23 +86,22 @@ def test_the_gain_is_that_of_the_best_member_less_the_stated_regret(
     assert total[0] >= 0.93 * max(singles.values())
 
 
-def test_a_changed_stream_changes_who_is_trusted() -> None:
+def test_chances_go_to_those_who_rank_well() -> None:
     model, figures = streamed(settings_of(exclude_seen=False), releases(2))
-    names = ("blend", "trend_20")
-    heavy = [sum(each[f"mixture/{group}/{name}"] for name in names) for each in figures for group in ("warm",)]
-    assert heavy[-1] > 0.9
-    assert all(
-        sum(figures[-1][f"mixture/{group}/{name}"] for name in model.learner.rankings) == pytest.approx(1)  # type: ignore[attr-defined]
-        for group in GROUPS
-    )
+    assert isinstance(model.learner, Mixture)
+    for group in GROUPS:
+        chances = {name: figures[-1][f"mixture/{group}/{name}"] for name in model.learner.rankings}
+        assert sum(chances.values()) == pytest.approx(1)
+        if group != "heavy":
+            assert chances["blend"] + chances["trend_20"] > 0.9
 
 
 def test_the_gain_is_what_evaluating_finds() -> None:
     batches = habits(3)
     settings = settings_of(exclude_seen=False)
-    model, _ = streamed(settings, batches[:20])
-    found = evaluate(batches[20], model, {}, settings, StepId(0, 20))["model/ndcg_at_5"]
-    figures = model.update(batches[20], StepId(0, 20))
+    model, _ = streamed(settings, batches[:16])
+    found = evaluate(batches[16], model, {}, settings, StepId(0, 16))["model/ndcg_at_5"]
+    figures = model.update(batches[16], StepId(0, 16))
     # All users of the batch are ranked in both; who gets which ranking is drawn in one and weighed in the other.
     assert found == pytest.approx(figures["mixture/gain"], abs=0.03)
 
@@ -122,7 +121,8 @@ def test_a_users_scores_do_not_depend_on_who_else_is_scored() -> None:
     model, _ = streamed(settings_of(), clustered_batches(8, 120))
     together = model.score(np.arange(-1, 40))
     alone = torch.cat([model.score(np.array([user])) for user in range(-1, 40)])
-    assert (together == alone).float().mean() > 0.999
+    # Products of matrices of another size differ in their last digits.
+    assert torch.isclose(together, alone, rtol=1e-5, atol=1e-6).float().mean() > 0.999
 
 
 def test_users_with_much_behind_them_still_get_new_items() -> None:
@@ -141,7 +141,7 @@ def test_what_was_learnt_about_rankings_outlives_a_refit() -> None:
     for name in ("weights", "curvature", "losses", "gaps"):
         assert before[name].any()
         np.testing.assert_array_equal(before[name], after[name])
-    assert not np.array_equal(before["als.user_factors"], after["als.user_factors"])
+    assert not np.array_equal(before["als.user.factors"], after["als.user.factors"])
 
 
 def test_who_gets_which_ranking_follows_the_chances() -> None:

@@ -22,7 +22,7 @@ class Candidates:
         groups: (n,) of the users.
         features: (c, features) what the blend sees.
         opinions: (c, members) what each member alone ranks by.
-        dense: (n, items) float32 scores by the dense members, rows of zeros for users they do not know.
+        dense: (n, items) float32 scores by each dense member, rows of zeros for users it does not know.
     """
 
     keys: Array
