@@ -90,6 +90,10 @@ class Settings(Section):
         """Sixteen hex digits that change when what the model learns from its events may change."""
         whole = dict.fromkeys(("weights", "decay", "model", "regulation", "seed"), True)
         some = {"evaluation": {"popularity_half_life_days"}, "drift": {"sample_rows", "threshold"}}
+        if self.model.kind in ("mixture", "ncf"):
+            # These learn from how well lists of that length rank, and from what may stand in them.
+            some["evaluation"].add("users_per_batch")
+            some["score"] = {"k", "exclude_seen"}
         parts = self.model_dump(mode="json", include={**whole, **some})
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 

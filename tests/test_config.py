@@ -74,7 +74,11 @@ def test_a_file_that_is_no_settings_is_refused(tmp_path: Path, content: str, tol
 
 def test_the_fingerprint_changes_with_what_shapes_the_model_only() -> None:
     plain = load_settings().fingerprint()
-    assert load_settings(overrides=["score.k=7", "storage.root=elsewhere"]).fingerprint() == plain
+    assert load_settings(overrides=["storage.root=elsewhere", "gate.batches=3"]).fingerprint() == plain
+    # How long lists are is nothing to factors, and something to a mixture, which learns what ranks well in them.
+    assert load_settings(overrides=["score.k=7"]).fingerprint() != plain
+    factors = [load_settings(overrides=["model.kind=als", f"score.k={k}"]).fingerprint() for k in (7, 20)]
+    assert factors[0] == factors[1]
     views_last = load_settings(overrides=["weights.a=1", "weights.view=2"])
     assert load_settings(overrides=["weights.view=2", "weights.a=1"]).fingerprint() == views_last.fingerprint()
     for change in ("model.alpha=3", "weights.view=9", "decay.half_life_days=2", "seed=5"):
