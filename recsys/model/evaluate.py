@@ -144,18 +144,10 @@ def _measure(sample: _Sample, scorer: _Scorer, model: Recommender, settings: Set
     for part in parts:
         scores = scorer(part)
         if settings.score.exclude_seen:
-            _mask_seen(scores, part.codes, model)
+            model.leave_out_seen(scores, part.codes)
         measured.append(ranking_figures(scores, part.relevant, settings.score.k))
     columns = [field.name for field in fields(RankingFigures)]
     return RankingFigures(*(np.concatenate([getattr(figures, name) for figures in measured]) for name in columns))
-
-
-def _mask_seen(scores: torch.Tensor, codes: IntArray, model: Recommender) -> None:
-    """Set the scores of items that users already had to -inf, in place."""
-    known = np.flatnonzero(codes >= 0)
-    seen = model.history.user_rows(codes[known])
-    owners = torch.from_numpy(np.repeat(known, seen.lengths)).to(scores.device)
-    scores[owners, torch.from_numpy(seen.others).to(scores.device)] = -torch.inf
 
 
 def _means(

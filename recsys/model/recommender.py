@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -163,6 +163,34 @@ class Recommender:
         scores = self.learner.score(users)
         popularity = torch.from_numpy(self.popularity.scores().astype(np.float32)).to(scores.device)
         return torch.where((scores == 0).all(dim=1, keepdim=True), popularity, scores)
+
+    def leave_out_seen(self, scores: torch.Tensor, users: IntArray) -> None:
+        """Set the scores (n, items) of what users (n,) already had to -inf, in place."""
+        known = np.flatnonzero(users >= 0)
+        seen = self.history.user_rows(users[known])
+        owners = torch.from_numpy(np.repeat(known, seen.lengths)).to(scores.device)
+        scores[owners, torch.from_numpy(seen.others).to(scores.device)] = -torch.inf
+
+    def recommend(self, user_ids: Sequence[str], k: int) -> list[list[tuple[str, float]]]:
+        """The best items of the live model, without those a user had where `score.exclude_seen` says so.
+
+        Args:
+            user_ids: n ids, known or not.
+            k: Length of the lists, at least 1; they are shorter where fewer items are left.
+
+        Returns:
+            n lists of item ids and scores, best first; of equal scores the item that appeared first.
+        """
+        users = self.users.lookup(user_ids)
+        scores = self.score(users).cpu()
+        if self.settings.score.exclude_seen:
+            self.leave_out_seen(scores, users)
+        best, codes = (found[:, :k].tolist() for found in scores.sort(dim=1, descending=True, stable=True))
+        ids = self.items.ids
+        return [
+            [(ids[code], score) for score, code in zip(own, places, strict=True) if score > -math.inf]
+            for own, places in zip(best, codes, strict=True)
+        ]
 
     def served(self) -> State:
         """What a registered version carries.

@@ -121,6 +121,19 @@ def test_what_is_served_scores_like_the_live_model(kind: str) -> None:
     assert (best[0] == best[1]).float().mean() > 0.98
 
 
+@pytest.mark.parametrize("exclude_seen", [False, True])
+def test_recommendations_are_the_best_scores(kind: str, exclude_seen: bool) -> None:
+    model = learn(Recommender(settings_of(kind, exclude_seen=exclude_seen)), BATCHES[:5])
+    ids = [*model.users.ids[:10], "nobody"]
+    scores = model.score(model.users.lookup(ids)).cpu().numpy()
+    for user_id, own, listed in zip(ids, scores, model.recommend(ids, 7), strict=True):
+        code = model.users.lookup([user_id])
+        left_out = set(model.history.user_rows(code).others.tolist()) if exclude_seen and code[0] >= 0 else set()
+        order = sorted(set(range(len(own))) - left_out, key=lambda item: (-own[item], item))[:7]
+        assert listed == [(model.items.ids[item], float(own[item])) for item in order]
+    assert len(model.recommend(["nobody"], 10_000)[0]) == len(model.items)
+
+
 def slow_ndcg(scores: np.ndarray, relevant: list[int], unknown: int, k: int) -> float:
     """One user's NDCG@k; an item ranks behind all that score as high."""
     ranks = [sum(other >= scores[item] for place, other in enumerate(scores) if place != item) for item in relevant]
