@@ -149,7 +149,7 @@ def settings_of(scenario: Scenario, rule: str) -> Settings:
     return Settings.model_validate(
         {
             "device": "cpu",
-            "model": {"factors": 16, "budget": scenario.budget},
+            "model": {"kind": "als", "factors": 16, "budget": scenario.budget},
             "regulation": RULES[rule],
             "evaluation": {"users_per_batch": 300},
             "score": {"k": 10, "exclude_seen": False},
