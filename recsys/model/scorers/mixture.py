@@ -78,7 +78,8 @@ class MixtureScorer:
     def score(self, rows: Array) -> Array:
         """Candidates from 1 to 2, each on its own; the others below 1, as the first dense member sees them."""
         candidates = self.propose(rows)
-        scores = _shrunk(self._trend.score(rows))
+        # The trend is alike for all users, so one row of it will do.
+        scores = np.repeat(_shrunk(self._trend.score(np.full(1, -1))), len(rows), axis=0)
         for others in candidates.dense[:1]:
             informed = others.any(axis=1)
             scores[informed] = _shrunk(others[informed])
@@ -154,7 +155,8 @@ class MixtureScorer:
 def _shrunk(scores: Array) -> Array:
     """Scores (n, items) moved to between 0 and 1, in the same order."""
     least, most = scores.min(axis=1, keepdims=True), scores.max(axis=1, keepdims=True)
-    shrunk: Array = (scores - least) * (0.999 / np.maximum(most - least, 1e-12)).astype(np.float32)
+    shrunk: Array = scores - least
+    shrunk *= (0.999 / np.maximum(most - least, 1e-12)).astype(np.float32)
     return shrunk
 
 
