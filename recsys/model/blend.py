@@ -112,6 +112,16 @@ def _softplus(number: float) -> float:
 
 
 @compiled
+def _products(features: FloatArray, weights: FloatArray) -> FloatArray:
+    """(candidates,) inner products, by a loop: numba would need SciPy for the operator."""
+    products = np.zeros(len(features))
+    for row in range(len(features)):
+        for column in range(len(weights)):
+            products[row] += features[row, column] * weights[column]
+    return products
+
+
+@compiled
 def _loss(
     features: FloatArray,
     offsets: IntArray,
@@ -123,10 +133,7 @@ def _loss(
 ) -> float:
     """The loss at some weights, pairs weighed by given ranks."""
     loss = 0.0
-    scores = np.zeros(len(features))
-    for row in range(len(features)):
-        for column in range(len(weights)):
-            scores[row] += features[row, column] * weights[column]
+    scores = _products(features, weights)
     for user in range(len(best)):
         for hit in range(offsets[user], offsets[user + 1]):
             if relevant[hit] == 0:
@@ -155,10 +162,7 @@ def _pairwise(
     """
     width = len(weights)
     loss, gradient, curvature = 0.0, np.zeros(width), np.zeros((width, width))
-    scores, slopes, bends = np.zeros(len(features)), np.zeros(len(features)), np.zeros(len(features))
-    for row in range(len(features)):
-        for column in range(width):
-            scores[row] += features[row, column] * weights[column]
+    scores, slopes, bends = _products(features, weights), np.zeros(len(features)), np.zeros(len(features))
     around = np.zeros(width)
     for user in range(len(best)):
         begin, end = offsets[user], offsets[user + 1]

@@ -105,12 +105,6 @@ class Learner(Protocol):
         """The arrays from which `scorers` computes the scores of a registered version."""
 
 
-def part(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> State:
-    """The arrays whose names begin with `NAME.`, without that beginning."""
-    prefix = f"{name}."
-    return {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
-
-
 def prefixed(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> State:
-    """The arrays with `NAME.` before their names; `part` undoes it."""
+    """The arrays with `NAME.` before their names; `scorers.base.part` undoes it."""
     return {f"{name}.{key}": array for key, array in arrays.items()}

@@ -15,11 +15,11 @@ from recsys.model.blend import Blend, Examples
 from recsys.model.cooccurrence import CoOccurrence
 from recsys.model.experts import AdaHedge, ranked_gains
 from recsys.model.history import History
-from recsys.model.learner import CodedBatch, Learner, State, part, prefixed
+from recsys.model.learner import CodedBatch, Learner, State, prefixed
 from recsys.model.neural import NeuralCf
 from recsys.model.regulation import Decision
 from recsys.model.repeat import Repeat
-from recsys.model.scorers.base import Array
+from recsys.model.scorers.base import Array, part
 from recsys.model.scorers.members import GROUPS, group_of
 from recsys.model.scorers.mixture import MixtureScorer
 from recsys.model.trend import Trend

@@ -14,13 +14,14 @@ from recsys.model.arrays import FloatArray, GrowingArray, IntArray
 from recsys.model.device import resolve_device
 from recsys.model.factors import take_rows
 from recsys.model.history import History
-from recsys.model.learner import CodedBatch, State, part, prefixed
+from recsys.model.learner import CodedBatch, State, prefixed
 from recsys.model.negatives import NegativeSampler
 from recsys.model.neumf import TABLES, NeuMf, WarmStart
 from recsys.model.neural_training import Examples, Pace, Trainer
 from recsys.model.optimizers import fit_logistic
 from recsys.model.regulation import Decision
 from recsys.model.replay_buffer import Pairs, ReplayBuffer, held_out, history_of, of_batch, of_history, sample
+from recsys.model.scorers.base import part
 
 # What random numbers are drawn for.
 _ARRIVAL, _UPDATE, _REFIT, _MEASURE = range(100, 104)

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from recsys.config_sections import Neural
-from recsys.model.learner import State, part, prefixed
+from recsys.model.learner import State, prefixed
 from recsys.model.neumf import ITEM_TABLES, TABLES, USER_TABLES, NeuMf, WarmStart
 from recsys.model.optimizers import (
     grow_rows,
@@ -20,6 +20,7 @@ from recsys.model.optimizers import (
     restore_optimizer,
     resume_schedule,
 )
+from recsys.model.scorers.base import part
 
 # What of the network the setting `frozen` calls so; layers go by the first part of their name.
 _PART_OF = {name: name.partition("_")[2] for name in TABLES}

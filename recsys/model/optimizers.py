@@ -8,7 +8,8 @@ import numpy.typing as npt
 import torch
 
 from recsys.config_sections import Neural
-from recsys.model.learner import State, part
+from recsys.model.learner import State
+from recsys.model.scorers.base import part
 
 _NEWTON_STEPS = 20
 

@@ -15,10 +15,11 @@ from recsys.model.als import IncrementalAls
 from recsys.model.arrays import IntArray, offsets_of
 from recsys.model.frozen import FrozenModel
 from recsys.model.history import History
-from recsys.model.learner import CodedBatch, Learner, State, part, prefixed
+from recsys.model.learner import CodedBatch, Learner, State, prefixed
 from recsys.model.mixture import MEMBERS, Mixture
 from recsys.model.popularity import Popularity
 from recsys.model.regulation import AS_USUAL, Regulator, measure_surprise
+from recsys.model.scorers.base import part
 from recsys.model.vocab import Vocabulary, pack_ids, unpack_ids
 
 # Keeps the items that the surprise is measured with apart from what else is drawn for the same step.

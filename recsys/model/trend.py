@@ -12,9 +12,10 @@ from recsys.contracts import StepId
 from recsys.model.arrays import FloatArray, GrowingArray, IntArray
 from recsys.model.decay import SECONDS_PER_DAY
 from recsys.model.history import History
-from recsys.model.learner import CodedBatch, State, part, prefixed
+from recsys.model.learner import CodedBatch, State, prefixed
 from recsys.model.popularity import Popularity
 from recsys.model.regulation import Decision
+from recsys.model.scorers.base import part
 from recsys.model.scorers.members import GROUPS, TrendScorer, group_of
 
 

@@ -61,3 +61,9 @@ def ragged(starts: Array, lengths: Array) -> Array:
     """All of starts[i], ..., starts[i] + lengths[i] - 1, for each i in turn."""
     ranges: Array = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths) + np.arange(lengths.sum())
     return ranges
+
+
+def part(arrays: Arrays, name: str) -> dict[str, Array]:
+    """The arrays whose names begin with `NAME.`, without that beginning."""
+    prefix = f"{name}."
+    return {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .base import Array, Arrays, Pairs, Scorer, ragged
+from .base import Array, Arrays, Pairs, Scorer, part, ragged
 from .members import GROUPS, AlsScorer, CoOccurrenceScorer, RepeatScorer, TrendScorer, group_of
 from .neural import NeuralScorer
 
@@ -23,6 +23,7 @@ class Candidates:
         features: (c, features) what the blend sees.
         opinions: (c, members) what each member alone ranks by.
         dense: (n, items) float32 scores by each dense member, rows of zeros for users it does not know.
+        known_to: (n,) whether each dense member knows a user.
     """
 
     keys: Array
@@ -32,6 +33,7 @@ class Candidates:
     features: Array
     opinions: Array
     dense: list[Array]
+    known_to: list[Array]
 
 
 # Members of a mixture that score all items.
@@ -66,7 +68,7 @@ class MixtureScorer:
     @classmethod
     def of(cls, arrays: Arrays) -> "MixtureScorer":
         """From the arrays of a version, those of a member with its name and a point before theirs."""
-        own = {name: _part(arrays, name) for name in {key.split(".")[0] for key in arrays if "." in key}}
+        own = {name: part(arrays, name) for name in {key.split(".")[0] for key in arrays if "." in key}}
         return cls(
             arrays,
             TrendScorer(own["trend"]),
@@ -80,8 +82,7 @@ class MixtureScorer:
         candidates = self.propose(rows)
         # The trend is alike for all users, so one row of it will do.
         scores = np.repeat(_shrunk(self._trend.score(np.full(1, -1))), len(rows), axis=0)
-        for others in candidates.dense[:1]:
-            informed = others.any(axis=1)
+        for others, informed in zip(candidates.dense[:1], candidates.known_to, strict=False):
             scores[informed] = _shrunk(others[informed])
         if len(candidates.items):
             values = self.opinions(candidates)
@@ -130,7 +131,8 @@ class MixtureScorer:
             places, found = again.find(owners, codes)
             features.extend(np.where(found, np.append(column, 0.0)[places], 0.0) for column in facts.T)
             opinions.append(again.at(owners, codes) + self._repeats.share[codes])
-        return Candidates(keys, owners, codes, groups, np.column_stack(features), np.column_stack(opinions), dense)
+        columns = np.column_stack(features), np.column_stack(opinions)
+        return Candidates(keys, owners, codes, groups, *columns, dense, known_to)
 
     def _leading(self, users: Array, group: int, depth: Array) -> Array:
         """Keys of what the trend proposes to users (n,) of a group."""
@@ -142,8 +144,8 @@ class MixtureScorer:
     def _drawn_numbers(self, rows: Array) -> Array:
         """(n,) from 0 to 1, by a hash of seed, clock and row (Steele et al. 2014, SplitMix64)."""
         mixed = np.zeros(len(rows), dtype=np.uint64)
-        for part in (*self._draw.tolist(), rows):
-            mixed ^= np.asarray(part).astype(np.uint64)
+        for number in (*self._draw.tolist(), rows):
+            mixed ^= np.asarray(number).astype(np.uint64)
             mixed += np.uint64(0x9E3779B97F4A7C15)
             for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
                 mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
@@ -181,8 +183,3 @@ def _top(scores: Array, counts: Array, most: int) -> Pairs:
     keys = np.take_along_axis(columns, order, axis=1)[owners, places] + owners * items
     by_key = np.argsort(keys)
     return Pairs(keys[by_key], places[by_key] + 1, items)
-
-
-def _part(arrays: Arrays, name: str) -> Arrays:
-    """The arrays whose names begin with `NAME.`, without that beginning."""
-    return {key[len(name) + 1 :]: array for key, array in arrays.items() if key.startswith(f"{name}.")}
