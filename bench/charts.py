@@ -1,6 +1,7 @@
 """Pictures of what a bench measured."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,19 +29,44 @@ def grouped_bars(panels: Mapping[str, Mapping[str, Sequence[Values]]], measures:
     Returns:
         The path.
     """
-    rows = -(-len(panels) // 2)
-    figure = Figure(figsize=(9, 0.5 + 2.9 * rows), dpi=150, layout="constrained")
+    draws = [partial(_draw, title=title, methods=methods, measures=measures) for title, methods in panels.items()]
+    return in_rows(draws, path, size=(9, 2.9), columns=2)
+
+
+def in_rows(draws: Sequence[Callable[[Axes], None]], path: Path, size: tuple[float, float], columns: int) -> Path:
+    """Draw panels in rows, under one legend, which is that of the first.
+
+    Args:
+        draws: draw one panel each, at least one.
+        path: PNG to write; its folder is made.
+        size: inches, the whole picture's width and a row's height.
+        columns: panels in a row.
+
+    Returns:
+        The path.
+    """
+    rows = -(-len(draws) // columns)
+    figure = Figure(figsize=(size[0], 0.5 + size[1] * rows), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    every = figure.subplots(rows, 2, squeeze=False).ravel()
-    for axes, (title, methods) in zip(every, panels.items(), strict=False):
-        _draw(axes, title, methods, measures)
-    for axes in every[len(panels) :]:
+    every = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, draw in zip(every, draws, strict=False):
+        draw(axes)
+    for axes in every[len(draws) :]:
         axes.set_axis_off()
     handles, labels = every[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", frameon=False, labelcolor=INK, fontsize=8, ncols=4)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png")
     return path
+
+
+def plain(axes: Axes, labelsize: float) -> None:
+    """Have axes stand back behind what they hold."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(PALE)
+    axes.tick_params(colors=INK, length=0, labelsize=labelsize)
+    axes.grid(axis="y", color=PALE, linewidth=0.6)
+    axes.set_axisbelow(True)
 
 
 def _draw(axes: Axes, title: str, methods: Mapping[str, Sequence[Values]], measures: Sequence[str]) -> None:
@@ -57,9 +83,5 @@ def _draw(axes: Axes, title: str, methods: Mapping[str, Sequence[Values]], measu
             axes.text(place, mean + error, text, color=INK, fontsize=6, ha="center", va="bottom")
     axes.set_title(title, loc="left", color=INK, fontsize=9, fontweight="bold")
     axes.set_xticks(np.arange(len(measures)), measures)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(PALE)
-    axes.tick_params(colors=INK, length=0, labelsize=9)
-    axes.grid(axis="y", color=PALE, linewidth=0.6)
-    axes.set_axisbelow(True)
+    plain(axes, 9)
     axes.margins(y=0.1)

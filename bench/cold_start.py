@@ -41,6 +41,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from tqdm import tqdm
 
+from bench import charts
 from bench.streams import STREAMS, Stream, batches
 from recsys.config import Settings
 from recsys.contracts import InteractionBatch, StepId
@@ -52,7 +53,7 @@ from recsys.model.metrics import Relevant, ranking_figures
 from recsys.model.recommender import Recommender
 from recsys.model.scorers import VersionScorer
 from recsys.model.vocab import Vocabulary, unpack_ids
-from recsys.plots import INK, PALE, trailing_mean
+from recsys.plots import INK, trailing_mean
 
 WITH_TEXT = ("movietweetings_142k", "kuairand_pure_2w", "online_retail_ii", "ml_latest_small")
 # Titles that are no more than a number.
@@ -304,11 +305,7 @@ def _draw(axes: Axes, figures: pd.DataFrame, measure: str) -> None:
         values = own[measure].to_numpy(np.float64)
         line = trailing_mean(values, max(1, len(values) // 10))
         axes.plot(own["batch"], line, color=colour, linewidth=2.2 if method == TEXT else 1.4, label=method)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(PALE)
-    axes.tick_params(colors=INK, length=0, labelsize=8)
-    axes.grid(axis="y", color=PALE, linewidth=0.6)
-    axes.set_axisbelow(True)
+    charts.plain(axes, 8)
     axes.set_ylim(bottom=0)
     axes.margins(x=0.01)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

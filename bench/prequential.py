@@ -26,6 +26,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,12 +34,10 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from tqdm import tqdm
 
-from bench import curves, peers
+from bench import charts, curves, peers
 from bench.streams import DEMO, STREAMS, batches, read_events
 from recsys.config import Settings, load_settings
 from recsys.contracts import InteractionBatch, StepId
@@ -49,7 +48,7 @@ from recsys.model.frozen import FrozenModel
 from recsys.model.popularity import Popularity
 from recsys.model.recommender import Recommender
 from recsys.model.vocab import Vocabulary
-from recsys.plots import INK, PALE, trailing_mean
+from recsys.plots import INK, trailing_mean
 
 MIXTURE, NEURAL, REPEAT = "mixture", "ncf", "repeat"
 MEMBERS = ("als", NEURAL, "trend", "cooccurrence", REPEAT)
@@ -377,20 +376,9 @@ def table(outcome: Outcome) -> str:
 
 def picture(outcomes: Sequence[Outcome], path: Path) -> Path:
     """Draw NDCG over the batches, trailing means, a panel for each stream, two in a row; returns the path."""
-    rows = -(-len(outcomes) // 2)
     columns = min(len(outcomes), 2)
-    figure = Figure(figsize=(4.5 * columns + 1, 0.5 + 2.6 * rows), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    every = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes, outcome in zip(every, outcomes, strict=False):
-        _draw(axes, outcome)
-    for axes in every[len(outcomes) :]:
-        axes.set_axis_off()
-    handles, labels = every[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", frameon=False, labelcolor=INK, fontsize=8, ncols=4)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png")
-    return path
+    draws = [partial(_draw, outcome=outcome) for outcome in outcomes]
+    return charts.in_rows(draws, path, size=(4.5 * columns + 1, 2.6), columns=columns)
 
 
 def _draw(axes: Axes, outcome: Outcome) -> None:
@@ -403,11 +391,7 @@ def _draw(axes: Axes, outcome: Outcome) -> None:
     axes.set_title(outcome.title, loc="left", color=INK, fontsize=9, fontweight="bold")
     axes.set_ylabel(f"NDCG@{outcome.k}", color=INK, fontsize=8)
     axes.set_xlabel("batch", color=INK, fontsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(PALE)
-    axes.tick_params(colors=INK, length=0, labelsize=8)
-    axes.grid(axis="y", color=PALE, linewidth=0.6)
-    axes.set_axisbelow(True)
+    charts.plain(axes, 8)
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
