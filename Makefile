@@ -47,10 +47,10 @@ format: $(READY)  ## let ruff correct and format the code
 	$(RUN) -m ruff format .
 
 bench: java $(READY)  ## measure the stream (under a minute)
-	$(RUN) -m bench.stream --quick $(ARGS)
+	$(RUN) -m bench.speed.stream --quick $(ARGS)
 
 docs: $(READY)  ## write docs/settings.md from the typed settings
-	$(RUN) -m recsys.config_table docs/settings.md
+	$(RUN) -m recsys.config.table docs/settings.md
 
 clean:  ## remove the environment, caches and what the demo wrote
 	rm -rf $(VENV) build dist recsys.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis var/demo

@@ -2,17 +2,17 @@
 
 import sys
 
+from recsys.batch_scoring import score
 from recsys.cli import run_job
 from recsys.config import Settings
 from recsys.contracts import RECOMMENDATIONS
 from recsys.registry.client import connect
-from recsys.scoring import score
 from recsys.tables.delta import Tables
 from recsys.tables.session import build_session
 
 
 def batch_score(settings: Settings) -> None:
-    """Let the champion (or `score.model`) recommend items to every user it knows."""
+    """Let the champion (or `recommend.model`) recommend items to every user it knows."""
     client = connect(settings)
     tables = Tables(build_session(settings), settings.storage)
     tables.create_missing()

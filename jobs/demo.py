@@ -3,13 +3,13 @@
 import sys
 from pathlib import Path
 
+from recsys.batch_scoring import score
 from recsys.cli import run_job
 from recsys.config import Settings
 from recsys.contracts import INTERACTION_LOG, INTERACTIONS, MODEL_UPDATES, QUARANTINE, RECOMMENDATIONS, USER
 from recsys.registry.client import connect
-from recsys.replay import product_names, replay
-from recsys.scoring import score
-from recsys.stream import run_stream
+from recsys.stream.job import run_stream
+from recsys.stream.replay import product_names, replay
 from recsys.tables.delta import Tables
 from recsys.tables.session import build_session
 
@@ -24,7 +24,7 @@ def demo(settings: Settings) -> None:
     tables = Tables(build_session(settings), settings.storage)
     scored = score(tables.spark, tables, connect(settings), settings)
 
-    print(f"\n{summary.events:,} events learnt in {summary.batches} batches; {scored.users:,} households scored")
+    print(f"\n{summary.events:,} events learned in {summary.batches} batches; {scored.users:,} households scored")
     print(f"quality over the batches: {summary.plot}")
     print(f"registered model: {scored.version.name}, champion is version {scored.version.version}")
     show_recommendations(tables)

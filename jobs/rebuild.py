@@ -4,14 +4,14 @@ import sys
 
 from recsys.cli import run_job
 from recsys.config import Settings
-from recsys.rebuild import rebuild
+from recsys.stream.rebuild import rebuild
 
 
 def rebuild_model(settings: Settings) -> None:
-    """Train the model anew from the whole interaction log, and begin a new epoch with it."""
+    """Train the model anew from the whole interaction log, and begin a new generation with it."""
     rebuilt = rebuild(settings)
     size = f"{rebuilt.users:,} users and {rebuilt.items:,} items"
-    print(f"epoch {rebuilt.epoch} begins with {size}, trained in {rebuilt.seconds:.1f} s")
+    print(f"generation {rebuilt.generation} begins with {size}, trained in {rebuilt.seconds:.1f} s")
     place = "champion" if rebuilt.promoted else "challenger: the stream measures it against the champion"
     print(f"registered as version {rebuilt.version.version}, {place}")
     print("the stream goes on from here: run jobs/stream_update.py with the same settings")

@@ -4,7 +4,7 @@ import sys
 
 from recsys.cli import run_job
 from recsys.config import Settings
-from recsys.replay import replay
+from recsys.stream.replay import replay
 
 
 def replay_events(settings: Settings) -> None:

@@ -38,7 +38,7 @@ settings = load_settings(
         "replay.until=2017-01-15",
         "replay.events_per_file=5000",
         "register.every_batches=4",
-        "score.exclude_seen=false",
+        "recommend.exclude_seen=false",
     ]
 )
 print(f"everything is kept below {folder}")
@@ -52,7 +52,7 @@ print(f"everything is kept below {folder}")
 
 # COMMAND ----------
 
-from recsys.replay import replay
+from recsys.stream.replay import replay
 
 replayed = replay(settings)
 print(f"{replayed.events:,} events in {replayed.files} files")
@@ -62,14 +62,14 @@ print(f"{replayed.events:,} events in {replayed.files} files")
 # MAGIC %md
 # MAGIC ## The stream
 # MAGIC
-# MAGIC Every micro-batch is first ranked by the model as it is, and then learnt. One line per batch.
+# MAGIC Every micro-batch is first ranked by the model as it is, and then learned. One line per batch.
 
 # COMMAND ----------
 
-from recsys.stream import run_stream
+from recsys.stream.job import run_stream
 
 summary = run_stream(settings, batches=replayed.files)
-print(f"{summary.events:,} events learnt in {summary.batches} batches")
+print(f"{summary.events:,} events learned in {summary.batches} batches")
 
 # COMMAND ----------
 
@@ -98,7 +98,7 @@ quality = (
     .toPandas()
     .set_index("batch_id")
 )
-quality.plot(ylabel="NDCG@20", title="Quality of each batch's lists, before the batch was learnt", figsize=(10, 4))
+quality.plot(ylabel="NDCG@20", title="Quality of each batch's lists, before the batch was learned", figsize=(10, 4))
 quality.round(3)
 
 # COMMAND ----------
@@ -121,7 +121,7 @@ lists
 
 # COMMAND ----------
 
-from recsys.replay import product_names
+from recsys.stream.replay import product_names
 
 names = product_names()
 for household, items in zip(lists["user_id"], lists["item_ids"], strict=True):
@@ -136,8 +136,8 @@ for household, items in zip(lists["user_id"], lists["item_ids"], strict=True):
 
 # COMMAND ----------
 
+from recsys.batch_scoring import score
 from recsys.registry.client import connect
-from recsys.scoring import score
 
 scored = score(spark, tables, connect(settings), settings)
 print(f"{scored.users:,} households scored by version {scored.version.version}")

@@ -9,14 +9,15 @@ import numpy.typing as npt
 import pandas as pd
 
 from recsys.config import Settings
-from recsys.config_sections import Items
+from recsys.config.sections import Items
 from recsys.contracts import StepId
 from recsys.errors import InputError
-from recsys.model.adapter import adapter_path, train_adapter
-from recsys.model.cold_start import ColdStart, Texts, extend_served
-from recsys.model.item_text import Catalogue, TextEmbeddings, encoder_folder, load_encoder
 from recsys.model.learner import State
 from recsys.model.recommender import Recommender
+from recsys.model.text.adapter import train_adapter
+from recsys.model.text.cold_start import ColdStart, Texts, extend_served
+from recsys.model.text.encoder import Catalogue, TextEmbeddings, encoder_folder, load_encoder
+from recsys.storage import adapter_folder
 
 logger = logging.getLogger(__name__)
 
@@ -25,23 +26,23 @@ class NewItems:
     """Joins items of the catalogue that nobody had yet to versions, so that they can be recommended at once.
 
     The catalogue is read again for every version; texts that were seen before are not encoded again. What the texts
-    stand for is learnt from the version's own factors, so the model itself stays a function of the log.
+    stand for is learned from the version's own factors, so the model itself stays a function of the log.
 
     Args:
         settings: The sections items and storage, and device, are used; without `items.path` versions stay as they are.
-        epoch: Whose adapter is used, if its rebuild has trained one.
+        generation: Whose adapter is used, if its rebuild has trained one.
 
     Raises:
         ConfigError: the packages of the extra `text` are missing.
         InputError: the catalogue or the encoder cannot be read.
     """
 
-    def __init__(self, settings: Settings, epoch: int) -> None:
+    def __init__(self, settings: Settings, generation: int) -> None:
         self._settings = settings
         self._catalogue: Catalogue | None = None
         self._cold: ColdStart | None = None
         if settings.items.path is not None:
-            adapter = adapter_path(settings, epoch)
+            adapter = adapter_folder(settings.storage.root, generation)
             self._catalogue = read_catalogue(settings.items)
             self._embeddings = TextEmbeddings(settings, adapter if adapter.is_dir() else None)
 
@@ -70,11 +71,11 @@ class NewItems:
 
 
 def fit_adapter(settings: Settings, model: Recommender, step: StepId) -> Path:
-    """Train the adapter of an epoch on the texts and factors of the items that most users had.
+    """Train the adapter of a generation on the texts and factors of the items that most users had.
 
     Args:
         settings: The sections items and storage, device and seed are used.
-        model: The model that the epoch begins with.
+        model: The model that the generation begins with.
         step: Its step.
 
     Returns:

@@ -20,7 +20,7 @@ EVENT_TIME = "event_time"
 EVENT_ID = "event_id"
 EVENT_COLUMNS = (USER, ITEM, EVENT_TYPE, VALUE, EVENT_TIME, EVENT_ID)
 
-EPOCH = "epoch"
+GENERATION = "generation"
 BATCH = "batch_id"
 WEIGHT = "weight"
 EVENTS = "events"
@@ -46,13 +46,13 @@ _TOTALS = f"""
 # Column definitions in Spark SQL. BIGINT and DOUBLE from the first day: widening later breaks change feeds. A column
 # that came later stands at the end and may be null: tables that lack it are given it when they are opened.
 TABLE_SCHEMAS = {
-    INTERACTION_LOG: f"{EPOCH} BIGINT NOT NULL, {BATCH} BIGINT NOT NULL, {_TOTALS}",
+    INTERACTION_LOG: f"{GENERATION} BIGINT NOT NULL, {BATCH} BIGINT NOT NULL, {_TOTALS}",
     INTERACTIONS: _TOTALS,
     QUARANTINE: f"""
-        {EPOCH} BIGINT NOT NULL, {BATCH} BIGINT NOT NULL, {RAW} STRING,
+        {GENERATION} BIGINT NOT NULL, {BATCH} BIGINT NOT NULL, {RAW} STRING,
         {REASONS} ARRAY<STRING> NOT NULL, {INGESTED_AT} TIMESTAMP NOT NULL""",
     MODEL_UPDATES: f"""
-        {EPOCH} BIGINT NOT NULL, {BATCH} BIGINT NOT NULL, log_version BIGINT NOT NULL, {EVENTS} BIGINT NOT NULL,
+        {GENERATION} BIGINT NOT NULL, {BATCH} BIGINT NOT NULL, log_version BIGINT NOT NULL, {EVENTS} BIGINT NOT NULL,
         users BIGINT NOT NULL, items BIGINT NOT NULL, duration_ms BIGINT NOT NULL,
         metrics MAP<STRING, DOUBLE> NOT NULL, model_version STRING, state_uri STRING,
         {INGESTED_AT} TIMESTAMP NOT NULL, {DECISIONS} ARRAY<STRING>""",
@@ -66,13 +66,13 @@ TABLE_SCHEMAS = {
 
 @dataclass(frozen=True, order=True)
 class StepId:
-    """Where in its life a model is. Epochs begin with a rebuild; batch ids are those of the streaming checkpoint."""
+    """Where in its life a model is. A generation begins with a rebuild; batch ids are the streaming checkpoint's."""
 
-    epoch: int
+    generation: int
     batch_id: int
 
     def __str__(self) -> str:
-        return f"{self.epoch}-{self.batch_id}"
+        return f"{self.generation}-{self.batch_id}"
 
 
 @dataclass(frozen=True)
@@ -104,9 +104,9 @@ class LedgerRow:
     """One row of `model_updates`: what one micro-batch did to the model.
 
     Attributes:
-        step: epoch and batch id.
+        step: generation and batch id.
         log_version: Delta version of `interaction_log` that holds the batch.
-        events: events learnt from; users, items: distinct ids among them.
+        events: events learned from; users, items: distinct ids among them.
         duration_ms: wall time of the batch up to this row.
         metrics: figures by name, as they are sent to MLflow (`model/ndcg_at_20`, `spark_seconds`, ...).
         model_version: registered version that was champion while the batch was scored.

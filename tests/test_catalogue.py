@@ -7,13 +7,13 @@ import pytest
 
 from recsys.catalogue import NewItems, fit_adapter, read_catalogue
 from recsys.config import Settings
-from recsys.config_sections import Items
+from recsys.config.sections import Items
 from recsys.contracts import StepId
 from recsys.errors import ConfigError, InputError
-from recsys.model.adapter import adapter_path
+from recsys.model.interactions.vocab import unpack_ids
 from recsys.model.recommender import Recommender
-from recsys.model.scorers import VersionScorer
-from recsys.model.vocab import unpack_ids
+from recsys.serving import VersionScorer
+from recsys.storage import adapter_folder
 from tests.model.helpers import make_batch
 
 KINDS = ("a red wine from the south of France", "a power drill with two batteries", "a novel about a family at sea")
@@ -51,7 +51,7 @@ def settings(tmp_path, encoder):
     return make
 
 
-def learnt(settings: Settings) -> Recommender:
+def learned(settings: Settings) -> Recommender:
     """Every user takes to items of one kind."""
     model = Recommender(settings)
     for day in range(3):
@@ -107,7 +107,7 @@ def test_what_cannot_be_read_is_one_line(tmp_path, name, content, complaint):
 @pytest.mark.parametrize("kind", ["als", "mixture"])
 def test_a_new_item_is_recommended_to_those_who_like_its_kind(settings, kind):
     own = settings(kind)
-    model = learnt(own)
+    model = learned(own)
     arrays = NewItems(own, 0).join(model.served())
     ids = unpack_ids(arrays["item_ids_bytes"], arrays["item_ids_offsets"])
     assert ids == [*model.items.ids, "0-new", "1-new", "2-new"]
@@ -122,13 +122,13 @@ def test_a_new_item_is_recommended_to_those_who_like_its_kind(settings, kind):
 
 def test_without_a_catalogue_versions_stay_as_they_are(settings):
     own = settings("als", path=None)
-    arrays = learnt(own).served()
+    arrays = learned(own).served()
     assert NewItems(own, 0).join(arrays) is arrays
 
 
 def test_a_catalogue_that_vanishes_for_a_moment_does_not_stop_the_stream(settings, tmp_path, caplog):
     own = settings("als")
-    items, arrays = NewItems(own, 0), learnt(own).served()
+    items, arrays = NewItems(own, 0), learned(own).served()
     before = items.join(arrays)
     (tmp_path / "items.parquet").unlink()
     after = items.join(arrays)
@@ -141,14 +141,14 @@ def test_a_catalogue_that_vanishes_for_a_moment_does_not_stop_the_stream(setting
 def test_a_kind_without_factors_is_refused(settings):
     own = settings("trend")
     with pytest.raises(ConfigError, match="'trend'"):
-        NewItems(own, 0).join(learnt(own).served())
+        NewItems(own, 0).join(learned(own).served())
 
 
 def test_the_adapter_of_an_epoch_is_used_by_its_versions(settings):
     own = settings("als", adapter={"enabled": True, "items": 36})
-    model = learnt(own)
+    model = learned(own)
     plain = NewItems(own, 1).join(model.served())
-    assert fit_adapter(own, model, StepId(1, 2)) == adapter_path(own, 1)
+    assert fit_adapter(own, model, StepId(1, 2)) == adapter_folder(own.storage.root, 1)
     adapted = NewItems(own, 1).join(model.served())
     assert not np.array_equal(plain["item_factors"][-3:], adapted["item_factors"][-3:])
     other_epoch = NewItems(own, 2).join(model.served())

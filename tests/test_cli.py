@@ -35,7 +35,7 @@ def test_a_fault_of_the_program_is_not_hidden() -> None:
 
 def test_a_bad_setting(capsys: pytest.CaptureFixture[str]) -> None:
     assert "unknown setting 'model.factor'" in refused(capsys, stream_update, "model.factor=8")
-    assert "setting 'score.k'" in refused(capsys, stream_update, "score.k=zero")
+    assert "setting 'recommend.k'" in refused(capsys, stream_update, "recommend.k=zero")
 
 
 @pytest.mark.usefixtures("spark")

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from recsys.config import load_settings
-from recsys.config_table import settings_page
+from recsys.config.table import settings_page
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])

@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from recsys.model.arrays import GrowingArray
-from recsys.model.scorers import VersionScorer
-from recsys.model.vocab import Vocabulary, unpack_ids
+from recsys.model.common.arrays import GrowingArray
+from recsys.model.interactions.vocab import Vocabulary, unpack_ids
+from recsys.serving import VersionScorer
 
 
 class FrozenModel:

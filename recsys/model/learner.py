@@ -10,9 +10,9 @@ import torch
 
 from recsys.config import Settings
 from recsys.contracts import StepId
-from recsys.model.arrays import FloatArray, IntArray
-from recsys.model.history import History
-from recsys.model.regulation import Decision
+from recsys.model.common.arrays import FloatArray, IntArray
+from recsys.model.drift.surprise import Decision
+from recsys.model.interactions.history import History
 
 State = dict[str, npt.NDArray[Any]]
 
@@ -46,7 +46,7 @@ class CodedBatch:
 class Learner(Protocol):
     """Learns from batches which items a user will take to next.
 
-    Its state is a function of the batches learnt and the settings: the same batches give the same arrays to the last
+    Its state is a function of the batches learned and the settings: the same batches give the same arrays to the last
     bit, also when `state` is taken and restored in between (on one kind of machine). `Recommender` keeps ids and
     history, and calls it with steps in rising order.
 
@@ -54,8 +54,9 @@ class Learner(Protocol):
         settings: All settings; a learner uses its own section, device and seed.
 
     Attributes:
-        rehearsal: How many of the last batches are learnt one by one in a rebuild, after a first refit of the rest: for
-            what can only be learnt by scoring a batch before it is known.
+        rehearsal: How many of the last batches are learned one by one in a rebuild, after a first refit of the rest:
+        for
+            what can only be learned by scoring a batch before it is known.
     """
 
     rehearsal: int
@@ -68,7 +69,7 @@ class Learner(Protocol):
         Args:
             batch: The batch; an empty one changes nothing.
             history: Everything seen, the batch included.
-            step: Epoch and number of the batch.
+            step: Generation and number of the batch.
             decision: How hard to learn; a learner follows what applies to it.
 
         Returns:
@@ -102,9 +103,4 @@ class Learner(Protocol):
         """A learner from what `state` returned."""
 
     def served(self, history: History) -> State:
-        """The arrays from which `scorers` computes the scores of a registered version."""
-
-
-def prefixed(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> State:
-    """The arrays with `NAME.` before their names; `scorers.base.part` undoes it."""
-    return {f"{name}.{key}": array for key, array in arrays.items()}
+        """The arrays from which `recsys.serving` computes the scores of a registered version."""

@@ -11,19 +11,17 @@ import torch
 
 from recsys.config import Settings
 from recsys.contracts import InteractionBatch, StepId
-from recsys.model.als import IncrementalAls
-from recsys.model.arrays import IntArray, offsets_of
+from recsys.model.als.incremental_als import IncrementalAls
+from recsys.model.common.arrays import IntArray, offsets_of
+from recsys.model.common.randomness import Purpose, generator
+from recsys.model.counts.popularity import Popularity
+from recsys.model.drift.surprise import AS_USUAL, DriftController, measure_surprise
 from recsys.model.frozen import FrozenModel
-from recsys.model.history import History
-from recsys.model.learner import CodedBatch, Learner, State, prefixed
-from recsys.model.mixture import MEMBERS, Mixture
-from recsys.model.popularity import Popularity
-from recsys.model.regulation import AS_USUAL, Regulator, measure_surprise
-from recsys.model.scorers.base import part
-from recsys.model.vocab import Vocabulary, pack_ids, unpack_ids
-
-# Keeps the items that the surprise is measured with apart from what else is drawn for the same step.
-_SURPRISE = 9
+from recsys.model.interactions.history import History
+from recsys.model.interactions.vocab import Vocabulary, pack_ids, unpack_ids
+from recsys.model.learner import CodedBatch, Learner, State
+from recsys.model.mixture.mixture import MEMBERS, Mixture
+from recsys.serving.arrays import part, prefixed
 
 LEARNERS: dict[str, type[Learner]] = {**MEMBERS, "mixture": Mixture}
 
@@ -31,7 +29,7 @@ LEARNERS: dict[str, type[Learner]] = {**MEMBERS, "mixture": Mixture}
 class Recommender:
     """Learns from a stream of batches and scores items for users.
 
-    The state is a function of the batches learnt and the settings: the same batches give the same arrays to the last
+    The state is a function of the batches learned and the settings: the same batches give the same arrays to the last
     bit, also when a snapshot is taken and loaded in between (on one kind of machine).
 
     Args:
@@ -49,8 +47,8 @@ class Recommender:
         self.history = History(settings.decay.half_life_days)
         self.popularity = Popularity(settings.evaluation.popularity_half_life_days)
         self.learner: Learner = LEARNERS[settings.model.kind](settings)
-        self.regulator = Regulator(settings.regulation)
-        # How the last batch was learnt.
+        self.drift_controller = DriftController(settings.concept_drift)
+        # How the last batch was learned.
         self.decision = AS_USUAL
 
     @property
@@ -70,15 +68,15 @@ class Recommender:
 
         Args:
             batch: The batch; an empty one only moves `step`.
-            step: Its epoch and number, larger than the last one.
+            step: Its generation and number, larger than the last one.
 
         Returns:
-            Figures for the ledger: `new_users`, `new_items`, what the learner tells, and how the batch was learnt: its
+            Figures for the ledger: `new_users`, `new_items`, what the learner tells, and how the batch was learned: its
             `surprise`, unless there were too few known pairs to measure it, `effort`, `learning_rate`, `halvings`. The
             attribute `decision` gives the reasons.
 
         Raises:
-            ValueError: the step is not larger than the last one learnt.
+            ValueError: the step is not larger than the last one learned.
             SolveError: the equations have no finite solution.
         """
         known = len(self.users), len(self.items)
@@ -93,7 +91,7 @@ class Recommender:
         """Take a batch in without learning what `refit` learns anew.
 
         Raises:
-            ValueError: the step is not larger than the last one learnt.
+            ValueError: the step is not larger than the last one learned.
         """
         self.learner.absorb(self._take_in(batch, *self._enter(batch, step)), self.history, step)
 
@@ -101,7 +99,7 @@ class Recommender:
         """Learn anew from the whole history. What surprises the model from then on is found out anew, too.
 
         Args:
-            step: The step that the model has from now on: it may begin an epoch, so it may be any that is larger.
+            step: The step that the model has from now on: it may begin a generation, so it may be any that is larger.
 
         Returns:
             What the learner tells.
@@ -113,7 +111,7 @@ class Recommender:
         if self.step is not None and step < self.step:
             raise ValueError(f"step {step} comes before {self.step}")
         self.step = step
-        self.regulator = Regulator(self.settings.regulation)
+        self.drift_controller = DriftController(self.settings.concept_drift)
         return self.learner.refit(self.history, step)
 
     def rebuild(self, batches: Iterable[tuple[StepId, InteractionBatch]], step: StepId) -> None:
@@ -173,7 +171,7 @@ class Recommender:
         scores[owners, torch.from_numpy(seen.others).to(scores.device)] = -torch.inf
 
     def recommend(self, user_ids: Sequence[str], k: int) -> list[list[tuple[str, float]]]:
-        """The best items of the live model, without those a user had where `score.exclude_seen` says so.
+        """The best items of the live model, without those a user had where `recommend.exclude_seen` says so.
 
         Args:
             user_ids: n ids, known or not.
@@ -184,7 +182,7 @@ class Recommender:
         """
         users = self.users.lookup(user_ids)
         scores = self.score(users).cpu()
-        if self.settings.score.exclude_seen:
+        if self.settings.recommend.exclude_seen:
             self.leave_out_seen(scores, users)
         best, codes = (found[:, :k].tolist() for found in scores.sort(dim=1, descending=True, stable=True))
         ids = self.items.ids
@@ -206,7 +204,7 @@ class Recommender:
     def state(self) -> State:
         """All arrays of the model; `from_state` continues from them as if nothing had happened."""
         state: State = prefixed(self.history.state(), "history") | prefixed(self.learner.state(), "learner")
-        state |= prefixed(self.regulator.state(), "regulator")
+        state |= prefixed(self.drift_controller.state(), "drift_controller")
         state |= {"popularity.stored": self.popularity.stored, "popularity.clock": self.popularity.clock}
         for name, vocabulary in (("users", self.users), ("items", self.items)):
             state[f"{name}.bytes"], state[f"{name}.offsets"] = pack_ids(vocabulary.ids)
@@ -216,7 +214,7 @@ class Recommender:
     def from_state(
         cls, settings: Settings, state: Mapping[str, npt.NDArray[Any]], step: StepId | None
     ) -> "Recommender":
-        """A model from what `state` returned, and the step it had learnt last."""
+        """A model from what `state` returned, and the step it had learned last."""
         model = cls(settings)
         model.step = step
         model.history = History.from_state(settings.decay.half_life_days, part(state, "history"))
@@ -227,7 +225,7 @@ class Recommender:
             Vocabulary(unpack_ids(state[f"{name}.bytes"], state[f"{name}.offsets"])) for name in ("users", "items")
         )
         model.learner = type(model.learner).from_state(settings, part(state, "learner"))
-        model.regulator = Regulator.from_state(settings.regulation, part(state, "regulator"))
+        model.drift_controller = DriftController.from_state(settings.concept_drift, part(state, "drift_controller"))
         return model
 
     def _enter(self, batch: InteractionBatch, step: StepId) -> tuple[IntArray, IntArray]:
@@ -240,11 +238,11 @@ class Recommender:
     def _decide(
         self, batch: InteractionBatch, users: IntArray, items: IntArray, known: tuple[int, int], step: StepId
     ) -> dict[str, float]:
-        """Decide how a batch is learnt that nothing but the ids knows of yet, and age the history as decided."""
+        """Decide how a batch is learned that nothing but the ids knows of yet, and age the history as decided."""
         rows = np.flatnonzero((users < known[0]) & (items < known[1]) & (batch.weights > 0))
-        generator = np.random.default_rng([self.settings.seed, step.epoch, step.batch_id + 1, _SURPRISE])
-        surprise = measure_surprise(self.learner.score_pairs, users[rows], items[rows], known[1], generator)
-        self.decision = self.regulator.observe(surprise)
+        drawing = generator(self.settings.seed, step, Purpose.SURPRISE)
+        surprise = measure_surprise(self.learner.score_pairs, users[rows], items[rows], known[1], drawing)
+        self.decision = self.drift_controller.observe(surprise)
         self.history.age(self.decision.halvings)
         return {
             **({} if math.isnan(surprise) else {"surprise": surprise}),

@@ -18,32 +18,32 @@ _SUFFIX = ".safetensors"
 
 def path_for(folder: Path, step: StepId) -> Path:
     """Where the snapshot of a step lies."""
-    return folder / f"epoch-{step.epoch}" / f"batch-{step.batch_id}{_SUFFIX}"
+    return folder / f"generation-{step.generation}" / f"batch-{step.batch_id}{_SUFFIX}"
 
 
 def latest(folder: Path, not_after: StepId) -> Path | None:
-    """The newest snapshot of the epoch of `not_after` that is not newer than that step; None if there is none."""
-    steps = [batch_id for batch_id in _batches(folder, not_after.epoch) if batch_id <= not_after.batch_id]
-    return path_for(folder, StepId(not_after.epoch, max(steps))) if steps else None
+    """The newest snapshot of the generation of `not_after` that is not newer than that step; None if there is none."""
+    steps = [batch_id for batch_id in _batches(folder, not_after.generation) if batch_id <= not_after.batch_id]
+    return path_for(folder, StepId(not_after.generation, max(steps))) if steps else None
 
 
-def prune(folder: Path, epoch: int, keep: int) -> None:
-    """Remove all snapshots of an epoch but the newest `keep`."""
-    for batch_id in sorted(_batches(folder, epoch), reverse=True)[keep:]:
-        path_for(folder, StepId(epoch, batch_id)).unlink(missing_ok=True)
+def prune(folder: Path, generation: int, keep: int) -> None:
+    """Remove all snapshots of a generation but the newest `keep`."""
+    for batch_id in sorted(_batches(folder, generation), reverse=True)[keep:]:
+        path_for(folder, StepId(generation, batch_id)).unlink(missing_ok=True)
 
 
 def save(path: Path, model: Recommender) -> None:
     """Write the whole state. At any instant there is either the old file, the new one, or none.
 
     Raises:
-        ValueError: the model has learnt nothing yet.
+        ValueError: the model has learned nothing yet.
     """
     if model.step is None:
         raise ValueError("a model without a step has no state to save")
     metadata = {
         "format": FORMAT,
-        "epoch": str(model.step.epoch),
+        "generation": str(model.step.generation),
         "batch_id": str(model.step.batch_id),
         "fingerprint": model.settings.fingerprint(),
     }
@@ -76,13 +76,13 @@ def load(path: Path, settings: Settings) -> Recommender:
     if metadata["fingerprint"] != settings.fingerprint():
         raise InputError(
             f"{path} was made with other settings (weights, decay, model, regulation or seed; for a mixture also "
-            "score.k, score.exclude_seen or evaluation.users_per_batch): restore them, or run the rebuild job"
+            "recommend.k, recommend.exclude_seen or evaluation.users_per_batch): restore them, or run the rebuild job"
         )
-    return Recommender.from_state(settings, state, StepId(int(metadata["epoch"]), int(metadata["batch_id"])))
+    return Recommender.from_state(settings, state, StepId(int(metadata["generation"]), int(metadata["batch_id"])))
 
 
-def _batches(folder: Path, epoch: int) -> list[int]:
-    names = [path.name for path in (folder / f"epoch-{epoch}").glob(f"batch-*{_SUFFIX}")]
+def _batches(folder: Path, generation: int) -> list[int]:
+    names = [path.name for path in (folder / f"generation-{generation}").glob(f"batch-*{_SUFFIX}")]
     numbers = [name.removeprefix("batch-").removesuffix(_SUFFIX) for name in names]
     return [int(number) for number in numbers if number.removeprefix("-").isdigit()]
 

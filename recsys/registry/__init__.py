@@ -1,1 +1,1 @@
-"""MLflow: the run of an epoch, model versions and their aliases, and the model that is served."""
+"""MLflow: the run of a generation, model versions and their aliases, and the model that is served."""

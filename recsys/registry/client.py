@@ -14,6 +14,7 @@ from sqlalchemy import create_engine
 
 from recsys.config import Settings
 from recsys.errors import RegistryError
+from recsys.storage import mlflow_artifacts
 
 _ENVIRONMENT = {
     # With MLflow's own defaults one call to a dead server takes four minutes.
@@ -83,8 +84,8 @@ def experiment_id(client: MlflowClient, settings: Settings) -> str:
     with registry_errors(f"cannot open the experiment '{name}'"):
         found = client.get_experiment_by_name(name)
         if found is None:
-            local = Path(settings.storage.root).absolute() / "mlflow-artifacts"
-            return client.create_experiment(name, None if settings.mlflow.tracking_uri else local.as_uri())
+            local = mlflow_artifacts(settings.storage.root).as_uri()
+            return client.create_experiment(name, None if settings.mlflow.tracking_uri else local)
     if found.lifecycle_stage != "active":
         raise RegistryError(f"the experiment '{name}' was deleted in MLflow: restore it, or set mlflow.experiment")
     return str(found.experiment_id)

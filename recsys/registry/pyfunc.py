@@ -1,6 +1,6 @@
 """The served model. This file travels inside the artifact, so it imports numpy, pandas, safetensors and MLflow only.
 
-MLflow runs the file when the artifact is loaded (models-from-code): nothing is unpickled. Beside it lie `scorers/`,
+MLflow runs the file when the artifact is loaded (models-from-code): nothing is unpickled. Beside it lie `serving/`,
 which computes the scores, and the arrays: those that the scorers name, and
 
 | name                                     | shape            | type            |
@@ -15,12 +15,11 @@ which computes the scores, and the arrays: those that the scorers name, and
 import importlib.util
 import sys
 import uuid
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,98 +28,12 @@ from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from safetensors.numpy import load_file
 
+if TYPE_CHECKING:
+    from recsys.serving.ranker import Ranker, Rankings
+
 Array = npt.NDArray[Any]
 
 UNKNOWN = -1
-# Scores of a block fit the cache where the catalogue allows it; very few users at once would waste the multiplication.
-BLOCK_BYTES = 8 << 20
-USERS_PER_BLOCK = 64
-
-
-class Scorer(Protocol):
-    """What `scorers.VersionScorer` is."""
-
-    def score(self, rows: Array) -> Array:
-        """(n, items) float32 for rows (n,) of users, -1 for unknown ones."""
-
-
-@dataclass(frozen=True)
-class Rankings:
-    """Lists of n users, best first, one after the other.
-
-    Attributes:
-        lengths: (n,) int64, length of each user's list.
-        items: (sum of lengths,) int64, rows of the item arrays.
-        scores: (sum of lengths,) float32.
-    """
-
-    lengths: npt.NDArray[np.int64]
-    items: npt.NDArray[np.int64]
-    scores: npt.NDArray[np.float32]
-
-
-class Ranker:
-    """Ranks items for users, in blocks of users so that memory stays bounded.
-
-    Args:
-        arrays: all arrays of the version.
-        scorer: made from them.
-    """
-
-    def __init__(self, arrays: dict[str, Array], scorer: Scorer) -> None:
-        self.arrays = arrays
-        self.users = len(arrays["user_ids_offsets"]) - 1
-        self.items = len(arrays["item_ids_offsets"]) - 1
-        self._scorer = scorer
-
-    def rank(self, rows: Array, k: Array, exclude_seen: Array) -> Rankings:
-        """Rank the whole catalogue.
-
-        Equal scores are ordered by item row. A list is shorter than `k` when the catalogue is, or when most was seen.
-
-        Args:
-            rows: (n,) int64, rows of the users, -1 for an unknown one.
-            k: (n,) int64, wanted lengths, at least 1.
-            exclude_seen: (n,) bool, leave out the user's own items.
-        """
-        if self.items == 0 or len(rows) == 0:
-            return _nothing(len(rows))
-        return _joined([self._rank_block(rows[block], k[block], exclude_seen[block]) for block in self._blocks(rows)])
-
-    def rank_candidates(self, rows: Array, k: Array, exclude_seen: Array, candidates: list[Array]) -> Rankings:
-        """Rank some items per user; arguments as in `rank`, `candidates` holds n arrays of item rows."""
-        if self.items == 0 or len(rows) == 0:
-            return _nothing(len(rows))
-        item = np.concatenate(candidates)
-        position = np.repeat(np.arange(len(rows)), [len(some) for some in candidates])
-        pairs = np.unique(position * self.items + item)
-        seen_position, seen_item = self._seen(rows, exclude_seen)
-        pairs = pairs[~np.isin(pairs, seen_position * self.items + seen_item)]
-        position, item = np.divmod(pairs, self.items)
-        score = np.empty(len(pairs), dtype=np.float32)
-        for block in self._blocks(rows):
-            own = slice(*np.searchsorted(position, (block.start, block.stop)))
-            score[own] = self._scorer.score(rows[block])[position[own] - block.start, item[own]]
-        return _best_first(position, item, score, k)
-
-    def _blocks(self, rows: Array) -> list[slice]:
-        size = max(USERS_PER_BLOCK, BLOCK_BYTES // (4 * self.items))
-        return [slice(start, start + size) for start in range(0, len(rows), size)]
-
-    def _rank_block(self, rows: Array, k: Array, exclude_seen: Array) -> Rankings:
-        scores = self._scorer.score(rows)
-        seen_position, seen_item = self._seen(rows, exclude_seen)
-        scores[seen_position, seen_item] = -np.inf
-        position, item = _contenders(scores, min(int(k.max()), self.items))
-        return _best_first(position, item, scores[position, item], k)
-
-    def _seen(self, rows: Array, exclude_seen: Array) -> tuple[Array, Array]:
-        """Pairs (position in `rows`, item row) to leave out."""
-        position = np.flatnonzero(exclude_seen & (rows != UNKNOWN))
-        start = self.arrays["seen_offsets"][rows[position]]
-        length = self.arrays["seen_offsets"][rows[position] + 1] - start
-        within = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
-        return np.repeat(position, length), self.arrays["seen_items"][np.repeat(start, length) + within]
 
 
 class ServedModel(PythonModel):
@@ -129,7 +42,7 @@ class ServedModel(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         """Read what lies beside this file in the artifact."""
         arrays = load_file(context.artifacts["arrays"])
-        self.ranker = Ranker(arrays, _package(Path(context.artifacts["scorers"])).VersionScorer(arrays))
+        self.ranker: Ranker = _package(Path(context.artifacts["serving"])).Ranker(arrays)
         self._k = int(context.model_config["k"])
         self._exclude_seen = bool(context.model_config["exclude_seen"])
 
@@ -189,7 +102,7 @@ class ServedModel(PythonModel):
         known = (self._item_rows.get(item, UNKNOWN) for item in item_ids)
         return np.array([row for row in known if row != UNKNOWN], dtype=np.int64)
 
-    def _lists(self, ranked: Rankings) -> tuple[Array, Array]:
+    def _lists(self, ranked: "Rankings") -> tuple[Array, Array]:
         return (
             _split(self._item_ids[ranked.items], ranked.lengths),
             _split(ranked.scores.astype(np.float64), ranked.lengths),
@@ -198,7 +111,7 @@ class ServedModel(PythonModel):
 
 def _package(folder: Path) -> ModuleType:
     """Import a folder as a package under a name of its own: each version keeps to the code that came with it."""
-    name = f"scorers_{uuid.uuid4().hex}"
+    name = f"serving_{uuid.uuid4().hex}"
     spec = importlib.util.spec_from_file_location(
         name, folder / "__init__.py", submodule_search_locations=[str(folder)]
     )
@@ -208,45 +121,6 @@ def _package(folder: Path) -> ModuleType:
     sys.modules[name] = package
     spec.loader.exec_module(package)
     return package
-
-
-def _contenders(scores: Array, k: int) -> tuple[Array, Array]:
-    """Pairs (row, column) that hold each row's k best finite scores, all those equal to the k-th, and a few more.
-
-    The k-th largest maximum of any disjoint groups of columns is never above the k-th largest score, so comparing with
-    it loses nothing; partitioning the maxima is several times faster than partitioning the row.
-    """
-    width = max(1, scores.shape[1] // (8 * k))
-    groups = scores.shape[1] // width
-    maxima = scores[:, : width * groups].reshape(len(scores), width, groups).max(axis=1)
-    bound = np.partition(maxima, groups - k, axis=1)[:, groups - k]
-    # Nothing that is left out (-inf) may come back where fewer than k are left.
-    bound = np.maximum(bound, np.finfo(scores.dtype).min)
-    flat = np.flatnonzero(scores >= bound[:, None])
-    row, column = np.divmod(flat, scores.shape[1])
-    return row, column
-
-
-def _best_first(position: Array, item: Array, score: Array, k: Array) -> Rankings:
-    """Sort pairs by list, falling score, item; cut each list at its k."""
-    order = np.lexsort((item, -score, position))
-    position = position[order]
-    lengths = np.bincount(position, minlength=len(k))
-    place = np.arange(len(order)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    kept = order[place < k[position]]
-    return Rankings(np.minimum(lengths, k), item[kept].astype(np.int64), score[kept])
-
-
-def _nothing(users: int) -> Rankings:
-    return Rankings(np.zeros(users, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
-
-
-def _joined(parts: list[Rankings]) -> Rankings:
-    return Rankings(
-        np.concatenate([part.lengths for part in parts]),
-        np.concatenate([part.items for part in parts]),
-        np.concatenate([part.scores for part in parts]),
-    )
 
 
 def _split(values: Array, lengths: Array) -> Array:

@@ -1,4 +1,4 @@
-"""One MLflow run per epoch of a stream, fed from the ledger."""
+"""One MLflow run per generation of a stream, fed from the ledger."""
 
 import hashlib
 import math
@@ -16,7 +16,7 @@ from recsys.contracts import INTERACTION_LOG, LedgerRow
 from recsys.errors import RegistryError
 from recsys.registry.client import experiment_id, registry_errors
 
-EPOCH_TAG = "epoch"
+GENERATION_TAG = "generation"
 STREAM_TAG = "stream_id"
 LAST_SENT_TAG = "last_batch_id"
 PUBLISHED_TAG = "published_batch_id"
@@ -28,8 +28,8 @@ PARAMETERS_PER_CALL = 100
 SHARE_OF_TIME = 0.1
 
 
-class EpochRun:
-    """The run of one epoch. MLflow being away never raises here: rows wait and go with a later call.
+class GenerationRun:
+    """The run of one generation. MLflow being away never raises here: rows wait and go with a later call.
 
     Waiting rows are kept in memory (a few kilobytes each). They are in the ledger too, so a restart loses none: whoever
     opens the run sends it the ledger's rows after `last_sent`.
@@ -42,24 +42,24 @@ class EpochRun:
         error: one line that says why the last call failed; None when it did not.
     """
 
-    def __init__(self, client: MlflowClient, epoch: int, run: Run) -> None:
+    def __init__(self, client: MlflowClient, generation: int, run: Run) -> None:
         self.run_id: str = run.info.run_id
         self.last_sent = int(run.data.tags.get(LAST_SENT_TAG, NOTHING_SENT))
         self.published_through = int(run.data.tags.get(PUBLISHED_TAG, NOTHING_SENT))
         self.pending: list[LedgerRow] = []
         self.error: str | None = None
         self._client = client
-        self.epoch = epoch
+        self.generation = generation
         self._not_before = -math.inf  # monotonic seconds
 
     @classmethod
-    def open(cls, client: MlflowClient, settings: Settings, epoch: int, stream_id: str) -> "EpochRun":
-        """Find the run of an epoch, or make it, and log the settings it lacks.
+    def open(cls, client: MlflowClient, settings: Settings, generation: int, stream_id: str) -> "GenerationRun":
+        """Find the run of a generation, or make it, and log the settings it lacks.
 
         Args:
             client: from `connect`.
             settings: what is logged as parameters, without what may be secret.
-            epoch: the epoch.
+            generation: the generation.
             stream_id: id of the stream's checkpoint; several streams may share an experiment.
 
         Raises:
@@ -67,19 +67,21 @@ class EpochRun:
         """
         experiment = experiment_id(client, settings)
         with registry_errors("cannot open the MLflow run"):
-            where = f"tags.{EPOCH_TAG} = '{epoch}' and tags.{STREAM_TAG} = '{stream_id}'"
+            where = f"tags.{GENERATION_TAG} = '{generation}' and tags.{STREAM_TAG} = '{stream_id}'"
             found = client.search_runs([experiment], where, max_results=1)
             if found:
                 run = found[0]
                 client.update_run(run.info.run_id, status="RUNNING")
             else:
-                tags = {EPOCH_TAG: str(epoch), STREAM_TAG: stream_id}
-                run = client.create_run(experiment, tags=tags, run_name=f"{settings.mlflow.model_name}-epoch-{epoch}")
+                tags = {GENERATION_TAG: str(generation), STREAM_TAG: stream_id}
+                run = client.create_run(
+                    experiment, tags=tags, run_name=f"{settings.mlflow.model_name}-generation-{generation}"
+                )
             wanted = {_parameter_key(key): value for key, value in settings.public_parameters().items()}
             missing = [Param(key, value) for key, value in wanted.items() if key not in run.data.params]
             for start in range(0, len(missing), PARAMETERS_PER_CALL):
                 client.log_batch(run.info.run_id, params=missing[start : start + PARAMETERS_PER_CALL])
-        return cls(client, epoch, run)
+        return cls(client, generation, run)
 
     def send(self, rows: Sequence[LedgerRow] = ()) -> bool:
         """Log the metrics of rows, after those that still wait; the step is the batch id.
@@ -88,7 +90,7 @@ class EpochRun:
         nothing is lost and nothing counted twice wherever the process ends.
 
         Args:
-            rows: rows of this epoch in order; those that were sent or wait already are skipped.
+            rows: rows of this generation in order; those that were sent or wait already are skipped.
 
         Returns:
             Whether MLflow has every row. If not, the next try is made only after a while, so that a server that hangs
@@ -96,8 +98,10 @@ class EpochRun:
         """
         newest = self.pending[-1].step.batch_id if self.pending else self.last_sent
         for row in rows:
-            if row.step.epoch != self.epoch:
-                raise ValueError(f"a row of epoch {row.step.epoch} was handed to the run of epoch {self.epoch}")
+            if row.step.generation != self.generation:
+                raise ValueError(
+                    f"a row of generation {row.step.generation} was handed to the run of generation {self.generation}"
+                )
             if row.step.batch_id > newest:
                 self.pending.append(row)
                 newest = row.step.batch_id
@@ -118,12 +122,12 @@ class EpochRun:
         return self._attempt(lambda: self._client.log_artifact(self.run_id, str(path), "plots"))
 
     def log_lineage(self, log_location: str, from_version: int, to_version: int) -> bool:
-        """Note which versions of the interaction log the run has learnt from.
+        """Note which versions of the interaction log the run has learned from.
 
         Args:
             log_location: path, or `catalog.schema.table`.
-            from_version: Delta version the epoch began with.
-            to_version: Delta version learnt from last.
+            from_version: Delta version the generation began with.
+            to_version: Delta version learned from last.
 
         Returns:
             Whether it arrived.

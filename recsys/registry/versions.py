@@ -24,8 +24,9 @@ from mlflow.types.schema import Array
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from recsys import serving
 from recsys.config import Settings
-from recsys.contracts import BATCH, EPOCH, StepId
+from recsys.contracts import BATCH, GENERATION, StepId
 from recsys.errors import ConfigError, RegistryError
 from recsys.registry.client import registry_errors
 
@@ -34,6 +35,8 @@ CHALLENGER = "challenger"
 ARRAYS_FILE = "arrays.safetensors"
 
 _SERVED_CODE = Path(__file__).with_name("pyfunc.py")
+# Travels with every version, so that it is scored as it was when it was measured.
+_SERVING = Path(serving.__file__).parent
 _SERVED_PACKAGES = ("mlflow", "numpy", "pandas", "safetensors")
 _SIGNATURE = ModelSignature(
     inputs=Schema(
@@ -74,9 +77,9 @@ class Version:
     @property
     def step(self) -> StepId | None:
         """The step whose model it is; None for a version that this project did not register."""
-        if EPOCH not in self.tags or BATCH not in self.tags:
+        if GENERATION not in self.tags or BATCH not in self.tags:
             return None
-        return StepId(int(self.tags[EPOCH]), int(self.tags[BATCH]))
+        return StepId(int(self.tags[GENERATION]), int(self.tags[BATCH]))
 
 
 def register(
@@ -84,7 +87,6 @@ def register(
     settings: Settings,
     run_id: str,
     arrays: Mapping[str, npt.NDArray[Any]],
-    scorers: Path,
     step: StepId,
     tags: Mapping[str, str],
 ) -> Version:
@@ -95,8 +97,7 @@ def register(
         settings: name of the model, and `score` for what the served model does unless asked otherwise.
         run_id: run that the version belongs to.
         arrays: what is served, see `pyfunc`.
-        scorers: the package, a folder of plain Python files, that computes scores from them.
-        step: the last batch the model has learnt from.
+        step: the last batch the model has learned from.
         tags: more tags, such as `gate_tags` and `interaction_log_version`.
 
     Returns:
@@ -110,13 +111,13 @@ def register(
         version = _find(client, name, run_id, step)
         if version is None:
             every_tag = {
-                EPOCH: str(step.epoch),
+                GENERATION: str(step.generation),
                 BATCH: str(step.batch_id),
                 "config_hash": settings.fingerprint(),
                 "code_version": code_version(),
                 **tags,
             }
-            model_id = _log_model(client, settings, run_id, arrays, scorers, step)
+            model_id = _log_model(client, settings, run_id, arrays, step)
             _make_model(client, name)
             made = client.create_model_version(name, f"models:/{model_id}", run_id, tags=every_tag, model_id=model_id)
             version = Version(name, str(made.version), run_id, every_tag)
@@ -247,7 +248,6 @@ def _log_model(
     settings: Settings,
     run_id: str,
     arrays: Mapping[str, npt.NDArray[Any]],
-    scorers: Path,
     step: StepId,
 ) -> str:
     """Upload the artifact and return its id.
@@ -259,8 +259,8 @@ def _log_model(
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, ARRAYS_FILE)
         save_file(dict(arrays), file)
-        artifact, code = Path(folder, "model"), Path(folder, "scorers")
-        shutil.copytree(scorers, code, ignore=shutil.ignore_patterns("__pycache__"))
+        artifact, code = Path(folder, "model"), Path(folder, "serving")
+        shutil.copytree(_SERVING, code, ignore=shutil.ignore_patterns("__pycache__"))
         with warnings.catch_warnings():
             # An example would be run through the model at every registration; the signature says what it would.
             warnings.filterwarnings("ignore", message=".*input example")
@@ -268,10 +268,10 @@ def _log_model(
                 path=artifact,
                 mlflow_model=Model(artifact_path=logged.artifact_location, run_id=run_id, model_id=logged.model_id),
                 python_model=str(_SERVED_CODE),
-                artifacts={"arrays": str(file), "scorers": str(code)},
+                artifacts={"arrays": str(file), "serving": str(code)},
                 signature=_SIGNATURE,
                 pip_requirements=[f"{package}=={installed_version(package)}" for package in _SERVED_PACKAGES],
-                model_config={"k": settings.score.k, "exclude_seen": settings.score.exclude_seen},
+                model_config={"k": settings.recommend.k, "exclude_seen": settings.recommend.exclude_seen},
             )
         client.log_model_artifacts(logged.model_id, str(artifact))
     client.finalize_logged_model(logged.model_id, "READY")

@@ -8,7 +8,7 @@ from pyspark.sql import Column, DataFrame, GroupedData
 from pyspark.sql import functions as F
 
 from recsys.config import Settings
-from recsys.config_sections import EventWeight
+from recsys.config.sections import EventWeight
 from recsys.contracts import (
     EVENT_ID,
     EVENT_TIME,

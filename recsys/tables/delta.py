@@ -1,6 +1,5 @@
 """Addressing of the Delta tables: by path under the storage root, or by name in a catalog."""
 
-from pathlib import Path
 from typing import cast
 
 from delta import DeltaTable
@@ -9,16 +8,17 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
 from pyspark.sql.types import StructField, StructType
 
-from recsys.config_sections import Storage
+from recsys.config.sections import Storage
 from recsys.contracts import INTERACTION_LOG, MODEL_UPDATES, QUARANTINE, TABLE_SCHEMAS
 from recsys.errors import InputError
+from recsys.storage import table_path
 from recsys.tables.failures import first_line
 
 # Delta's own record, in the session, of the version its last commit made.
 LAST_COMMIT = "spark.databricks.delta.lastCommitVersionInSession"
 
 # A stream commits all day: a checkpoint of the Delta log every 10 commits would be one batch in ten that waits for it.
-# Statistics are kept of the leading columns only: epoch and batch id, by which these tables are read.
+# Statistics are kept of the leading columns only: generation and batch id, by which these tables are read.
 _STREAMED = {"delta.checkpointInterval": "100", "delta.dataSkippingNumIndexedCols": "2"}
 PROPERTIES = {INTERACTION_LOG: _STREAMED, QUARANTINE: _STREAMED, MODEL_UPDATES: _STREAMED}
 
@@ -39,9 +39,7 @@ class Tables:
         """Path, or `catalog.schema.name`, of a table, for people."""
         if self._storage.catalog:
             return f"{self._storage.catalog}.{name}"
-        root = self._storage.root.rstrip("/")
-        # Delta takes a relative path for a table's name; one with a scheme is absolute already.
-        return f"{root if ':/' in root else Path(root).absolute()}/tables/{name}"
+        return table_path(self._storage.root, name)
 
     def create_missing(self) -> None:
         """Create the tables that do not exist yet, and add the columns that those of an earlier release lack.

@@ -5,11 +5,11 @@ from typing import Any
 import pyarrow as pa
 from pyspark.sql import functions as F
 
-from recsys.contracts import BATCH, DECISIONS, EPOCH, EVENTS, INGESTED_AT, MODEL_UPDATES, LedgerRow, StepId
+from recsys.contracts import BATCH, DECISIONS, EVENTS, GENERATION, INGESTED_AT, MODEL_UPDATES, LedgerRow, StepId
 from recsys.tables import log
 from recsys.tables.delta import Tables
 
-_NUMBERS = (EPOCH, BATCH, "log_version", EVENTS, "users", "items", "duration_ms")
+_NUMBERS = (GENERATION, BATCH, "log_version", EVENTS, "users", "items", "duration_ms")
 _COLUMNS = pa.schema(
     [
         *((name, pa.int64()) for name in _NUMBERS),
@@ -35,7 +35,7 @@ def append(tables: Tables, row: LedgerRow, app_id: str, txn_version: int) -> int
         Delta version of the ledger that holds it.
     """
     values = {
-        EPOCH: row.step.epoch,
+        GENERATION: row.step.generation,
         BATCH: row.step.batch_id,
         "log_version": row.log_version,
         EVENTS: row.events,
@@ -53,25 +53,25 @@ def append(tables: Tables, row: LedgerRow, app_id: str, txn_version: int) -> int
     return tables.append(MODEL_UPDATES, frame, app_id, txn_version)
 
 
-def read(tables: Tables, epoch: int, after: int) -> list[LedgerRow]:
-    """Read the rows of an epoch that come after a batch id, in order."""
-    rows = tables.read(MODEL_UPDATES).filter((F.col(EPOCH) == epoch) & (F.col(BATCH) > after))
+def read(tables: Tables, generation: int, after: int) -> list[LedgerRow]:
+    """Read the rows of a generation that come after a batch id, in order."""
+    rows = tables.read(MODEL_UPDATES).filter((F.col(GENERATION) == generation) & (F.col(BATCH) > after))
     return sorted((_row(values) for values in rows.toArrow().to_pylist()), key=lambda row: row.step)
 
 
-def last_step(tables: Tables, epoch: int | None = None) -> StepId | None:
-    """Newest step of the ledger, or of one of its epochs; None if there is none."""
-    return log.last_step(tables, epoch, MODEL_UPDATES)
+def last_step(tables: Tables, generation: int | None = None) -> StepId | None:
+    """Newest step of the ledger, or of one of its generations; None if there is none."""
+    return log.last_step(tables, generation, MODEL_UPDATES)
 
 
-def first_step(tables: Tables, epoch: int) -> StepId:
-    """Oldest step of an epoch that the ledger holds."""
-    rows = tables.read(MODEL_UPDATES).filter(F.col(EPOCH) == epoch)
-    return StepId(epoch, rows.agg(F.min(BATCH)).collect()[0][0])
+def first_step(tables: Tables, generation: int) -> StepId:
+    """Oldest step of a generation that the ledger holds."""
+    rows = tables.read(MODEL_UPDATES).filter(F.col(GENERATION) == generation)
+    return StepId(generation, rows.agg(F.min(BATCH)).collect()[0][0])
 
 
 def _row(values: dict[str, Any]) -> LedgerRow:
-    step = StepId(values.pop(EPOCH), values.pop(BATCH))
+    step = StepId(values.pop(GENERATION), values.pop(BATCH))
     # Rows that are older than the column have none.
     values |= {"metrics": dict(values["metrics"]), DECISIONS: tuple(values[DECISIONS] or ())}
     return LedgerRow(step=step, **values)

@@ -1,7 +1,7 @@
 """The interaction log: what every micro-batch added, one row per (user, item). It is the write-ahead log of the model.
 
 The rows a model learns from are collected from Spark once, as Arrow, and that same Arrow table is appended: what is in
-the log and what was learnt cannot differ.
+the log and what was learned cannot differ.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,12 +14,12 @@ import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from recsys.config_sections import EventWeight
+from recsys.config.sections import EventWeight
 from recsys.contracts import (
     BATCH,
-    EPOCH,
     EVENTS,
     FIRST_TIME,
+    GENERATION,
     INGESTED_AT,
     INTERACTION_LOG,
     ITEM,
@@ -93,7 +93,7 @@ def append(tables: Tables, rows: pa.Table, step: StepId, app_id: str) -> int:
     """
     if rows.num_rows == 0:
         return tables.version(INTERACTION_LOG)
-    numbers = {EPOCH: step.epoch, BATCH: step.batch_id}
+    numbers = {GENERATION: step.generation, BATCH: step.batch_id}
     constants = [pa.repeat(pa.scalar(number, pa.int64()), rows.num_rows) for number in numbers.values()]
     numbered = pa.table([*constants, *rows.columns], names=[*numbers, *rows.column_names])
     # One file per batch: the rows are few, and they stay in order.
@@ -114,7 +114,7 @@ def to_batch(rows: pa.Table) -> InteractionBatch:
 
 def read_batch(tables: Tables, step: StepId) -> pa.Table:
     """Read one batch's rows back, as `collect` returned them; no rows if the log does not have the batch."""
-    rows = tables.read(INTERACTION_LOG).filter((F.col(EPOCH) == step.epoch) & (F.col(BATCH) == step.batch_id))
+    rows = tables.read(INTERACTION_LOG).filter((F.col(GENERATION) == step.generation) & (F.col(BATCH) == step.batch_id))
     return _sorted(rows.select(*TOTALS).toArrow())
 
 
@@ -131,17 +131,17 @@ def everything(tables: Tables, version: int | None = None) -> Iterator[tuple[Ste
 
 def after(step: StepId) -> Column:
     """Condition on a table with steps: the row comes after this one."""
-    epoch, batch = F.col(EPOCH), F.col(BATCH)
-    return (epoch > step.epoch) | ((epoch == step.epoch) & (batch > step.batch_id))
+    generation, batch = F.col(GENERATION), F.col(BATCH)
+    return (generation > step.generation) | ((generation == step.generation) & (batch > step.batch_id))
 
 
-def last_step(tables: Tables, epoch: int | None = None, name: str = INTERACTION_LOG) -> StepId | None:
-    """Newest step of a table with steps, or of one of its epochs; None if there is none."""
+def last_step(tables: Tables, generation: int | None = None, name: str = INTERACTION_LOG) -> StepId | None:
+    """Newest step of a table with steps, or of one of its generations; None if there is none."""
     rows = tables.read(name)
-    if epoch is not None:
-        rows = rows.filter(F.col(EPOCH) == epoch)
-    newest = rows.agg(F.max(F.struct(EPOCH, BATCH)).alias("step")).select("step.*").collect()[0]
-    return None if newest[EPOCH] is None else StepId(newest[EPOCH], newest[BATCH])
+    if generation is not None:
+        rows = rows.filter(F.col(GENERATION) == generation)
+    newest = rows.agg(F.max(F.struct(GENERATION, BATCH)).alias("step")).select("step.*").collect()[0]
+    return None if newest[GENERATION] is None else StepId(newest[GENERATION], newest[BATCH])
 
 
 def _batches(rows: DataFrame) -> Iterator[tuple[StepId, InteractionBatch]]:
@@ -149,15 +149,15 @@ def _batches(rows: DataFrame) -> Iterator[tuple[StepId, InteractionBatch]]:
 
     Only the numbers are sorted as a whole; the ids are sorted batch by batch, where they are few.
     """
-    table = rows.select(EPOCH, BATCH, *TOTALS).toArrow()
-    epochs, batches = table[EPOCH].to_numpy(), table[BATCH].to_numpy()
+    table = rows.select(GENERATION, BATCH, *TOTALS).toArrow()
+    generations, batches = table[GENERATION].to_numpy(), table[BATCH].to_numpy()
     if table.num_rows == 0:
         return
-    order = np.lexsort((batches, epochs))
-    table, epochs, batches = table.take(order), epochs[order], batches[order]
-    starts = np.flatnonzero(np.diff(epochs, prepend=-1) | np.diff(batches, prepend=-1))
+    order = np.lexsort((batches, generations))
+    table, generations, batches = table.take(order), generations[order], batches[order]
+    starts = np.flatnonzero(np.diff(generations, prepend=-1) | np.diff(batches, prepend=-1))
     for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
-        step = StepId(int(epochs[start]), int(batches[start]))
+        step = StepId(int(generations[start]), int(batches[start]))
         yield step, to_batch(_sorted(table.slice(start, end - start).select(TOTALS)))
 
 

@@ -3,7 +3,7 @@
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys.contracts import BATCH, EPOCH, INGESTED_AT, QUARANTINE, RAW, REASONS, StepId
+from recsys.contracts import BATCH, GENERATION, INGESTED_AT, QUARANTINE, RAW, REASONS, StepId
 from recsys.tables.clean import is_good
 from recsys.tables.delta import Tables
 
@@ -12,7 +12,7 @@ def quarantined(tagged: DataFrame, step: StepId) -> DataFrame:
     """Select the rejected records of a tagged batch, in the columns of the `quarantine` table."""
     rejected = tagged.filter(~is_good())
     return rejected.select(
-        F.lit(step.epoch).cast("bigint").alias(EPOCH),
+        F.lit(step.generation).cast("bigint").alias(GENERATION),
         F.lit(step.batch_id).cast("bigint").alias(BATCH),
         RAW,
         REASONS,

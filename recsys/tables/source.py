@@ -12,7 +12,7 @@ from pyspark.sql.streaming.listener import StreamingQueryProgress
 from pyspark.sql.types import ArrayType, StringType, StructField, StructType
 
 from recsys.config import Settings
-from recsys.config_sections import Columns, Source
+from recsys.config.sections import Columns, Source
 from recsys.contracts import EVENT_ID, EVENT_TYPE, INGESTED_AT, RAW, VALUE
 from recsys.errors import ConfigError, InputError
 from recsys.tables.clean import UNREADABLE, has_id, tag

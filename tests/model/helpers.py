@@ -7,12 +7,12 @@ import numpy.typing as npt
 
 from recsys.config import Settings
 from recsys.contracts import InteractionBatch
-from recsys.model.adjacency import RaggedRows
-from recsys.model.arrays import ragged_ranges
-from recsys.model.history import Rows
-from recsys.model.objective import Objective, training_loss
+from recsys.model.als.objective import Objective, training_loss
+from recsys.model.als.selection import Selection
+from recsys.model.interactions.adjacency import RaggedRows
+from recsys.model.interactions.history import Rows
 from recsys.model.recommender import Recommender
-from recsys.model.selection import Selection
+from recsys.serving.arrays import ragged_ranges
 
 DAY = 86_400.0
 
@@ -95,7 +95,7 @@ def select_all(rows: Rows, cap: int | None = None, scale: float = 1.0) -> Select
 
 
 def loss_of(model: Recommender) -> float:
-    """The training loss of a model over all it has learnt."""
+    """The training loss of a model over all it has learned."""
     by_user = select_all(model.history.user_rows(np.arange(len(model.users))))
     by_item = select_all(model.history.item_rows(np.arange(len(model.items))))
     als = model.als

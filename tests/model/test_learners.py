@@ -8,11 +8,11 @@ import torch
 
 from recsys.contracts import InteractionBatch, StepId
 from recsys.model import snapshot
-from recsys.model.evaluate import evaluate
+from recsys.model.evaluation.prequential import evaluate
 from recsys.model.frozen import FrozenModel
 from recsys.model.recommender import LEARNERS, Recommender
+from tests.model.als.test_incremental_als import assert_same_state, learn
 from tests.model.helpers import DAY, clustered_batches, make_batch, make_settings
-from tests.model.test_als import assert_same_state, learn
 
 KINDS = sorted(LEARNERS)
 BATCHES = clustered_batches(9, 120)
@@ -28,7 +28,7 @@ def settings_of(kind: str, device: str = "cpu", exclude_seen: bool = False, **se
         device,
         model={"kind": kind, "factors": 8},
         decay={"half_life_days": 2.0},
-        score={"k": 5, "exclude_seen": exclude_seen},
+        recommend={"k": 5, "exclude_seen": exclude_seen},
         **sections,
     )
 

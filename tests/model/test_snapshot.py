@@ -11,10 +11,10 @@ from safetensors.numpy import save_file
 from recsys.contracts import StepId
 from recsys.errors import InputError
 from recsys.model import snapshot
+from recsys.model.interactions.vocab import unpack_ids
 from recsys.model.recommender import Recommender
-from recsys.model.vocab import unpack_ids
+from tests.model.als.test_incremental_als import assert_same_state, learn
 from tests.model.helpers import clustered_batches, make_batch, make_settings
-from tests.model.test_als import assert_same_state, learn
 
 SETTINGS = make_settings(decay={"half_life_days": 0.05})
 BATCHES = clustered_batches(7, 80)
@@ -61,8 +61,8 @@ def test_the_newest_snapshot_not_after_a_step_is_found(tmp_path: Path) -> None:
     for step in (StepId(0, 3), StepId(0, 20), StepId(1, 5)):
         model.update(BATCHES[0], step)
         snapshot.save(snapshot.path_for(tmp_path, step), model)
-    (tmp_path / "epoch-0" / ".batch-21.safetensors.1.tmp").touch()
-    (tmp_path / "epoch-0" / "batch-x.safetensors").touch()
+    (tmp_path / "generation-0" / ".batch-21.safetensors.1.tmp").touch()
+    (tmp_path / "generation-0" / "batch-x.safetensors").touch()
     found = {
         step: snapshot.latest(tmp_path, step) for step in (StepId(0, 2), StepId(0, 19), StepId(0, 99), StepId(2, 9))
     }
@@ -72,7 +72,7 @@ def test_the_newest_snapshot_not_after_a_step_is_found(tmp_path: Path) -> None:
         StepId(0, 99): snapshot.path_for(tmp_path, StepId(0, 20)),
         StepId(2, 9): None,
     }
-    snapshot.prune(tmp_path, epoch=0, keep=1)
+    snapshot.prune(tmp_path, generation=0, keep=1)
     assert snapshot.latest(tmp_path, StepId(0, 19)) is None
     assert snapshot.latest(tmp_path, StepId(0, 20)) is not None
     assert snapshot.latest(tmp_path, StepId(1, 5)) is not None

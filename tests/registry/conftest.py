@@ -6,7 +6,7 @@ from mlflow import MlflowClient
 
 from recsys.config import Settings, load_settings
 from recsys.registry.client import connect
-from recsys.registry.runs import EpochRun
+from recsys.registry.runs import GenerationRun
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +28,6 @@ def registry(database: str) -> tuple[MlflowClient, Settings]:
 
 
 @pytest.fixture
-def open_run(registry: tuple[MlflowClient, Settings]) -> Callable[..., EpochRun]:
+def open_run(registry: tuple[MlflowClient, Settings]) -> Callable[..., GenerationRun]:
     client, settings = registry
-    return lambda epoch=0, stream_id="stream": EpochRun.open(client, settings, epoch, stream_id)
+    return lambda generation=0, stream_id="stream": GenerationRun.open(client, settings, generation, stream_id)

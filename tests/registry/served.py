@@ -1,14 +1,9 @@
 """Arrays to serve, and how slowly but plainly they are ranked."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from recsys.model import scorers
-
-SCORERS = Path(scorers.__file__).parent
 
 
 def pack(ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -6,9 +6,9 @@ from recsys.contracts import StepId
 from recsys.errors import RegistryError
 from recsys.registry import versions
 from recsys.registry.client import connect
-from recsys.registry.runs import EpochRun
+from recsys.registry.runs import GenerationRun
 from tests.registry.processes import free_port, mlflow_process
-from tests.registry.served import SCORERS, served_arrays
+from tests.registry.served import served_arrays
 from tests.registry.test_runs import logged, row
 
 
@@ -25,9 +25,9 @@ def test_an_outage_loses_nothing_and_doubles_nothing(registry, database, tmp_pat
 
     with mlflow_process(arguments, port, "/health", tmp_path / "server.log"):
         client = connect(settings)
-        run = EpochRun.open(client, settings, 0, "stream")
+        run = GenerationRun.open(client, settings, 0, "stream")
         assert run.send([row(batch) for batch in range(3)])
-        before = versions.register(client, settings, run.run_id, arrays, SCORERS, StepId(0, 2), {})
+        before = versions.register(client, settings, run.run_id, arrays, StepId(0, 2), {})
 
     assert not run.send([row(3)])
     assert run.error is not None
@@ -35,17 +35,17 @@ def test_an_outage_loses_nothing_and_doubles_nothing(registry, database, tmp_pat
     assert not run.send([row(4)])
     assert [waiting.step.batch_id for waiting in run.pending] == [3, 4]
     with pytest.raises(RegistryError, match="cannot register a version"):
-        versions.register(client, settings, run.run_id, arrays, SCORERS, StepId(0, 4), {})
+        versions.register(client, settings, run.run_id, arrays, StepId(0, 4), {})
     assert not run.close()
     with pytest.raises(RegistryError, match=f"MLflow does not answer at {address}"):
         connect(settings)
 
     with mlflow_process(arguments, port, "/health", tmp_path / "server.log"):
-        after = versions.register(client, settings, run.run_id, arrays, SCORERS, StepId(0, 4), {})
+        after = versions.register(client, settings, run.run_id, arrays, StepId(0, 4), {})
         assert run.close()
         assert run.log_plot(plot)
         assert run.error is None
-        again = EpochRun.open(client, settings, 0, "stream")
+        again = GenerationRun.open(client, settings, 0, "stream")
         assert (again.run_id, again.last_sent) == (run.run_id, 4)
         assert again.send([row(batch) for batch in range(6)])
         assert logged(client, run) == [(batch, batch / 100) for batch in range(6)]

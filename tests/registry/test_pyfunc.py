@@ -1,27 +1,20 @@
 """The served model by itself; through MLflow it is tested in test_serving."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from mlflow.pyfunc.model import PythonModelContext
 from safetensors.numpy import save_file
 
-from recsys.model.scorers import VersionScorer
-from recsys.registry import pyfunc
-from recsys.registry.pyfunc import Ranker, Rankings, ServedModel
-from tests.registry.served import SCORERS, served_arrays, slow_ranking
+from recsys import serving
+from recsys.registry.pyfunc import ServedModel
+from tests.registry.served import served_arrays, slow_ranking
 
 
 def names(letter: str, count: int) -> list[str]:
     return [f"{letter}{number}" for number in range(count)]
-
-
-def as_lists(ranked: Rankings) -> list[tuple[list[int], list[float]]]:
-    cuts = np.cumsum(ranked.lengths)[:-1]
-    pairs = zip(np.split(ranked.items, cuts), np.split(ranked.scores, cuts), strict=True)
-    return [(items.tolist(), scores.tolist()) for items, scores in pairs]
 
 
 @pytest.fixture
@@ -31,44 +24,14 @@ def served(tmp_path):
         save_file(arrays, file)
         model = ServedModel()
         model.load_context(
-            PythonModelContext({"arrays": str(file), "scorers": str(SCORERS)}, {"k": k, "exclude_seen": exclude_seen})
+            PythonModelContext(
+                {"arrays": str(file), "serving": str(Path(serving.__file__).parent)},
+                {"k": k, "exclude_seen": exclude_seen},
+            )
         )
         return model
 
     return load
-
-
-@settings(max_examples=60, deadline=None)
-@given(data=st.data(), users=st.integers(0, 12), items=st.integers(1, 60), seed=st.integers(0, 99))
-def test_the_ranking_is_that_of_the_slow_oracle_ties_and_all(data, users, items, seed):
-    arrays = served_arrays(names("u", users), names("i", items), seed)
-    count = data.draw(st.integers(1, 20))
-    lists = {"min_size": count, "max_size": count}
-    rows = data.draw(st.lists(st.integers(-1, users - 1), **lists))
-    k = data.draw(st.lists(st.integers(1, items + 5), **lists))
-    exclude_seen = data.draw(st.lists(st.booleans(), **lists))
-    asked = (np.array(rows), np.array(k), np.array(exclude_seen))
-    wanted = [slow_ranking(arrays, *one) for one in zip(rows, k, exclude_seen, strict=True)]
-    assert as_lists(Ranker(arrays, VersionScorer(arrays)).rank(*asked)) == wanted
-
-    candidates = data.draw(st.lists(st.lists(st.integers(0, items - 1), max_size=8), **lists))
-    wanted = [slow_ranking(arrays, *one) for one in zip(rows, k, exclude_seen, candidates, strict=True)]
-    ranked = Ranker(arrays, VersionScorer(arrays)).rank_candidates(
-        *asked, [np.array(some, dtype=np.int64) for some in candidates]
-    )
-    assert as_lists(ranked) == wanted
-
-
-def test_blocks_of_users_join_to_the_same_ranking(monkeypatch):
-    arrays = served_arrays(names("u", 50), names("i", 300))
-    asked = (np.arange(-1, 50), np.full(51, 20), np.arange(51) % 2 == 0)
-    whole = Ranker(arrays, VersionScorer(arrays)).rank(*asked)
-    candidates = [np.arange(user % 30) for user in range(51)]
-    some = Ranker(arrays, VersionScorer(arrays)).rank_candidates(*asked, candidates)
-    monkeypatch.setattr(pyfunc, "BLOCK_BYTES", 1)
-    monkeypatch.setattr(pyfunc, "USERS_PER_BLOCK", 7)
-    assert as_lists(Ranker(arrays, VersionScorer(arrays)).rank(*asked)) == as_lists(whole)
-    assert as_lists(Ranker(arrays, VersionScorer(arrays)).rank_candidates(*asked, candidates)) == as_lists(some)
 
 
 def test_missing_settings_are_those_of_the_artifact(served):

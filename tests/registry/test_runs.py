@@ -6,14 +6,14 @@ import pytest
 from recsys.config import load_settings
 from recsys.contracts import LedgerRow, StepId
 from recsys.registry import runs
-from recsys.registry.runs import LAST_SENT_TAG, EpochRun
+from recsys.registry.runs import LAST_SENT_TAG, GenerationRun
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
 
-def row(batch: int, epoch: int = 0, **metrics: float) -> LedgerRow:
+def row(batch: int, generation: int = 0, **metrics: float) -> LedgerRow:
     return LedgerRow(
-        StepId(epoch, batch),
+        StepId(generation, batch),
         log_version=batch + 1,
         events=100 + batch,
         users=10,
@@ -90,8 +90,8 @@ def test_epochs_and_streams_have_runs_of_their_own(open_run):
 
 
 def test_a_row_of_another_epoch_is_a_mistake(open_run):
-    with pytest.raises(ValueError, match="a row of epoch 2 was handed to the run of epoch 1"):
-        open_run(1).send([row(0, epoch=2)])
+    with pytest.raises(ValueError, match="a row of generation 2 was handed to the run of generation 1"):
+        open_run(1).send([row(0, generation=2)])
 
 
 def test_settings_are_logged_without_secrets_and_with_any_event_type(registry):
@@ -105,7 +105,7 @@ def test_settings_are_logged_without_secrets_and_with_any_event_type(registry):
             "spark": {"spark.hadoop.token": "s3cret"},
         }
     )
-    run = EpochRun.open(client, odd, 0, "stream")
+    run = GenerationRun.open(client, odd, 0, "stream")
     logged_parameters = client.get_run(run.run_id).data.params
     assert logged_parameters["model.factors"] == "64"
     assert logged_parameters["weights.видео__50__.weight"] == "1.0"
@@ -118,7 +118,7 @@ def test_a_run_is_opened_again_with_parameters_that_came_later(registry, open_ru
     more = settings.model_copy(
         update={"weights": {**settings.weights, **load_settings(overrides=["weights.gift=3"]).weights}}
     )
-    again = EpochRun.open(client, more, 0, "stream")
+    again = GenerationRun.open(client, more, 0, "stream")
     assert client.get_run(again.run_id).data.params["weights.gift.weight"] == "3.0"
 
 

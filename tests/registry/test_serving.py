@@ -11,7 +11,7 @@ from mlflow.exceptions import MlflowException
 from recsys.contracts import StepId
 from recsys.registry import versions
 from tests.registry.processes import free_port, mlflow_process
-from tests.registry.served import SCORERS, served_arrays, slow_ranking
+from tests.registry.served import served_arrays, slow_ranking
 
 USERS = ["a/b\\c", 'it\'s "quoted"', "new\nline\ttab", "🦉🦉", "日本語", "x" * 10_000, "", " ", "';drop--", "ann"]
 ITEMS = [f"item {number} \n\"'🦉/" for number in range(30)] + ["y" * 10_000]
@@ -21,7 +21,7 @@ ARRAYS = served_arrays(USERS, ITEMS)
 @pytest.fixture
 def version(registry, open_run):
     client, settings = registry
-    made = versions.register(client, settings, open_run().run_id, ARRAYS, SCORERS, StepId(0, 1), {})
+    made = versions.register(client, settings, open_run().run_id, ARRAYS, StepId(0, 1), {})
     versions.promote(client, made)
     return made
 

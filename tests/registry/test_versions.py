@@ -8,7 +8,7 @@ from recsys.contracts import StepId
 from recsys.errors import ConfigError, RegistryError
 from recsys.registry import versions
 from recsys.registry.versions import Version
-from tests.registry.served import SCORERS, served_arrays
+from tests.registry.served import served_arrays
 
 ARRAYS = served_arrays(["ann", "bob"], ["tea", "milk", "rice"])
 
@@ -20,7 +20,7 @@ def make(registry, open_run):
     run = open_run()
 
     def register(batch: int, **tags: str) -> Version:
-        return versions.register(client, settings, run.run_id, ARRAYS, SCORERS, StepId(0, batch), tags)
+        return versions.register(client, settings, run.run_id, ARRAYS, StepId(0, batch), tags)
 
     register.run_id = run.run_id
     return register
@@ -31,7 +31,7 @@ def test_a_version_says_what_it_was_made_of(registry, make):
     made = make(20, interaction_log_version="21", **versions.gate_tags(True, ["a", "b"], {"model": 0.25}))
     kept = client.get_model_version(made.name, made.version).tags
     assert kept == {
-        "epoch": "0",
+        "generation": "0",
         "batch_id": "20",
         "config_hash": settings.fingerprint(),
         "code_version": versions.code_version(),
@@ -57,7 +57,7 @@ def test_an_epoch_does_not_take_the_versions_of_another(registry, make, open_run
     client, settings = registry
     first = make(20)
     run = open_run(1)
-    second = versions.register(client, settings, run.run_id, ARRAYS, SCORERS, StepId(1, 20), {})
+    second = versions.register(client, settings, run.run_id, ARRAYS, StepId(1, 20), {})
     assert second.version != first.version
     assert versions.first(client, settings.mlflow.model_name, make.run_id) == first
     assert versions.first(client, settings.mlflow.model_name, run.run_id) == second
@@ -124,7 +124,7 @@ def test_a_name_that_mlflow_refuses_is_one_line(registry, make):
     client, settings = registry
     odd = settings.model_copy(update={"mlflow": settings.mlflow.model_copy(update={"model_name": "a/b:c"})})
     with pytest.raises(RegistryError, match="cannot register a version of 'a/b:c'"):
-        versions.register(client, odd, make.run_id, ARRAYS, SCORERS, StepId(0, 20), {})
+        versions.register(client, odd, make.run_id, ARRAYS, StepId(0, 20), {})
 
 
 def test_the_code_version_is_the_package_and_its_commit():

@@ -87,6 +87,6 @@ def log_rows(*rows: tuple[str, str, float], time: datetime = NOON) -> pa.Table:
 
 
 def append_batches(tables: Tables, batches: Sequence[Sequence[tuple[str, str, float]]], first: int = 0) -> None:
-    """Append batches of (user, item, weight) to the log, numbered from `first` in epoch 0."""
+    """Append batches of (user, item, weight) to the log, numbered from `first` in generation 0."""
     for number, rows in enumerate(batches, start=first):
         log.append(tables, log_rows(*rows), StepId(0, number), "test")

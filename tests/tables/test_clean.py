@@ -14,7 +14,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys.config import Settings
-from recsys.config_sections import EventWeight
+from recsys.config.sections import EventWeight
 from recsys.tables.clean import aggregate, parse_time, tag, weigh
 from tests.tables.helpers import NOON, event
 

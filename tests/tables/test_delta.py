@@ -105,8 +105,8 @@ def test_the_ledger_gives_back_what_it_was_given(tables: Tables) -> None:
         ledger.append(tables, row, "app", row.step.batch_id)
     ledger.append(tables, rows[0], "earlier", 0)
     assert transactions(tables, MODEL_UPDATES) == [("app", 1), ("app", 2), ("earlier", 0)]
-    assert ledger.read(tables, epoch=1, after=-1) == rows
-    assert ledger.read(tables, epoch=1, after=1) == rows[2:]
+    assert ledger.read(tables, generation=1, after=-1) == rows
+    assert ledger.read(tables, generation=1, after=1) == rows[2:]
     assert ledger.last_step(tables) == StepId(1, 2)
     assert ledger.last_step(tables, 0) is None
     assert ledger.first_step(tables, 1) == StepId(1, 0)

@@ -80,8 +80,8 @@ def test_every_record_is_learnt_set_aside_or_a_duplicate(
     drained = drain(spark, configured)
     for number, rows in enumerate(drained.rows):
         log.append(tables, rows, StepId(0, number), "app")
-    learnt = tables.read(INTERACTION_LOG).groupBy().sum("events").collect()[0][0]
-    assert learnt + len(drained.rejected) + drained.duplicates == 63
+    learned = tables.read(INTERACTION_LOG).groupBy().sum("events").collect()[0][0]
+    assert learned + len(drained.rejected) + drained.duplicates == 63
 
 
 def test_quarantine_takes_the_bad_records_once(
@@ -92,7 +92,7 @@ def test_quarantine_takes_the_bad_records_once(
         quarantine.append(tables, tagged, StepId(2, 5), "app")
     stored = tables.read(QUARANTINE).toArrow().to_pylist()
     reasons = ["missing user_id", "missing item_id"]
-    assert stored == [{"epoch": 2, "batch_id": 5, "raw": "text", "reasons": reasons, "ingested_at": NOON}]
+    assert stored == [{"generation": 2, "batch_id": 5, "raw": "text", "reasons": reasons, "ingested_at": NOON}]
     assert transactions(tables, QUARANTINE) == [("app", 5)]
 
 

@@ -1,0 +1,1 @@
+"""How fast it is, with the peers in the same run: `python -m bench.speed.NAME`."""

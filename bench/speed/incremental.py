@@ -1,0 +1,335 @@
+"""Learning a small batch behind a long history: against one sweep over everything, and against `implicit`.
+
+    python -m bench.speed.incremental [--quick]
+
+A generated stream fills a history. Whenever it has one of some lengths, everything is learned anew; then batches of
+5,000 events follow, and each is timed three ways, in turn, on the processor:
+
+* `update`: all that the model does with a batch, from its ids to the last solve and the check of its drift;
+* `implicit`: its partial fits of just the rows that the update has changed, each once. It holds the same factors, and
+  gets the full rows ready made; its Gram matrices are its own affair, with one thread of linear algebra in each of its
+  own, as its documentation asks;
+* `sweep`: one iteration over all users and items.
+
+Tastes move on through a tenth of the catalogue while the history grows, which does not age.
+
+At the end the next 20,000 events are predicted by the model that learned in batches, and once more after it has learned
+the same history anew.
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from bench.harness import curves, limits, peers
+from bench.harness.generate import draw
+from recsys.config import Settings
+from recsys.contracts import InteractionBatch, StepId
+from recsys.model.als.objective import Objective
+from recsys.model.als.selection import Selection
+from recsys.model.als.sweeps import alternations
+from recsys.model.common.arrays import Float32Array, FloatArray, IntArray, offsets_of
+from recsys.model.evaluation.prequential import evaluate
+from recsys.model.interactions.history import Orientation, Rows
+from recsys.model.recommender import Recommender
+
+if TYPE_CHECKING:
+    from implicit.cpu.als import AlternatingLeastSquares
+    from scipy import sparse
+
+BATCH, BATCHES, SWEEPS = 5_000, 15, 5
+JUDGED = 20_000
+PER_FILL = 1_000_000
+NDCG = "model/ndcg_at_20"
+# The largest shares of the others' times, and the smallest share of the quality, that we want.
+AIMS = {"incremental_vs_sweep": 0.02, "incremental_vs_implicit": 0.5, "ndcg_vs_retrain": 0.99}
+
+
+# Groups of taste in the stream.
+GROUPS = 40
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Size of the stream, and the lengths in events at which is measured."""
+
+    users: int
+    items: int
+    lengths: tuple[int, ...]
+
+    @property
+    def drift(self) -> float:
+        """Ranks that the favorites of a group move in 1,000 events."""
+        return 0.1 * (self.items / GROUPS) / (self.lengths[-1] / 1000)
+
+
+QUICK = Shape(60_000, 10_000, (250_000, 500_000, 1_000_000, 2_000_000))
+FULL = Shape(400_000, 40_000, (1_000_000, 2_000_000, 5_000_000, 10_000_000, 20_000_000))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured behind a history of one length; times are medians.
+
+    Attributes:
+        events: events learned before.
+        pairs: distinct pairs among them.
+        update_ms, slowest_ms, implicit_ms, sweep_ms: see the module.
+        users, items: rows that an update changed, on average.
+        read: interactions that its solves read, on average.
+        full_sweeps: updates that ended with a sweep over everything, of those that were timed.
+        limit_share: the time in which the machine copies the factors of those interactions, for 3 steps of conjugate
+            gradients, by the time of the update.
+    """
+
+    events: int
+    pairs: int
+    update_ms: float
+    slowest_ms: float
+    implicit_ms: float
+    sweep_ms: float
+    users: float
+    items: float
+    read: float
+    full_sweeps: int
+    limit_share: float
+
+
+class Stream:
+    """A generated stream, taken batch by batch.
+
+    Args:
+        users, items: how many there are.
+        seed: of what is drawn.
+        drift: ranks that the favorites of a group move in 1,000 events.
+    """
+
+    def __init__(self, users: int, items: int, seed: int, drift: float) -> None:
+        self.taken = 0
+        self._drift = drift
+        self._user_ids, self._item_ids = numbered("u", users), numbered("i", items)
+        self._seed = seed
+
+    def take(self, size: int) -> InteractionBatch:
+        """The next events."""
+        sizes = len(self._user_ids), len(self._item_ids)
+        drawn = draw(size, *sizes, self._seed, self.taken, GROUPS, self._drift)
+        self.taken += size
+        times = drawn["time"].astype("datetime64[us, UTC]").astype("int64").to_numpy() / 1e6
+        return to_batch(drawn["user"].to_numpy(), drawn["item"].to_numpy(), times, self._user_ids, self._item_ids)
+
+
+def numbered(prefix: str, count: int) -> list[str]:
+    """Ids that sort like their numbers."""
+    return [f"{prefix}{number:07d}" for number in range(count)]
+
+
+def to_batch(
+    users: IntArray, items: IntArray, times: FloatArray, user_ids: Sequence[str], item_ids: Sequence[str]
+) -> InteractionBatch:
+    """Events (n,) in the order of time, given by numbers of ids that sort like them: summed by pair, sorted."""
+    keys, inverse, counts = np.unique(users * len(item_ids) + items, return_inverse=True, return_counts=True)
+    last = np.zeros(len(keys))
+    np.maximum.at(last, inverse, times)
+    return InteractionBatch(
+        [user_ids[number] for number in (keys // len(item_ids)).tolist()],
+        [item_ids[number] for number in (keys % len(item_ids)).tolist()],
+        counts.astype(np.float64),
+        counts.astype(np.int64),
+        last,
+    )
+
+
+def fill(model: Recommender, stream: Stream, length: int, bar: "tqdm[Any]") -> None:
+    """Take events into the history until it has so many."""
+    while stream.taken < length:
+        size = min(PER_FILL, length - stream.taken)
+        model.absorb(stream.take(size), following(model.step))
+        bar.update(stream.taken - bar.n)
+
+
+def following(step: StepId | None) -> StepId:
+    """The step after a step."""
+    return StepId(0, 0) if step is None else StepId(step.generation, step.batch_id + 1)
+
+
+def measure(model: Recommender, stream: Stream) -> Measured:
+    """Learn everything anew, then some batches, each timed; the first one warms up."""
+    events, pairs = stream.taken, len(model.history)
+    model.refit(following(model.step))
+    batches = [stream.take(BATCH) for _ in range(BATCHES + 1)]
+    peer = peer_of(model)
+    updates, partial_fits, reports, users, items = [], [], [], [], []
+    for batch in batches:
+        before = model.als.user_factors.clone(), model.als.item_factors.clone()
+        begin = time.perf_counter()
+        report = model.update(batch, following(model.step))
+        updates.append(1000 * (time.perf_counter() - begin))
+        reports.append(report)
+        users.append(changed_rows(before[0], model.als.user_factors))
+        items.append(changed_rows(before[1], model.als.item_factors))
+        partial_fits.append(1000 * partial_fit_seconds(peer, model, users[-1], items[-1]))
+    sweeps = sweep_seconds(model)
+    read = float(np.mean([report["gathered"] for report in reports[1:]]))
+    factors = model.settings.model.factors
+    floor = limits.bytes_read(int(read), factors) / limits.bytes_per_second(model.als.user_factors.nbytes)
+    return Measured(
+        events=events,
+        pairs=pairs,
+        update_ms=float(np.median(updates[1:])),
+        slowest_ms=max(updates[1:]),
+        implicit_ms=float(np.median(partial_fits[1:])),
+        sweep_ms=1000 * sweeps,
+        users=float(np.mean([len(rows) for rows in users[1:]])),
+        items=float(np.mean([len(rows) for rows in items[1:]])),
+        read=read,
+        full_sweeps=sum(int(report["full_sweep"]) for report in reports[1:]),
+        limit_share=1000 * floor / float(np.median(updates[1:])),
+    )
+
+
+def changed_rows(before: torch.Tensor, after: torch.Tensor) -> IntArray:
+    """Rows that are new or other than before."""
+    moved = (after[: len(before)] != before).any(dim=1).numpy()
+    return np.flatnonzero(np.append(moved, np.ones(len(after) - len(before), dtype=bool)))
+
+
+def sweep_seconds(model: Recommender) -> float:
+    """Median time of an iteration over all users and items, from the factors as they are."""
+    by_user, by_item = (
+        everything(side, model.history.scale) for side in (model.history.by_user, model.history.by_item)
+    )
+    start = model.als.user_factors.clone(), model.als.item_factors.clone()
+    rounds = alternations(by_user, by_item, *start, Objective.of(model.settings.model), peers.CHUNK_BYTES)
+    spent = []
+    for _ in range(SWEEPS + 1):
+        begin = time.perf_counter()
+        next(rounds)
+        spent.append(time.perf_counter() - begin)
+    return float(np.median(spent[1:]))
+
+
+def everything(side: Orientation, scale: float) -> Selection:
+    """All rows of a side with all their pairs."""
+    return Selection.of(side.lists.view(), np.arange(len(side)), side.total.values * scale, scale)
+
+
+def peer_of(model: Recommender) -> "AlternatingLeastSquares":
+    """A model of `implicit` that holds the same factors."""
+    from implicit.als import AlternatingLeastSquares
+
+    settings = model.settings.model
+    # What our penalty is for a row without pairs.
+    penalty = settings.regularization * len(model.items) ** settings.regularization_exponent
+    with peers.one_blas_thread():
+        peer = AlternatingLeastSquares(factors=settings.factors, regularization=penalty, use_gpu=False)
+    peer.user_factors = model.als.user_factors.numpy().copy()
+    peer.item_factors = model.als.item_factors.numpy().copy()
+    return peer
+
+
+def partial_fit_seconds(peer: "AlternatingLeastSquares", model: Recommender, users: IntArray, items: IntArray) -> float:
+    """What `implicit` takes for some users, and then for some items, from their full rows."""
+    alpha = model.settings.model.alpha
+    user_rows = to_confidences(model.history.user_rows(users), len(model.items), alpha)
+    item_rows = to_confidences(model.history.item_rows(items), len(model.users), alpha)
+    # It makes room for new ids only when they are fitted, but reads those of the other side unchecked before that. Rows
+    # of zeros leave the Gram matrices that it keeps as they are.
+    peer.user_factors = with_rows(peer.user_factors, len(model.users))
+    peer.item_factors = with_rows(peer.item_factors, len(model.items))
+    with peers.one_blas_thread():
+        begin = time.perf_counter()
+        peer.partial_fit_users(users, user_rows)
+        peer.partial_fit_items(items, item_rows)
+        return time.perf_counter() - begin
+
+
+def with_rows(factors: Float32Array, count: int) -> Float32Array:
+    """Factors (rows, factors) with rows of zeros behind them, so that there are `count`."""
+    return np.pad(factors, ((0, count - len(factors)), (0, 0)))
+
+
+def to_confidences(rows: Rows, others: int, alpha: float) -> "sparse.csr_matrix":
+    """1 + alpha * weight of each pair, (rows, others)."""
+    from scipy import sparse
+
+    shape = len(rows.lengths), others
+    data: npt.NDArray[np.float32] = (1 + alpha * rows.weights).astype(np.float32)
+    return sparse.csr_matrix((data, rows.others, offsets_of(rows.lengths).astype(np.int32)), shape=shape)
+
+
+def ndcg_against_retraining(model: Recommender, batch: InteractionBatch) -> tuple[float, float]:
+    """NDCG@20 on a batch, of the model as it is, and after it has learned everything anew."""
+    step = following(model.step)
+    incremental = evaluate(batch, model, {}, model.settings, step)[NDCG]
+    model.refit(step)
+    return incremental, evaluate(batch, model, {}, model.settings, step)[NDCG]
+
+
+def picture(results: Sequence[Measured], path: Path) -> Path:
+    """Times over the length of the history."""
+    events = np.array([result.events for result in results], dtype=np.float64)
+    lines = [
+        curves.Line(name, color, events, np.array([getattr(result, field) for result in results]))
+        for name, color, field in (
+            ("a full sweep", curves.THIRD, "sweep_ms"),
+            ("implicit, the same rows", curves.THEIRS, "implicit_ms"),
+            ("update", curves.OURS, "update_ms"),
+        )
+    ]
+    title = f"A batch of {BATCH:,} events"
+    return curves.draw_panels([curves.Panel(title, "events before", "milliseconds", lines, scale="log")], path)
+
+
+def main() -> None:
+    """Measure, print a table and draw the picture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="2 million events, under 3 minutes on 2 cores")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", default=Path("docs/incremental_speed.png"), help="to write"
+    )
+    arguments = parser.parse_args()
+    peers.require_implicit()
+    shape = QUICK if arguments.quick else FULL
+    sections = {"model": {"kind": "als"}, "evaluation": {"users_per_batch": JUDGED}}
+    settings = Settings.model_validate({"device": "cpu", **sections})
+    model, stream = Recommender(settings), Stream(shape.users, shape.items, settings.seed, shape.drift)
+    results = []
+    neighbors = peers.Neighbors()
+    with tqdm(total=shape.lengths[-1], unit="event", unit_scale=True, dynamic_ncols=True) as bar:
+        for length in shape.lengths:
+            fill(model, stream, length, bar)
+            results.append(measure(model, stream))
+    verdict = neighbors.verdict()
+    incremental, retrained = ndcg_against_retraining(model, stream.take(JUDGED))
+
+    table = pd.DataFrame([asdict(result) for result in results])
+    table["vs_sweep"] = table["update_ms"] / table["sweep_ms"]
+    table["vs_implicit"] = table["update_ms"] / table["implicit_ms"]
+    print(
+        f"\n{shape.users:,} users, {shape.items:,} items, {settings.model.factors} factors, batches of {BATCH:,} events"
+    )
+    print(f"{table.T.to_string(header=False, float_format='{:,.3f}'.format)}\n")
+    print(f"NDCG@20 on the next {JUDGED:,} events: {incremental:.4f}, learned anew {retrained:.4f}")
+    print(f"aims: {' '.join(f'{name}={value:g}' for name, value in AIMS.items())}")
+    print(picture(results, arguments.plot))
+    print(peers.versions("implicit", "torch", "numba", "numpy"))
+    print(verdict)
+    last = table.iloc[-1]
+    print(
+        f"incremental_vs_sweep={last['vs_sweep']:.4f} incremental_vs_implicit={last['vs_implicit']:.3f} "
+        f"ndcg_vs_retrain={incremental / retrained:.4f}"
+    )
+
+
+if __name__ == "__main__":
+    main()

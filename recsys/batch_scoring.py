@@ -1,0 +1,154 @@
+"""The champion recommends to every user it knows: one row each in `recommendations`, written in one commit."""
+
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zipfile import ZipFile
+
+import mlflow
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from mlflow import MlflowClient
+from pyspark import SparkFiles
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from recsys.config import Settings
+from recsys.contracts import ITEM, USER
+from recsys.registry import versions
+from recsys.registry.versions import CHAMPION, Version
+from recsys.tables import recommendations
+from recsys.tables.delta import Tables
+
+if TYPE_CHECKING:
+    from recsys.serving import Ranker, Rankings
+
+# Users of one task: enough to be worth loading the model for, few enough to be scored again after a failure.
+USERS_PER_TASK = 50_000
+LISTS = f"{USER} STRING, items ARRAY<STRUCT<{ITEM}: STRING, score: DOUBLE>>"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a scoring has done.
+
+    Attributes:
+        version: the version that made the recommendations.
+        users: how many users have a row now.
+        seconds: wall time from the download of the model to the commit of the table.
+    """
+
+    version: Version
+    users: int
+    seconds: float
+
+
+def score(spark: SparkSession, tables: Tables, client: MlflowClient, settings: Settings) -> Scored:
+    """Replace the table of recommendations by those of one version.
+
+    The alias is resolved once, so that every row names the version that made it.
+
+    Args:
+        spark: session whose executors do the work.
+        tables: where `recommendations` is written.
+        client: from `registry.client.connect`.
+        settings: `score.*`, and the name of the model.
+
+    Raises:
+        RegistryError: there is no such model, or MLflow failed.
+        ConfigError: `recommend.model` is not a model's URI.
+    """
+    version = versions.resolve(client, settings.recommend.model or f"models:/{settings.mlflow.model_name}@{CHAMPION}")
+    start = time.perf_counter()
+    archive = _send_to_executors(spark, version)
+    users = versions.count_users(Path(SparkFiles.get(archive)))
+    lists = recommend(spark, archive, users, settings)
+    recommendations.write(tables, _signed(lists, version))
+    return Scored(version, users, time.perf_counter() - start)
+
+
+def recommend(spark: SparkSession, archive: str, users: int, settings: Settings) -> DataFrame:
+    """Rank items for all users of an artifact, on the executors.
+
+    Args:
+        spark: session that was given the archive.
+        archive: name of the artifact's archive in the session.
+        users: how many users the artifact serves.
+        settings: `recommend.k` and `recommend.exclude_seen`.
+
+    Returns:
+        One row per user: `user_id`, `items` best first.
+    """
+    tasks = max(spark.sparkContext.defaultParallelism, -(-users // USERS_PER_TASK))
+    rows = spark.range(0, users, 1, tasks)
+    return rows.mapInArrow(_ranking(archive, settings.recommend.k, settings.recommend.exclude_seen), LISTS)
+
+
+def _send_to_executors(spark: SparkSession, version: Version) -> str:
+    """Give a version's artifact to the session, once; return the name under which `SparkFiles` finds its folder.
+
+    An archive, because Spark takes folders in local mode only. It lies where Spark keeps the session's files: executors
+    that start later fetch it too, and it goes when the session does.
+    """
+    name = f"model-{hashlib.sha256(f'{version.uri} {version.run_id}'.encode()).hexdigest()[:16]}.zip"
+    context = spark.sparkContext
+    if not any(archive.endswith(name) for archive in context.listArchives):
+        kept = Path(SparkFiles.getRootDirectory(), "models", name)
+        kept.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder, ZipFile(kept, "w") as archive:  # factors do not compress
+            artifact = versions.download(version, Path(folder))
+            for file in artifact.rglob("*"):
+                archive.write(file, file.relative_to(artifact))
+        context.addArchive(str(kept))
+    return name
+
+
+def _signed(lists: DataFrame, version: Version) -> DataFrame:
+    return lists.select(
+        USER,
+        "items",
+        F.lit(version.name).alias("model_name"),
+        F.lit(version.version).alias("model_version"),
+        F.lit(datetime.now(UTC)).alias("scored_at"),
+    )
+
+
+def _ranking(
+    archive: str, k: int, exclude_seen: bool
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def rank(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+        # The artifact's own code ranks: a version of another kind, or of an older release, is scored as it was made.
+        model: Any = mlflow.pyfunc.load_model(SparkFiles.get(archive)).unwrap_python_model()
+        ranker: Ranker = model.ranker
+        user_ids = _strings(ranker.arrays["user_ids_bytes"], ranker.arrays["user_ids_offsets"])
+        item_ids = _strings(ranker.arrays["item_ids_bytes"], ranker.arrays["item_ids_offsets"])
+        for batch in batches:
+            rows = batch.column(0).to_numpy()
+            ranked = ranker.rank(rows, np.full(len(rows), k), np.full(len(rows), exclude_seen))
+            yield pa.RecordBatch.from_arrays(
+                [user_ids.take(batch.column(0)).cast(pa.string()), _lists(ranked, item_ids)], [USER, "items"]
+            )
+
+    return rank
+
+
+def _strings(text: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> pa.Array:
+    """Packed ids as an Arrow array, without a copy and without a Python object for each."""
+    return pa.LargeStringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(text))
+
+
+def _lists(ranked: "Rankings", item_ids: pa.Array) -> pa.Array:
+    """Rankings as an Arrow array of list<struct<item_id, score>>."""
+    pairs = pa.StructArray.from_arrays(
+        [item_ids.take(pa.array(ranked.items)).cast(pa.string()), pa.array(ranked.scores, pa.float64())],
+        [ITEM, "score"],
+    )
+    return pa.ListArray.from_arrays(np.concatenate([[0], np.cumsum(ranked.lengths)]).astype(np.int32), pairs)

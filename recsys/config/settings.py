@@ -1,0 +1,165 @@
+"""Typed settings: a YAML file, overridden by the environment, overridden by the command line.
+
+Every key is checked here once; the rest of the code receives frozen objects. A variable `RECSYS__STORAGE__ROOT` sets
+`storage.root`; `storage.root=/data` on the command line wins over both.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    ValidationError,
+)
+
+from recsys.config.model import ConceptDrift, Decay, Model, Staleness
+from recsys.config.section import Section
+from recsys.config.sections import (
+    Evaluation,
+    EventWeight,
+    Gate,
+    Items,
+    MLflow,
+    Recommend,
+    Register,
+    Replay,
+    Source,
+    Storage,
+    Trigger,
+)
+from recsys.errors import ConfigError
+from recsys.storage import mlflow_database
+
+ENVIRONMENT_PREFIX = "RECSYS__"
+
+
+DEFAULT_WEIGHTS = {
+    "view": 1.0,
+    "click": 1.0,
+    "like": 2.0,
+    "add_to_cart": 2.0,
+    "purchase": 4.0,
+    "rating": 1.0,
+    "return": -4.0,
+    "hate": -4.0,
+}
+
+
+class Settings(Section):
+    """All settings of all jobs."""
+
+    source: Source = Field(default_factory=Source)
+    trigger: Trigger = Field(default_factory=Trigger)
+    storage: Storage = Field(default_factory=Storage)
+    weights: dict[str, EventWeight] = Field(
+        default_factory=lambda: {kind: EventWeight(weight=weight) for kind, weight in DEFAULT_WEIGHTS.items()},
+        description="Weight of each event type; a type that is not listed is quarantined.",
+        min_length=1,
+    )
+    decay: Decay = Field(default_factory=Decay)
+    model: Model = Field(default_factory=Model)
+    staleness: Staleness = Field(default_factory=Staleness)
+    concept_drift: ConceptDrift = Field(default_factory=ConceptDrift)
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the model lives.")
+    mlflow: MLflow = Field(default_factory=MLflow)
+    register_: Register = Field(default_factory=Register, alias="register")
+    gate: Gate = Field(default_factory=Gate)
+    evaluation: Evaluation = Field(default_factory=Evaluation)
+    recommend: Recommend = Field(default_factory=Recommend)
+    items: Items = Field(default_factory=Items)
+    replay: Replay = Field(default_factory=Replay)
+    spark: dict[str, str] = Field(default_factory=dict, description="Extra Spark settings, as they are.")
+    seed: NonNegativeInt = Field(0, description="Seed of every random choice.")
+
+    @property
+    def tracking_uri(self) -> str:
+        """The MLflow tracking URI, the default filled in."""
+        return self.mlflow.tracking_uri or f"sqlite:///{mlflow_database(self.storage.root)}"
+
+    def fingerprint(self) -> str:
+        """Sixteen hex digits that change when what the model learns from its events may change."""
+        whole = dict.fromkeys(("weights", "decay", "model", "concept_drift", "seed"), True)
+        some = {"evaluation": {"popularity_half_life_days"}, "staleness": {"sample_rows", "threshold"}}
+        if self.model.kind in ("mixture", "ncf"):
+            # These learn from how well lists of that length rank, and from what may stand in them.
+            some["evaluation"].add("users_per_batch")
+            some["recommend"] = {"k", "exclude_seen"}
+        parts = self.model_dump(mode="json", include={**whole, **some})
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def public_parameters(self) -> dict[str, str]:
+        """Settings by dotted key, without those that may carry secrets (reader options, Spark settings, URIs)."""
+        values = self.model_dump(mode="json", by_alias=True, exclude={"spark": True, "source": {"options"}})
+        values["mlflow"].pop("tracking_uri")
+        return dict(_flatten(values))
+
+
+def load_settings(file: str | Path | None = None, overrides: Iterable[str] = ()) -> Settings:
+    """Read, merge and check the settings.
+
+    Args:
+        file: YAML file; without one the defaults apply.
+        overrides: `key.sub=value` words; values are read as YAML (`null`, `true`, `[1, 2]`).
+
+    Raises:
+        ConfigError: the file is missing or no YAML, a key is unknown, or a value has the wrong type.
+    """
+    environment = [
+        f"{name.removeprefix(ENVIRONMENT_PREFIX).replace('__', '.').lower()}={value}"
+        for name, value in sorted(os.environ.items())
+        if name.startswith(ENVIRONMENT_PREFIX)
+    ]
+    overrides = list(overrides)
+    for word in overrides:
+        if "=" not in word:
+            raise ConfigError(f"cannot read '{word}': overrides look like storage.root=/data/recsys")
+    try:
+        layers = [OmegaConf.create() if file is None else _read_yaml(Path(file))]
+        layers += [OmegaConf.from_dotlist(environment), OmegaConf.from_dotlist(overrides)]
+        merged = OmegaConf.to_container(OmegaConf.merge(*layers), resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"cannot read the settings: {_one_line(error)}") from error
+    try:
+        return Settings.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_describe(problem) for problem in error.errors())) from error
+
+
+def _read_yaml(file: Path) -> DictConfig:
+    try:
+        loaded = OmegaConf.load(file)
+    except FileNotFoundError as error:
+        raise ConfigError(f"no configuration file {file}") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{file} is no readable YAML: {_one_line(error)}") from error
+    if not isinstance(loaded, DictConfig):
+        raise ConfigError(f"{file} must hold keys and values, not a list")
+    return loaded
+
+
+def _describe(problem: Mapping[str, Any]) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"unknown setting '{key}'"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"setting '{key}': {message[0].lower()}{message[1:]} (got {problem['input']!r:.80})"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", str(value)

@@ -1,0 +1,115 @@
+"""Writes the table of settings of the documentation from the typed settings: `python -m recsys.config.table FILE`."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from recsys.config.sections import EventWeight
+from recsys.config.settings import DEFAULT_WEIGHTS, Settings
+
+HEADING = """\
+# Settings
+
+Written by `make docs` from `recsys/config/sections.py`; change the descriptions there.
+
+Every job takes `--config FILE.yaml` and then any number of `key.sub=value` words. The later of these wins: the default,
+the file, a variable of the environment (`RECSYS__STORAGE__ROOT=/data` sets `storage.root`), the command line. A key
+that is not in these tables, or a value of another type, ends the job with exit code 2 and a line that names the key.
+"""
+
+TABLE_HEAD = "| key | type | default | meaning |\n|---|---|---|---|"
+
+# Types that pydantic checks have names for people.
+PLAIN_NAMES = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false", "datetime": "time"}
+
+
+def settings_page() -> str:
+    """The page, as Markdown: a table of the plain settings, then one per section."""
+    plain = [(name, field) for name, field in _fields(Settings) if _section(field) is None]
+    parts = [HEADING, TABLE_HEAD, *(_row(name, field) for name, field in plain)]
+    for name, field in _fields(Settings):
+        section = _section(field)
+        if section is not None:
+            parts += [f"\n## `{name}`\n\n{_summary(section)}\n", TABLE_HEAD, *_rows(section, f"{name}.")]
+    kinds = ", ".join(f"`{kind}` {weight:g}" for kind, weight in DEFAULT_WEIGHTS.items())
+    parts.append(f"\n## `weights.<event_type>`\n\n{_summary(EventWeight)} Unless you list your own: {kinds}.\n")
+    parts += [TABLE_HEAD, *_rows(EventWeight, "weights.<event_type>.")]
+    return "\n".join(parts) + "\n"
+
+
+def _rows(section: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, field in _fields(section):
+        inner = _section(field)
+        if inner is None:
+            yield _row(prefix + name, field)
+        else:
+            yield from _rows(inner, f"{prefix}{name}.")
+
+
+def _row(key: str, field: FieldInfo) -> str:
+    kind = _type_name(field.annotation) + _bound(field.metadata)
+    cells = (f"`{key}`", kind, _default(field), field.description or "")
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+
+
+def _fields(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in model.model_fields.items():
+        yield field.alias or name, field
+
+
+def _section(field: FieldInfo) -> type[BaseModel] | None:
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _summary(section: type[BaseModel]) -> str:
+    return (section.__doc__ or "").strip().splitlines()[0]
+
+
+def _type_name(kind: Any) -> str:
+    arguments = get_args(kind)
+    if get_origin(kind) is Literal:
+        return " or ".join(f"`{value}`" for value in arguments)
+    if get_origin(kind) in (Union, UnionType):
+        return " or ".join("`null`" if part is NoneType else _type_name(part) for part in arguments)
+    if get_origin(kind) is Annotated:
+        return _type_name(arguments[0]) + _bound(arguments[1:])
+    if get_origin(kind) is dict:
+        return "keys and values"
+    name: str = kind.__name__
+    return PLAIN_NAMES.get(name, name)
+
+
+def _bound(constraints: Iterable[object]) -> str:
+    for constraint in constraints:
+        if isinstance(constraint, Gt):
+            return f" above {constraint.gt}"
+        if isinstance(constraint, Ge):
+            return f" from {constraint.ge}"
+    return ""
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, dict):
+        # Long ones are written out below the tables.
+        return "see below" if value else "none"
+    if value is None:
+        return "`null`"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, float):
+        return f"`{value:.12g}`"
+    return f"`{value}`"
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(settings_page(), encoding="utf-8")

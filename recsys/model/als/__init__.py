@@ -1,0 +1,1 @@
+"""Incremental alternating least squares (ALS) for implicit feedback."""

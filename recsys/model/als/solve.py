@@ -1,0 +1,64 @@
+"""Which kernel solves rows: the fused one of the CPU, or batched torch operations (ADR 7)."""
+
+import torch
+
+from recsys.model.als import cholesky as batched
+from recsys.model.als import conjugate_gradient as fused
+from recsys.model.als.objective import Objective
+from recsys.model.als.selection import Selection
+
+# Steps of conjugate gradients that a row takes in a sweep in which it is not solved exactly.
+_SWEEP_STEPS = 3
+
+
+def solve_exactly(
+    selection: Selection,
+    others: torch.Tensor,
+    gram: torch.Tensor,
+    start: torch.Tensor,
+    objective: Objective,
+    chunk_bytes: int,
+) -> torch.Tensor:
+    """Solve rows exactly against fixed factors of the other side.
+
+    Args:
+        selection: The rows.
+        others: (others, factors) float32, the other side's factors.
+        gram: (factors, factors) float64 on the CPU, others' * others.
+        start: (rows, factors) float32, the rows' present factors; they change the time it takes, not the solution.
+        objective: What is solved.
+        chunk_bytes: Bound on the working memory.
+
+    Returns:
+        (rows, factors) float32 on the device of `others`; zero for rows without a positive weight.
+
+    Raises:
+        SolveError: a solution is not finite, or was not reached.
+    """
+    if others.device.type == "cpu":
+        return fused.solve_exactly(selection, others, gram, start, objective, chunk_bytes)
+    return batched.solve_exactly(selection, others, gram, objective, chunk_bytes)
+
+
+def solve_closely(
+    selection: Selection,
+    others: torch.Tensor,
+    gram: torch.Tensor,
+    start: torch.Tensor,
+    objective: Objective,
+    chunk_bytes: int,
+) -> torch.Tensor:
+    """Solve rows to within a thousandth, if that is quicker than exactly; all as for `solve_exactly`."""
+    if others.device.type == "cpu":
+        return fused.solve_closely(selection, others, gram, start, objective, chunk_bytes)
+    return batched.solve_exactly(selection, others, gram, objective, chunk_bytes)
+
+
+def solve_roughly(
+    selection: Selection, others: torch.Tensor, start: torch.Tensor, objective: Objective, chunk_bytes: int
+) -> torch.Tensor:
+    """Bring all rows of a side near their solution, the quickest way there is; arguments as for `solve_exactly`."""
+    if others.device.type == "cpu":
+        return fused.improve(selection, others, start, objective, chunk_bytes, _SWEEP_STEPS)
+    wide = others.double()
+    return batched.solve_exactly(selection, others, (wide.T @ wide).cpu(), objective, chunk_bytes)

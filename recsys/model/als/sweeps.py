@@ -1,0 +1,60 @@
+"""Alternating over all users and all items: how factors are learned from a whole history."""
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from recsys.model.als.objective import Objective
+from recsys.model.als.selection import Selection
+from recsys.model.als.solve import solve_roughly
+from recsys.model.common.arrays import Float32Array
+
+# Standard deviation of random factors, times sqrt(factors).
+_START_SCALE = 0.1
+# How far items are carried on along their last move before users are solved against them.
+_MOMENTUM = 0.5
+# The first moves lead from a random start to another place altogether, and say nothing of the next ones.
+_MOMENTUM_FROM = 2
+
+
+def random_factors(count: int, factors: int, generator: np.random.Generator) -> Float32Array:
+    """Factors (count, factors) to start from, of mean 0: users and items begin at right angles, not all alike."""
+    drawn = generator.standard_normal((count, factors), dtype=np.float32)
+    return drawn * np.float32(_START_SCALE / factors**0.5)
+
+
+def alternations(
+    by_user: Selection,
+    by_item: Selection,
+    users: torch.Tensor,
+    items: torch.Tensor,
+    objective: Objective,
+    chunk_bytes: int,
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Improve all users, then all items, again and again.
+
+    Near its end alternating least squares is a linear map that shrinks every error by a factor between 0 and 1. Going
+    on along the last move with momentum b < 1 keeps it convergent (an error that shrinks by m then shrinks by a root of
+    z^2 = m (1 + b) z - m b, of modulus below 1) and speeds up the slow errors, whose m is near 1.
+
+    Args:
+        by_user, by_item: All rows of either side.
+        users, items: (users, factors) and (items, factors) float32, to start from.
+        objective: What is minimized.
+        chunk_bytes: Bound on the working memory.
+
+    Yields:
+        Users and items after each iteration, without end.
+
+    Raises:
+        SolveError: a solution is not finite.
+    """
+    before = items
+    for iteration in itertools.count():
+        ahead = items if iteration <= _MOMENTUM_FROM else items + _MOMENTUM * (items - before)
+        before = items
+        users = solve_roughly(by_user, ahead, users, objective, chunk_bytes)
+        items = solve_roughly(by_item, users, items, objective, chunk_bytes)
+        yield users, items

@@ -1,0 +1,1 @@
+"""Learners that count: popularity, trend, co-occurrence, repeat consumption."""

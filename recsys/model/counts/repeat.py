@@ -1,0 +1,239 @@
+"""What users take again: for each user the last items, how often and when they were taken."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from recsys.config import Settings
+from recsys.contracts import StepId
+from recsys.model.common.arrays import Float32Array, FloatArray, GrowingArray, Int32Array, IntArray
+from recsys.model.common.jit import compiled
+from recsys.model.counts.popularity import Popularity
+from recsys.model.counts.trend import EventClock
+from recsys.model.drift.surprise import Decision
+from recsys.model.interactions.decay import SECONDS_PER_DAY
+from recsys.model.interactions.history import History
+from recsys.model.learner import CodedBatch, State
+from recsys.serving.arrays import prefixed, ragged_ranges
+from recsys.serving.scorers import RepeatScorer
+
+_COLUMNS = {"items": np.int32, "counts": np.float32, "lately": np.float32, "first": np.float64, "last": np.float64}
+# Events after which an event counts half in the shares that decide between items taken equally often.
+_SHARE_HALF_LIFE = 5_000
+_FACTS = ("again", "taken", "interval_days", "intervals")
+
+
+class Repeat:
+    """The items that a user took, with their rhythm, and how items are taken again in general; a `Learner`.
+
+    A row with positive weight is one occasion. A user has places for a fixed number of items; where they are all taken,
+    a new item takes that of the one that was not taken for longest.
+
+    Args:
+        settings: The section model.mixture is used.
+    """
+
+    rehearsal = 0
+
+    def __init__(self, settings: Settings) -> None:
+        self._half_life = settings.model.mixture.repeat_half_life_days
+        self._shelves = Shelves(settings.model.mixture.repeats)
+        # Of items: occasions on which their user knew them, all occasions, days between two of a user, and how many.
+        self._facts = {name: GrowingArray((), np.float64) for name in _FACTS}
+        self._clock, self._popularity = EventClock(), Popularity(_SHARE_HALF_LIFE / SECONDS_PER_DAY)
+        # Days.
+        self._now = 0.0
+
+    def update(self, batch: CodedBatch, history: History, step: StepId, decision: Decision) -> dict[str, float]:
+        """See `Learner`."""
+        self.absorb(batch, history, step)
+        return {}
+
+    def absorb(self, batch: CodedBatch, history: History, step: StepId) -> None:
+        """See `Learner`."""
+        del history, step
+        for array in self._facts.values():
+            array.resize(batch.item_count)
+        positions = self._clock.advance(batch)
+        liked = np.flatnonzero(batch.weights > 0)
+        self._popularity.add(batch.items[liked], np.ones(len(liked)), positions[liked], batch.item_count)
+        order = liked[np.lexsort((batch.items[liked], batch.times[liked], batch.users[liked]))]
+        users, days = batch.users[order], batch.times[order] / SECONDS_PER_DAY
+        self._now = float(np.max(days, initial=self._now))
+        self._shelves.make_room(users, batch.user_count)
+        facts = tuple(array.values for array in self._facts.values())
+        columns = self._shelves.columns()
+        starts, lengths, most = self._shelves.starts, self._shelves.lengths, self._shelves.most
+        _take(users, batch.items[order], days, self._half_life, starts, lengths, most, columns, facts)
+
+    def refit(self, history: History, step: StepId) -> dict[str, float]:
+        """There is nothing to learn but the counts."""
+        return {}
+
+    def scorer(self) -> RepeatScorer:
+        """What scores, from the counts as they are now."""
+        return RepeatScorer(
+            self._arrays(self._shelves.starts, dict(zip(_COLUMNS, self._shelves.columns(), strict=True)))
+        )
+
+    def score(self, users: IntArray) -> torch.Tensor:
+        """See `Learner`."""
+        return torch.from_numpy(self.scorer().score(users))
+
+    def score_pairs(self, users: IntArray, items: IntArray) -> FloatArray:
+        """See `Learner`."""
+        scorer = self.scorer()
+        distinct, owners = np.unique(users, return_inverse=True)
+        scores: FloatArray = scorer.repeats(distinct)[0].at(owners, items) + scorer.share[items]
+        return scores
+
+    def state(self) -> State:
+        """See `Learner`."""
+        facts = {name: array.values for name, array in self._facts.items()}
+        state = {**self._shelves.packed(), "lengths": self._shelves.lengths, **facts, "now": np.array([self._now])}
+        popularity = {"stored": self._popularity.stored, "clock": self._popularity.clock}
+        return {**state, "clock": self._clock.state, **prefixed(popularity, "popularity")}
+
+    @classmethod
+    def from_state(cls, settings: Settings, state: Mapping[str, npt.NDArray[Any]]) -> "Repeat":
+        """See `Learner`."""
+        learner = cls(settings)
+        columns = {name: state[name] for name in _COLUMNS}
+        learner._shelves = Shelves(settings.model.mixture.repeats, state["lengths"], columns)
+        learner._facts = {name: GrowingArray(state[name], np.float64) for name in _FACTS}
+        learner._now = float(state["now"][0])
+        learner._clock = EventClock(state["clock"])
+        learner._popularity = Popularity(
+            _SHARE_HALF_LIFE / SECONDS_PER_DAY, state["popularity.stored"], state["popularity.clock"]
+        )
+        return learner
+
+    def served(self, history: History) -> State:
+        """The arrays of `RepeatScorer`."""
+        lengths = self._shelves.lengths
+        arrays = self._arrays(np.cumsum(lengths) - lengths, self._shelves.packed())
+        return {name: array.copy() for name, array in arrays.items()}
+
+    def _arrays(self, starts: IntArray, columns: Mapping[str, npt.NDArray[Any]]) -> State:
+        facts, counts = {name: array.values for name, array in self._facts.items()}, self._popularity.scores()
+        return {
+            **columns,
+            "starts": starts,
+            "lengths": self._shelves.lengths,
+            "occasions": np.stack([facts["again"], facts["taken"]]),
+            "intervals": np.stack([facts["interval_days"], facts["intervals"]]),
+            "share": counts / max(float(counts.sum()), 1.0),
+            "now": np.array([self._now]),
+            "half_life": np.array([self._half_life]),
+        }
+
+
+class Shelves:
+    """Lists of at most `most` items per user, with numbers beside each, in one pool.
+
+    A list has room for a power of two of entries; one that needs more moves to the end of the pool, whose abandoned
+    half is given back when it has become that large.
+
+    Args:
+        most: Longest list.
+        lengths, columns: What `lengths` and `packed` were, to continue from there.
+    """
+
+    def __init__(
+        self, most: int, lengths: npt.ArrayLike = (), columns: Mapping[str, npt.NDArray[Any]] | None = None
+    ) -> None:
+        self.most = most
+        self._lengths = GrowingArray(lengths, np.int64)
+        self._starts = GrowingArray(np.cumsum(self.lengths) - self.lengths, np.int64)
+        self._rooms = GrowingArray(self.lengths, np.int64)
+        given = columns or {}
+        self._columns = {name: GrowingArray(given.get(name, ()), kind) for name, kind in _COLUMNS.items()}
+
+    @property
+    def lengths(self) -> IntArray:
+        """(users,), as a view."""
+        return self._lengths.values
+
+    @property
+    def starts(self) -> IntArray:
+        """(users,) where each list begins in the pool, as a view."""
+        return self._starts.values
+
+    def columns(self) -> tuple[Int32Array, Float32Array, Float32Array, FloatArray, FloatArray]:
+        """The pool's columns, as views: items, counts, lately, first, last."""
+        items, counts, lately, first, last = (column.values for column in self._columns.values())
+        return items, counts, lately, first, last
+
+    def packed(self) -> State:
+        """Copies of the columns, one user's list after the other's."""
+        places = ragged_ranges(self.starts, self.lengths)
+        return {name: column.values[places] for name, column in self._columns.items()}
+
+    def make_room(self, users: IntArray, count: int) -> None:
+        """Have `count` users, and room for one more item of each of users (n,), as often as they are named."""
+        for array in (self._lengths, self._starts, self._rooms):
+            array.resize(count)
+        rows, more = np.unique(users, return_counts=True)
+        needed = np.minimum(self.lengths[rows] + more, self.most)
+        moving = needed > self._rooms.values[rows]
+        rows, needed = rows[moving], needed[moving]
+        rooms = np.minimum(1 << np.ceil(np.log2(np.maximum(needed, 1))).astype(np.int64), self.most)
+        self._move(rows, rooms)
+        if len(self._columns["items"]) > 2 * self._rooms.values.sum() + 1024:
+            self._move(np.arange(count), self._rooms.values.copy(), first=0)
+
+    def _move(self, rows: IntArray, rooms: IntArray, first: int | None = None) -> None:
+        """Give lists another room, at the end of the pool or instead of the whole pool."""
+        begin = len(self._columns["items"]) if first is None else first
+        starts = begin + np.cumsum(rooms) - rooms
+        source = ragged_ranges(self.starts[rows], self.lengths[rows])
+        target = ragged_ranges(starts, self.lengths[rows])
+        for column in self._columns.values():
+            moved = column.values[source]
+            column.resize(begin + int(rooms.sum()))
+            column.values[target] = moved
+        self.starts[rows], self._rooms.values[rows] = starts, rooms
+
+
+@compiled
+def _take(
+    users: IntArray,
+    items: IntArray,
+    days: FloatArray,
+    half_life: float,
+    starts: IntArray,
+    lengths: IntArray,
+    most: int,
+    columns: tuple[Int32Array, Float32Array, Float32Array, FloatArray, FloatArray],
+    facts: tuple[FloatArray, ...],
+) -> None:
+    """Enter occasions (n,), in the order in which each user had them."""
+    own, counts, lately, first, last = columns
+    again, taken, interval_days, intervals = facts
+    for event in range(len(users)):
+        user, item, day = users[event], items[event], days[event]
+        begin, end = starts[user], starts[user] + lengths[user]
+        place, oldest = begin, begin
+        while place < end and own[place] != item:
+            if last[place] < last[oldest]:
+                oldest = place
+            place += 1
+        taken[item] += 1
+        if place < end:
+            # Events may come late; time does not go back for them.
+            gap = max(day - last[place], 0.0)
+            again[item] += 1
+            interval_days[item] += gap
+            intervals[item] += 1
+            counts[place] += 1
+            lately[place] = lately[place] * 2.0 ** (-gap / half_life) + 1
+            last[place] += gap
+            continue
+        if lengths[user] < most:
+            lengths[user] += 1
+        else:
+            place = oldest
+        own[place], counts[place], lately[place], first[place], last[place] = item, 1, 1, day, day

@@ -1,0 +1,1 @@
+"""Concept drift: how it is found, and how learning answers to it."""

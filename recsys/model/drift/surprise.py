@@ -1,0 +1,204 @@
+"""How hard a batch is learned follows how much the stream surprises the model.
+
+Before a batch is learned, its `surprise` is measured: how often the model puts a random item above the one that a user
+took to. Page-Hinkley watches it. A rise past the usual noise means that tastes have changed. Then
+
+* the history is halved a few times at once, so that what comes now outweighs what was;
+* for some batches more rows are solved, and more often; gradient learners take longer steps; both fall back to normal;
+* every few of these batches everything is solved again, each time with more of the new taste in the history.
+
+A fall is good news, and nothing is done about it. `bench/quality/concept_drift.py` measures what each of these brings.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from river.drift import PageHinkley
+
+from recsys.config.model import ConceptDrift
+from recsys.model.common.arrays import FloatArray, IntArray
+
+# Batches that are remembered, those whose median is the usual level, and the rises over it that must be known first.
+_WINDOW, _LEVEL, _WARM_UP = 40, 8, 10
+# In usual deviations: what a rise must exceed, and the most that one batch counts, so that one odd batch is no change.
+_SLACK, _MOST = 1.0, 4.0
+# Deviations that are smaller than this are not worth acting on.
+_LEAST_DEVIATION = 0.005
+# Half of all normal numbers are no further than this many standard deviations from the middle.
+_MEDIAN_DISTANCE = 0.6745
+# The last batches, among which the change was found.
+_NOW = 2
+# What a model without any skill is surprised by.
+_NO_SKILL = 0.5
+# Pairs of a batch that are measured, and the fewest that tell anything.
+_PAIRS, _FEWEST = 2048, 100
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How a batch is learned.
+
+    Attributes:
+        effort: multiplies the interactions that a batch may read to solve rows, and its sweeps; at least 1.
+        learning_rate: multiplies the steps of gradient learners; at least 1.
+        refresh: whether the batch ends with a sweep over everything.
+        halvings: how often the history is halved before the batch joins it.
+        reasons: a line for what is decided, none when all is as usual.
+    """
+
+    effort: float = 1.0
+    learning_rate: float = 1.0
+    refresh: bool = False
+    halvings: int = 0
+    reasons: tuple[str, ...] = ()
+
+
+AS_USUAL = Decision()
+
+
+class DriftController:
+    """Decides how each batch is learned, from how surprising the last ones were.
+
+    A function of its settings and of the surprises it has seen, of which it keeps at most 40. After a change it begins
+    anew, so that the next 17 batches cannot bring another one.
+
+    Args:
+        settings: The bounds.
+        surprises: Those since the last change.
+        age: Batches since the last change; None if there was none.
+    """
+
+    def __init__(self, settings: ConceptDrift, surprises: Iterable[float] = (), age: int | None = None) -> None:
+        self._settings = settings
+        self._surprises = deque(surprises, maxlen=_WINDOW)
+        self._age = age
+
+    def observe(self, surprise: float) -> Decision:
+        """Decide how a batch is learned.
+
+        Args:
+            surprise: How surprising it is, from 0 to 1; NaN where that could not be measured.
+        """
+        if self._age is not None:
+            self._age += 1
+        if not math.isnan(surprise):
+            self._surprises.append(surprise)
+            values = np.array(self._surprises)
+            if has_risen(values, self._settings.threshold):
+                self._surprises.clear()
+                self._age = 0
+                before, now = values[-_NOW - _LEVEL : -_NOW], values[-_NOW:]
+                return self._begin(float(np.median(before)), float(now.max()))
+        if self._age is None or self._age > self._settings.batches:
+            return AS_USUAL
+        return self._go_on(self._age)
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """`surprises` (n,) float64, n at most 40, and `age` (1,) int64, -1 for none."""
+        age = -1 if self._age is None else self._age
+        return {"surprises": np.array(self._surprises, dtype=np.float64), "age": np.array([age])}
+
+    @classmethod
+    def from_state(cls, settings: ConceptDrift, state: Mapping[str, npt.NDArray[Any]]) -> "DriftController":
+        """A drift_controller from what `state` returned."""
+        age = int(state["age"][0])
+        return cls(settings, state["surprises"].tolist(), None if age < 0 else age)
+
+    def _begin(self, before: float, now: float) -> Decision:
+        """A change was found: the surprise was `before` on most batches, and is `now`."""
+        halvings = math.ceil(self._settings.max_halvings * min(1.0, 2 * skill_lost(before, now)))
+        effort, rate, actions = self._raised(0)
+        if halvings:
+            actions = [f"history counts 1/{2**halvings}", *actions]
+        told = ", ".join(actions) or "the bounds allow nothing"
+        reason = f"surprise rose from {before:.3f} to {now:.3f} (Page-Hinkley): {told}"
+        return Decision(effort, rate, halvings=halvings, reasons=(reason,))
+
+    def _go_on(self, age: int) -> Decision:
+        """The change is `age` batches ago."""
+        effort, rate, actions = self._raised(age)
+        every = self._settings.refresh_every_batches
+        refresh = every > 0 and age % every == 0
+        if refresh:
+            actions.append("everything solved again")
+        reason = f"{age} after the change: {', '.join(actions) or 'as usual again'}"
+        return Decision(effort, rate, refresh, reasons=(reason,))
+
+    def _raised(self, age: int) -> tuple[float, float, list[str]]:
+        """Effort and learning rate `age` batches after a change, and what is to be told of them."""
+        left = 1 - age / self._settings.batches
+        raised = {
+            "effort": 1 + (self._settings.max_effort - 1) * left,
+            "learning rate": 1 + (self._settings.max_learning_rate - 1) * left,
+        }
+        told = [f"{name} x{factor:.2g}" for name, factor in raised.items() if factor > 1]
+        return raised["effort"], raised["learning rate"], told
+
+
+def has_risen(surprises: FloatArray, threshold: float) -> bool:
+    """Whether some surprises rose above their usual level.
+
+    Each is compared with the median of the 8 before it, so that the long fall of a model that is still young hides
+    nothing. What it has more is counted in usual deviations, which follow from the median distance of these differences
+    from their median; what it has less counts as nothing, so that the end of a fall is no rise. One odd batch is no
+    change: it counts 4 at most. All that is more than one deviation above the mean is added up (Page 1954, Continuous
+    inspection schemes).
+
+    Args:
+        surprises: (n,) in the order of their batches; fewer than 18 tell nothing.
+        threshold: What the sum must pass, in usual deviations.
+    """
+    if len(surprises) < _LEVEL + _WARM_UP:
+        return False
+    windows = np.lib.stride_tricks.sliding_window_view(surprises, _LEVEL + 1)
+    rises = windows[:, -1] - np.median(windows[:, :-1], axis=1)
+    distance = float(np.median(np.abs(rises - np.median(rises))))
+    deviation = max(distance / _MEDIAN_DISTANCE, _LEAST_DEVIATION)
+    detector = PageHinkley(min_instances=_WARM_UP, delta=_SLACK, threshold=threshold, alpha=1.0, mode="up")
+    for rise in np.clip(rises / deviation, 0, _MOST).tolist():
+        detector.update(rise)  # type: ignore[no-untyped-call]
+        # A detector that has found a rise begins anew with the next value.
+        if detector.drift_detected:
+            return True
+    return False
+
+
+def skill_lost(before: float, now: float) -> float:
+    """Share of a model's skill that is gone when its surprise rises; 1 if it had none.
+
+    When some users' tastes change altogether, it is about the share of what they do in all that is done.
+    """
+    return min(1.0, max(0.0, (now - before) / (_NO_SKILL - before))) if before < _NO_SKILL else 1.0
+
+
+def measure_surprise(
+    score_pairs: Callable[[IntArray, IntArray], FloatArray],
+    users: IntArray,
+    items: IntArray,
+    item_count: int,
+    generator: np.random.Generator,
+) -> float:
+    """How often a random item scores above the one that a user took to: 1 - AUC, a tie being half a case.
+
+    Args:
+        score_pairs: Scores (n,) of users (n,) and items (n,).
+        users, items: (n,) pairs that the model knows both sides of; a sample of 2,048 is measured.
+        item_count: Items are drawn among so many, all alike.
+        generator: Draws them.
+
+    Returns:
+        From 0 to 1; NaN for fewer than 100 pairs.
+    """
+    if len(users) < _FEWEST:
+        return math.nan
+    if len(users) > _PAIRS:
+        chosen = generator.choice(len(users), _PAIRS, replace=False)
+        users, items = users[chosen], items[chosen]
+    taken = score_pairs(users, items)
+    drawn = score_pairs(users, generator.integers(item_count, size=len(users)))
+    return float(((drawn > taken) + 0.5 * (drawn == taken)).mean())

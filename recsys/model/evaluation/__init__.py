@@ -1,0 +1,1 @@
+"""Prequential (test-then-train) evaluation, ranking metrics, and the gate."""

@@ -1,0 +1,1 @@
+"""All interactions in memory: ids, pairs, adjacency lists, time decay."""

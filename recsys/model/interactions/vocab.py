@@ -1,0 +1,62 @@
+"""Ids are strings outside and dense, append-only integers inside."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from itertools import islice, repeat
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.model.common.arrays import IntArray, offsets_of
+
+
+class Vocabulary:
+    """Maps ids to codes 0, 1, 2, ... in the order in which they first appeared. A code never changes.
+
+    Args:
+        ids: Distinct ids that take the first codes.
+    """
+
+    def __init__(self, ids: Iterable[str] = ()) -> None:
+        self._codes: defaultdict[str, int] = defaultdict()
+        # A missing id takes the number of ids so far: reading it is adding it, at the speed of the dictionary.
+        self._codes.default_factory = self._codes.__len__
+        self.extend(list(ids))
+
+    def __len__(self) -> int:
+        return len(self._codes)
+
+    @property
+    def ids(self) -> list[str]:
+        """All ids in the order of their codes."""
+        return list(self._codes)
+
+    def since(self, count: int) -> list[str]:
+        """The ids with codes of `count` and above, at a cost that follows their number."""
+        newest = islice(reversed(self._codes), max(len(self) - count, 0))
+        return list(newest)[::-1]
+
+    def extend(self, ids: Sequence[str]) -> IntArray:
+        """Codes of `ids`, (n,) int64; ids not seen before are added in order of appearance."""
+        return np.fromiter(map(self._codes.__getitem__, ids), dtype=np.int64, count=len(ids))
+
+    def lookup(self, ids: Sequence[str]) -> IntArray:
+        """Codes of `ids`, (n,) int64, -1 for unknown ones. Adds nothing."""
+        return np.fromiter(map(self._codes.get, ids, repeat(-1)), dtype=np.int64, count=len(ids))
+
+
+def pack_ids(ids: Sequence[str]) -> tuple[npt.NDArray[np.uint8], IntArray]:
+    """Lay ids end to end in one byte array.
+
+    Returns:
+        The bytes, uint8, UTF-8 (lone surrogates kept), and the offsets (n + 1,) int64 at which the ids begin and end.
+    """
+    encoded = [text.encode("utf-8", "surrogatepass") for text in ids]
+    lengths = np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded))
+    return np.frombuffer(b"".join(encoded), dtype=np.uint8).copy(), offsets_of(lengths)
+
+
+def unpack_ids(data: npt.NDArray[np.uint8], offsets: IntArray) -> list[str]:
+    """Undo `pack_ids`."""
+    joined, bounds = data.tobytes(), offsets.tolist()
+    return [joined[begin:end].decode("utf-8", "surrogatepass") for begin, end in zip(bounds, bounds[1:], strict=False)]

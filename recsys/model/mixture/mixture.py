@@ -1,0 +1,267 @@
+"""Candidates of several members, a re-ranker, and a choice among all rankings that follows how well they do."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from recsys.config import Settings
+from recsys.contracts import StepId
+from recsys.model.als.incremental_als import IncrementalAls
+from recsys.model.common.arrays import FloatArray, IntArray
+from recsys.model.common.randomness import Purpose, generator
+from recsys.model.counts.cooccurrence import CoOccurrence
+from recsys.model.counts.repeat import Repeat
+from recsys.model.counts.trend import Trend
+from recsys.model.drift.surprise import Decision
+from recsys.model.interactions.history import History
+from recsys.model.learner import CodedBatch, Learner, State
+from recsys.model.mixture.adahedge import AdaHedge, ranked_gains
+from recsys.model.mixture.reranker import LabeledCandidates, Reranker
+from recsys.model.neural.ncf import NeuralCf
+from recsys.serving.arrays import Array, part, prefixed
+from recsys.serving.mixture import MixtureScorer
+from recsys.serving.scorers import GROUPS, group_of
+
+# Users are scored in groups of at most this many scores.
+_SCORES_AT_ONCE = 1 << 24
+# Batches that a rebuild learns one by one: after so many the re-ranker knows what it can know.
+_REHEARSAL = 20
+# Users have at most so many more candidates for the items that they had, as a multiple of the others.
+_MORE = 4
+
+MEMBERS: dict[str, type[Learner]] = {
+    "als": IncrementalAls,
+    "ncf": NeuralCf,
+    "trend": Trend,
+    "cooccurrence": CoOccurrence,
+    "repeat": Repeat,
+}
+_DENSE = ("als", "ncf")
+# Where the weights of the re-ranker start and what they are drawn to a little: about what five streams of films,
+# clicks and purchases ended at. The trend's are shared out among its half-lives.
+_TREND, _SEGMENTS, _AGE, _IDLE = 0.5, 0.1, -0.1, -0.05
+_LEVEL, _RANK, _FOLLOWS = 0.25, 0.1, 0.15
+_REPEATED = (0.6, 0.2, 0.8, -0.05, 0.3, 0.3)
+
+
+class Mixture:
+    """Ranks what its members propose; a `Learner`.
+
+    Each batch is ranked by all before anybody learns it: by each member alone (the trend at each half-life is one of
+    them) and by a re-ranker, see `Reranker`. For each group of users (without events, with fewer than 20, with more)
+    AdaHedge weighs these rankings by the NDCG@k that they had so far, and every user gets the one that is drawn. With G
+    the NDCG of a batch, a mean over its users, a stream of T batches gives in expectation over the draws
+
+        sum of G >= max over members of (sum of that member's G) - R,    R <= sum over groups of 2 * gap
+                                                                           <= groups * (sqrt(T ln K) + 4/3 ln K + 2)
+
+    for K rankings, whatever the stream: it is the regret of `AdaHedge`, for each group against its own best. `regret`
+    among the figures is the first of these bounds, which is far smaller than the second where one ranking is best.
+
+    Args:
+        settings: The sections model (mixture, and those of the members), score, evaluation (users per batch), device,
+            drift and seed are used.
+
+    Raises:
+        ConfigError: the device is not there.
+    """
+
+    rehearsal = _REHEARSAL
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings, own = settings, settings.model.mixture
+        # What was had once is never proposed again where `exclude_seen` holds.
+        left_out = {"repeat"} if settings.recommend.exclude_seen else set()
+        self._names = [name for name in MEMBERS if name in own.members and name not in left_out]
+        self.members: dict[str, Learner] = {name: MEMBERS[name](settings) for name in self._names}
+        start = self._start()
+        curvature = np.zeros((len(GROUPS), len(start), len(start)))
+        self._reranker = Reranker(np.tile(start, (len(GROUPS), 1)), curvature, own.forgetting, own.regularization)
+        self.rankings = self._rankings()
+        self._experts = [AdaHedge(np.zeros(len(self.rankings))) for _ in GROUPS]
+        # Users and items that the members know.
+        self._users, self._items = 0, 0
+
+    def update(self, batch: CodedBatch, history: History, step: StepId, decision: Decision) -> dict[str, float]:
+        """Learn from one batch.
+
+        Args:
+            batch: The batch; an empty one changes nothing.
+            history: Everything seen, the batch included.
+            step: Its generation and number.
+            decision: Passed on to the members.
+
+        Returns:
+            `mixture/GROUP/RANKING`: chance that a user of the group gets the ranking from now on; `mixture/gain` and
+            `mixture/gain/RANKING`: NDCG@k on the users of the batch that were ranked, before it was learned, the first
+            in expectation; `mixture/regret`, see above; and the figures of the members.
+
+        Raises:
+            SolveError: the equations of a member have no finite solution.
+        """
+        if not len(batch):
+            return {}
+        figures = self._rank(batch, history, step) if self._items else {}
+        for member in self.members.values():
+            figures |= member.update(batch, history, step, decision)
+        self._users, self._items = batch.user_count, batch.item_count
+        for group, experts in zip(GROUPS, self._experts, strict=True):
+            chances = zip(self.rankings, experts.weights.tolist(), strict=True)
+            figures |= {f"mixture/{group}/{ranking}": chance for ranking, chance in chances}
+        return figures | {"mixture/regret": sum(experts.regret_bound() for experts in self._experts)}
+
+    def absorb(self, batch: CodedBatch, history: History, step: StepId) -> None:
+        """Take a batch into the members."""
+        for member in self.members.values():
+            member.absorb(batch, history, step)
+        self._users, self._items = batch.user_count, batch.item_count
+
+    def refit(self, history: History, step: StepId) -> dict[str, float]:
+        """Learn the members anew that can; the re-ranker and what is known of the rankings stay."""
+        figures: dict[str, float] = {}
+        for member in self.members.values():
+            figures |= member.refit(history, step)
+        return figures
+
+    def score(self, users: IntArray) -> torch.Tensor:
+        """See `Learner`; proposed items from 1 to 2, each on its own, the others below 1."""
+        return torch.from_numpy(self._scorer().score(users))
+
+    def score_pairs(self, users: IntArray, items: IntArray) -> FloatArray:
+        """See `Learner`: by the first member that knows every pair, so as not to rank everything."""
+        return self.members[self._names[0]].score_pairs(users, items)
+
+    def state(self) -> State:
+        """See `Learner`."""
+        state: State = {
+            "weights": self._reranker.weights,
+            "curvature": self._reranker.curvature,
+            "losses": np.stack([experts.losses for experts in self._experts]),
+            "gaps": np.array([experts.gap for experts in self._experts]),
+            "known": np.array([self._users, self._items]),
+        }
+        for name, member in self.members.items():
+            state |= prefixed(member.state(), name)
+        return state
+
+    @classmethod
+    def from_state(cls, settings: Settings, state: Mapping[str, npt.NDArray[Any]]) -> "Mixture":
+        """See `Learner`."""
+        learner = cls(settings)
+        learner.members = {name: MEMBERS[name].from_state(settings, part(state, name)) for name in learner._names}
+        learner._reranker.weights, learner._reranker.curvature = state["weights"].copy(), state["curvature"].copy()
+        experts = zip(state["losses"], state["gaps"].tolist(), strict=True)
+        learner._experts = [AdaHedge(losses.copy(), gap) for losses, gap in experts]
+        learner._users, learner._items = (int(count) for count in state["known"])
+        return learner
+
+    def served(self, history: History) -> State:
+        """The arrays of `MixtureScorer.of`."""
+        arrays = {name: array.copy() for name, array in self._arrays().items()}
+        for name, member in self.members.items():
+            arrays |= prefixed(member.served(history), name)
+        return arrays
+
+    def _rank(self, batch: CodedBatch, history: History, step: StepId) -> dict[str, float]:
+        """Rank a batch that the members do not know yet, and learn from it who ranks well and how to blend."""
+        users, taken, wanted = self._sampled(batch, step)
+        if not len(users):
+            return {}
+        scorer, size = self._scorer(), max(1, _SCORES_AT_ONCE // self._items)
+        rows = np.where(users < self._users, users, -1)
+        parts = []
+        for begin in range(0, len(users), size):
+            found = scorer.propose(rows[begin : begin + size])
+            owners = found.owners + begin
+            relevant = np.isin(users[owners] * batch.item_count + found.items, taken, kind="sort")
+            open_ = np.ones(len(owners), dtype=bool)
+            if self._settings.recommend.exclude_seen:
+                # The history holds the batch: what is relevant is new with it.
+                open_ = relevant | ~history.has_pairs(users[owners], found.items)
+            parts.append([array[open_] for array in (found.features, owners, relevant, scorer.opinions(found))])
+        features, owners, relevant, opinions = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        examples = LabeledCandidates(features, owners, relevant, wanted, self._settings.recommend.k)
+        gains = ranked_gains(opinions, examples.offsets, examples.relevant, examples.best, examples.k)
+        return self._learn(group_of(self._trend().rows_of(users)), examples, gains)
+
+    def _sampled(self, batch: CodedBatch, step: StepId) -> tuple[IntArray, IntArray, IntArray]:
+        """Users (n,) of a batch, what they took to, as user * items + item, and how many items that is for each."""
+        liked = batch.weights > 0
+        if self._settings.recommend.exclude_seen:
+            liked &= batch.new_pairs
+        keys = np.sort(batch.users[liked] * batch.item_count + batch.items[liked])
+        candidates, wanted = np.unique(keys // batch.item_count, return_counts=True)
+        drawing = generator(self._settings.seed, step, Purpose.RERANKER_USERS)
+        count = min(self._settings.evaluation.users_per_batch, len(candidates))
+        chosen = np.sort(drawing.choice(len(candidates), count, replace=False))
+        return candidates[chosen], keys, wanted[chosen]
+
+    def _learn(self, groups: IntArray, examples: LabeledCandidates, gains: FloatArray) -> dict[str, float]:
+        """Learn from the NDCG@k of all rankings, (users, rankings), for users of given groups, (users,)."""
+        prior = np.concatenate([self._reranker.weights, self._start()[None]]).mean(axis=0)
+        expected = 0.0
+        for group, experts in enumerate(self._experts):
+            users = np.flatnonzero(groups == group)
+            if len(users):
+                # Shares of the mean over all users, so that those of the groups add up to it.
+                shares = gains[users].sum(axis=0) / len(groups)
+                expected += float(experts.weights @ shares)
+                experts.update(1 - shares)
+                self._reranker.learn(group, examples.of(users), prior)
+        means = zip(self.rankings, gains.mean(axis=0).tolist(), strict=True)
+        return {"mixture/gain": expected, **{f"mixture/gain/{ranking}": mean for ranking, mean in means}}
+
+    def _trend(self) -> Trend:
+        trend = self.members["trend"]
+        assert isinstance(trend, Trend)
+        return trend
+
+    def _scorer(self) -> MixtureScorer:
+        """What scores, from the members as they are now."""
+        similar, repeats = self.members.get("cooccurrence"), self.members.get("repeat")
+        return MixtureScorer(
+            self._arrays(),
+            self._trend().scorer(),
+            similar.scorer() if isinstance(similar, CoOccurrence) else None,
+            repeats.scorer() if isinstance(repeats, Repeat) else None,
+            {name: _Live(self.members[name]) for name in _DENSE if name in self.members},
+        )
+
+    def _arrays(self) -> State:
+        own, exclude_seen = self._settings.model.mixture, self._settings.recommend.exclude_seen
+        return {
+            "weights": self._reranker.weights,
+            "chances": np.stack([experts.weights for experts in self._experts]),
+            "draw": np.array([self._settings.seed, int(self._trend().clock)]),
+            "depth": np.array([own.candidates, _MORE * own.candidates if exclude_seen else 0]),
+        }
+
+    def _start(self) -> FloatArray:
+        """(features,) first weights of the re-ranker, in the order of the features of `MixtureScorer`."""
+        own = self._settings.model.mixture
+        start = [_TREND / len(own.half_lives)] * len(own.half_lives)
+        start += [_SEGMENTS / max(len(own.segment_half_lives), 1)] * len(own.segment_half_lives) + [_AGE, _IDLE]
+        start += [_LEVEL, _RANK] * sum(name in self._names for name in _DENSE)
+        start += [_FOLLOWS] * ("cooccurrence" in self._names)
+        return np.array(start + [*_REPEATED] * ("repeat" in self._names))
+
+    def _rankings(self) -> list[str]:
+        """Names of the rankings, in the order of `MixtureScorer.opinions`."""
+        lengths = [f"trend_{length:g}" for length in self._settings.model.mixture.half_lives]
+        others = [name for name in (*_DENSE, "cooccurrence", "repeat") if name in self._names]
+        return ["reranker", *lengths, *others]
+
+
+class _Live:
+    """A member that scores as it is now, on its device."""
+
+    def __init__(self, member: Learner) -> None:
+        self._member = member
+
+    def score(self, rows: Array) -> Array:
+        """See `Scorer`."""
+        scores: Array = self._member.score(rows).cpu().numpy()
+        return scores

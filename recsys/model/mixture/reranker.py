@@ -1,0 +1,199 @@
+"""A linear model of features of candidates, learned online to put what users took to at the top."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from recsys.model.common.arrays import FloatArray, IntArray
+from recsys.model.common.jit import compiled
+
+# A step is halved this often, at most, until it does good.
+_HALVINGS = 10
+
+
+class Reranker:
+    """Weights of features, one set per group of users.
+
+    The loss is LambdaRank's (Burges 2010, "From RankNet to LambdaRank to LambdaMART"): for each pair of a candidate
+    that the user took to and one that was left, log(1 + exp(score of the left - score of the taken)), weighed by what
+    their changing places would change of the NDCG@k of the present ranking. For given places it is convex. A batch is
+    learned by one Newton step on its loss, on a quadratic that stands for the losses of earlier batches (their
+    curvature, of which each batch takes a share away), and on a quadratic that draws the weights of a group toward a
+    given prior. So the state is a vector and a matrix per group, and no example is kept.
+
+    Args:
+        weights: (groups, features).
+        curvature: (groups, features, features) of the earlier losses.
+        forgetting: Share of the curvature that each batch takes away.
+        regularization: Strength of the pull toward the prior.
+    """
+
+    def __init__(self, weights: FloatArray, curvature: FloatArray, forgetting: float, regularization: float) -> None:
+        self.weights, self.curvature = weights, curvature
+        self._kept, self._regularization = 1 - forgetting, regularization
+
+    def learn(self, group: int, examples: "LabeledCandidates", prior: FloatArray) -> None:
+        """Learn from what users of a group took to.
+
+        Args:
+            group: Number of the group.
+            examples: Their candidates.
+            prior: (features,) where the weights are drawn to.
+        """
+        before = self.weights[group]
+        past = self._kept * self.curvature[group]
+        arrays = (examples.features, examples.offsets, examples.relevant, examples.best)
+        ranks = _ranks(examples.features @ before, examples.offsets)
+        loss, gradient, curvature = _pairwise(*arrays, ranks, examples.k, before)
+        pulled = self._regularization * (before - prior)
+        whole = past + curvature + self._regularization * np.eye(len(before))
+        step = torch.linalg.solve(torch.from_numpy(whole), torch.from_numpy(-(gradient + pulled))).numpy()
+        start = loss + 0.5 * float(pulled @ (before - prior))
+        self.curvature[group] = past + curvature
+        for _ in range(_HALVINGS):
+            after = before + step
+            distance = after - prior
+            reached = _loss(*arrays, ranks, examples.k, after)
+            reached += 0.5 * float(step @ past @ step) + 0.5 * self._regularization * float(distance @ distance)
+            if reached <= start:
+                self.weights[group] = after
+                return
+            step = step / 2
+
+
+class LabeledCandidates:
+    """Candidates of some users.
+
+    Args:
+        features: (candidates, features).
+        owners: (candidates,) user of each, ascending from 0.
+        relevant: (candidates,) whether the user took to it.
+        wanted: (users,) how many items each took to, candidates or not; at least 1.
+        k: Length of the lists that are measured.
+    """
+
+    def __init__(
+        self, features: FloatArray, owners: IntArray, relevant: npt.NDArray[np.bool_], wanted: IntArray, k: int
+    ) -> None:
+        self.features, self.relevant, self.k = features, relevant.astype(np.float64), k
+        self.offsets = np.searchsorted(owners, np.arange(len(wanted) + 1))
+        self.best: FloatArray = np.cumsum(1 / np.log2(np.arange(k) + 2))[np.minimum(wanted, k) - 1]
+
+    def of(self, users: IntArray) -> "LabeledCandidates":
+        """Those of users (n,), ascending."""
+        lengths = np.diff(self.offsets)[users]
+        chosen = np.zeros(len(self.best), dtype=bool)
+        chosen[users] = True
+        kept = np.repeat(chosen, np.diff(self.offsets))
+        part = object.__new__(LabeledCandidates)
+        part.features, part.relevant, part.k = self.features[kept], self.relevant[kept], self.k
+        part.offsets, part.best = np.concatenate([[0], np.cumsum(lengths)]), self.best[users]
+        return part
+
+
+def _ranks(scores: FloatArray, offsets: IntArray) -> IntArray:
+    """(candidates,) rank of each among its user's, from 0; of equal ones the first first."""
+    owners = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    order = np.lexsort((-scores, owners))
+    ranks = np.empty(len(order), dtype=np.int64)
+    ranks[order] = np.arange(len(order)) - offsets[owners]
+    return ranks
+
+
+@compiled
+def _discount(rank: int, k: int) -> float:
+    return float(1 / np.log2(rank + 2.0)) if rank < k else 0.0
+
+
+@compiled
+def _softplus(number: float) -> float:
+    """log(1 + exp(number))."""
+    return float(max(number, 0.0) + np.log1p(np.exp(-abs(number))))
+
+
+@compiled
+def _products(features: FloatArray, weights: FloatArray) -> FloatArray:
+    """(candidates,) inner products, by a loop: numba would need SciPy for the operator."""
+    products = np.zeros(len(features))
+    for row in range(len(features)):
+        for column in range(len(weights)):
+            products[row] += features[row, column] * weights[column]
+    return products
+
+
+@compiled
+def _loss(
+    features: FloatArray,
+    offsets: IntArray,
+    relevant: FloatArray,
+    best: FloatArray,
+    ranks: IntArray,
+    k: int,
+    weights: FloatArray,
+) -> float:
+    """The loss at some weights, pairs weighed by given ranks."""
+    loss = 0.0
+    scores = _products(features, weights)
+    for user in range(len(best)):
+        for hit in range(offsets[user], offsets[user + 1]):
+            if relevant[hit] == 0:
+                continue
+            for other in range(offsets[user], offsets[user + 1]):
+                change = abs(_discount(ranks[hit], k) - _discount(ranks[other], k)) / best[user]
+                if relevant[other] == 0 and change > 0:
+                    loss += change * _softplus(scores[other] - scores[hit])
+    return loss
+
+
+@compiled
+def _pairwise(
+    features: FloatArray,
+    offsets: IntArray,
+    relevant: FloatArray,
+    best: FloatArray,
+    ranks: IntArray,
+    k: int,
+    weights: FloatArray,
+) -> tuple[float, FloatArray, FloatArray]:
+    """Loss, gradient (features,) and curvature (features, features) at some weights.
+
+    The curvature sum h (x - y)(x - y)' over pairs of hits x and others y is taken apart into squares and
+    x (sum h y)', so that a pair costs its features and not their square.
+    """
+    width = len(weights)
+    loss, gradient, curvature = 0.0, np.zeros(width), np.zeros((width, width))
+    scores, slopes, bends = _products(features, weights), np.zeros(len(features)), np.zeros(len(features))
+    around = np.zeros(width)
+    for user in range(len(best)):
+        begin, end = offsets[user], offsets[user + 1]
+        for hit in range(begin, end):
+            if relevant[hit] == 0:
+                continue
+            around[:] = 0
+            for other in range(begin, end):
+                change = abs(_discount(ranks[hit], k) - _discount(ranks[other], k)) / best[user]
+                if relevant[other] != 0 or change == 0:
+                    continue
+                chance = 1 / (1 + np.exp(scores[hit] - scores[other]))
+                loss += change * _softplus(scores[other] - scores[hit])
+                slopes[hit] -= change * chance
+                slopes[other] += change * chance
+                bend = change * chance * (1 - chance)
+                bends[hit] += bend
+                bends[other] += bend
+                for column in range(width):
+                    around[column] += bend * features[other, column]
+            for column in range(width):
+                for across in range(width):
+                    product = features[hit, column] * around[across]
+                    curvature[column, across] -= product
+                    curvature[across, column] -= product
+    for row in range(len(features)):
+        if bends[row] == 0 and slopes[row] == 0:
+            continue
+        for column in range(width):
+            gradient[column] += slopes[row] * features[row, column]
+            bent = bends[row] * features[row, column]
+            for across in range(width):
+                curvature[column, across] += bent * features[row, across]
+    return loss, gradient, curvature

@@ -1,0 +1,1 @@
+"""Neural collaborative filtering (NeuMF) that follows a stream."""

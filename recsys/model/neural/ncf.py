@@ -1,0 +1,397 @@
+"""Incremental neural collaborative filtering."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from recsys.config import Settings
+from recsys.contracts import StepId
+from recsys.model.als.factors import take_rows
+from recsys.model.als.incremental_als import IncrementalAls
+from recsys.model.common.arrays import FloatArray, GrowingArray, IntArray
+from recsys.model.common.device import resolve_device
+from recsys.model.common.randomness import Purpose, generator
+from recsys.model.drift.surprise import Decision
+from recsys.model.interactions.history import History
+from recsys.model.learner import CodedBatch, State
+from recsys.model.neural.negatives import NegativeSampler
+from recsys.model.neural.network import TABLES, NeuMf, WarmStart
+from recsys.model.neural.optimizers import fit_logistic
+from recsys.model.neural.replay_buffer import Pairs, ReplayBuffer, held_out, history_of, of_batch, of_history, sample
+from recsys.model.neural.training import LabeledPairs, Pace, Trainer
+from recsys.serving.arrays import part, prefixed
+
+# Slope and intercept (the latter for one negative per pair) of logits in the teacher's scores: what was fitted to
+# MovieLens 100K.
+_SLOPE, _INTERCEPT = 10.0, -2.3
+# A fitted slope is not below the first, which keeps the order, nor above the second.
+_SLOPES = (1.0, 30.0)
+# Pairs whose negatives are drawn at once.
+_PAIRS_AT_ONCE = 1 << 16
+# Held-out pairs that are measured, at most, each among so many items that its user never had.
+_MEASURED_PAIRS, _MEASURED_NEGATIVES = 2048, 50
+_CALIBRATED_PAIRS = 100
+# Users are scored in groups of at most this many pairs.
+_SCORES_AT_ONCE = 1 << 14
+
+
+class NeuralCf:
+    """NeuMF that follows a stream of batches; a `Learner`.
+
+    A batch learns its pairs and some older ones from a replay buffer, each with items the user never had. Embeddings
+    move with every batch, the layers every few batches (Liu et al., "Monolith" 2022, section 2.2). What scores is a
+    moving average of the weights. With a teacher, an `als` model of its own, the network adds to its factors, and what
+    a pair should be is partly its opinion; it also finds the candidates that the network then ranks.
+
+    A hash keeps some pairs from ever being learned; how well they are told from items the user never had decides when a
+    rebuild, or the passes over a batch, end. In a rebuild the teacher that the network learns with has not seen them
+    either. Between rebuilds the teacher has, so that there the measure is a little too good.
+
+    Args:
+        settings: The section model (neural above all), device and seed are used.
+
+    Raises:
+        ConfigError: the device is not there.
+    """
+
+    rehearsal = 0
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.device = resolve_device(settings.device)
+        self._neural = settings.model.neural
+        self.teacher = IncrementalAls(settings) if self._neural.teacher else None
+        self._buffer = ReplayBuffer(self._neural.replay_recent, self._neural.replay_reservoir)
+        # Pairs of each user: as many items more are candidates, for those the user had lead the list.
+        self._lengths = GrowingArray((), np.int64)
+        self._batches = 0
+        # Slope and intercept that make logits of the teacher's scores, until there are pairs to fit them to.
+        self._calibration = np.array([_SLOPE, _INTERCEPT - np.log(self._neural.negatives)])
+        self._trainer = self._new_trainer(generator(settings.seed, None, Purpose.NCF_REFIT))
+
+    def update(self, batch: CodedBatch, history: History, step: StepId, decision: Decision) -> dict[str, float]:
+        """Learn from one batch.
+
+        Args:
+            batch: The batch; an empty one changes nothing.
+            history: Everything seen, the batch included.
+            step: Its generation and number.
+            decision: Its learning rate multiplies the steps; the teacher follows the rest.
+
+        Returns:
+            `learning_loss`: mean loss of a pair; `learned_pairs`: pairs learned, negatives not counted; `passes`;
+            `held_out_loss`: see `refit`, missing without held-out pairs; with a teacher also its figures.
+
+        Raises:
+            SolveError: the teacher's equations have no finite solution.
+        """
+        if not len(batch):
+            return {}
+        figures = {} if self.teacher is None else self.teacher.update(batch, history, step, decision)
+        generator = self._generator(step, Purpose.NCF_UPDATE)
+        older = self._buffer.draw(int(self._neural.replay * (batch.weights > 0).sum()), generator)
+        self._take_in(batch, step, generator)
+        pairs = self._learnable(of_batch(batch).joined(older))
+        layers = self._batches % self._neural.towers_every_batches == 0
+        pace = Pace(layers, decision.learning_rate, tuple(self._neural.frozen))
+        self._batches += 1
+        measured = self._measured(self._buffer.recent(), generator)
+        reached = np.inf
+        for number in range(self._neural.passes):
+            loss = self._learn(pairs, history, generator, pace)
+            figures |= {"learning_loss": loss, "learned_pairs": float(len(pairs)), "passes": number + 1.0}
+            if not len(measured):
+                continue
+            before, figures["held_out_loss"] = reached, self._held_out_loss(history, measured, step)
+            reached = figures["held_out_loss"]
+            if reached >= before:
+                break
+        return figures
+
+    def absorb(self, batch: CodedBatch, history: History, step: StepId) -> None:
+        """Make room for a batch's users and items, and fill the replay buffer."""
+        if self.teacher is not None:
+            self.teacher.absorb(batch, history, step)
+        self._take_in(batch, step, self._generator(step, Purpose.NCF_UPDATE))
+
+    def refit(self, history: History, step: StepId) -> dict[str, float]:
+        """Learn the network anew from the whole history.
+
+        Returns:
+            `epochs`: times all pairs were learned; `learning_loss`: mean loss of a pair in the last one;
+            `held_out_loss`: -log of the chance, by the scores, of a held-out pair among items the user never had, where
+            the network was best; with a teacher also its figures.
+
+        Raises:
+            SolveError: the teacher's equations have no finite solution.
+        """
+        generator = self._generator(step, Purpose.NCF_REFIT)
+        everything = of_history(history)
+        learned = self._learnable(everything)
+        measured = self._measured(everything, generator)
+        if self.teacher is not None:
+            self.teacher.refit(history_of(learned, history), step)
+            self._calibration = self._calibrated(self.teacher, measured, history, step)
+        users, items = self._network.users, self._network.items
+        self._trainer = self._new_trainer(generator)
+        self._grow(users, items, step)
+        figures = self._epochs(learned, measured, history, generator, step)
+        return figures if self.teacher is None else figures | self.teacher.refit(history, step)
+
+    def _epochs(
+        self, learned: Pairs, measured: Pairs, history: History, generator: np.random.Generator, step: StepId
+    ) -> dict[str, float]:
+        """Learn pairs again and again, until that is of no use for others that are measured; keep the best weights."""
+        figures: dict[str, float] = {}
+        best, best_loss, since = None, np.inf, 0
+        for epoch in range(self._neural.rebuild_epochs):
+            chosen = sample(learned, self._neural.rebuild_pairs, generator)
+            figures |= {"learning_loss": self._learn(chosen, history, generator, Pace()), "epochs": epoch + 1.0}
+            if not len(measured):
+                continue
+            loss = self._held_out_loss(history, measured, step)
+            since += 1
+            if loss < best_loss:
+                best, best_loss, since = {name: array.copy() for name, array in self._trainer.state().items()}, loss, 0
+            if since == self._neural.patience:
+                break
+        if best is not None:
+            self._trainer.load(best)
+            figures["held_out_loss"] = best_loss
+        return figures
+
+    def score(self, users: IntArray) -> torch.Tensor:
+        """Rank candidates by the network and the others behind them, (n, items) float32 on the device; see `Learner`.
+
+        The candidates are those of the highest products of factors (the teacher's, or such as come near to the logits):
+        as many as the settings say, and as many more as the user has items, where those are not recommended. They score
+        their logits; the others follow at a distance, in the order of their products.
+        """
+        first = self._first_stage(users)
+        scores = torch.zeros_like(first)
+        known = np.flatnonzero(first.any(dim=1).cpu().numpy())
+        if not len(known):
+            return scores
+        counts = np.minimum(self._neural.candidates + self._lengths.values[users[known]], first.shape[1])
+        group = max(1, _SCORES_AT_ONCE // int(counts.max()))
+        for begin in range(0, len(known), group):
+            rows = known[begin : begin + group]
+            places = torch.from_numpy(rows).to(self.device)
+            scores[places] = self._ranked(users[rows], first[places], counts[begin : begin + group])
+        return scores
+
+    def exact_scores(self, users: IntArray) -> torch.Tensor:
+        """Logits of all items for the codes (n,) of known users, (n, items): what `score` comes near to."""
+        items = torch.arange(self._network.items, device=self.device)
+        group = max(1, _SCORES_AT_ONCE // self._network.items)
+        rows = torch.split(torch.from_numpy(users).to(self.device), group)
+        return torch.cat([self._logits(part_, items.expand(len(part_), -1)) for part_ in rows])
+
+    def score_pairs(self, users: IntArray, items: IntArray) -> FloatArray:
+        """Logits (n,) of pairs of known users and items (n,)."""
+        rows = torch.from_numpy(users).to(self.device), torch.from_numpy(items).to(self.device)[:, None]
+        found: FloatArray = self._logits(*rows)[:, 0].double().cpu().numpy()
+        return found
+
+    def _logits(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        """Logits (b, n) of items (b, n) for users (b,)."""
+        logits: torch.Tensor = self._network(users, items, self._warm_start())[0]
+        return logits
+
+    def _ranked(self, users: IntArray, first: torch.Tensor, counts: IntArray) -> torch.Tensor:
+        """Scores (n, items) of known users whose products are `first`, with counts (n,) of candidates."""
+        values, items = first.topk(int(counts.max()), dim=1)
+        wanted = torch.from_numpy(counts).to(self.device)[:, None]
+        chosen = torch.arange(items.shape[1], device=self.device) < wanted
+        logits = self._logits(torch.from_numpy(users).to(self.device), items)
+        lowest = torch.where(chosen, logits, torch.inf).amin(dim=1, keepdim=True)
+        scores = first - values.gather(1, wanted - 1) + (lowest - 1)
+        return scores.scatter(1, items, torch.where(chosen, logits, scores.gather(1, items)))
+
+    def _first_stage(self, users: IntArray) -> torch.Tensor:
+        """Products of factors, (n, items); zeros for users about whom nothing is known."""
+        if self.teacher is not None:
+            return self.teacher.score(users)
+        user_factors, item_factors = self._near_factors()
+        return take_rows(user_factors, users) @ item_factors.T
+
+    def _near_factors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._network.near_factors(self._trainer.average.touched_users())
+
+    def _take_in(self, batch: CodedBatch, step: StepId, generator: np.random.Generator) -> None:
+        """Add a batch to everything but the weights of known rows."""
+        self._grow(batch.user_count, batch.item_count, step)
+        self._lengths.resize(batch.user_count)
+        if self.settings.recommend.exclude_seen:
+            np.add.at(self._lengths.values, batch.users, batch.new_pairs)
+        pairs = of_batch(batch)
+        self._buffer.add(pairs.take(pairs.weights > 0), generator)
+
+    def _grow(self, users: int, items: int, step: StepId) -> None:
+        """Have this many users and items."""
+        generators = {name: self._generator(step, Purpose.NCF_NEW_ROWS, place) for place, name in enumerate(TABLES)}
+        self._trainer.grow(users, items, generators)
+        self._trainer.average.grow(self._trainer.live)
+
+    def _learn(self, pairs: Pairs, history: History, generator: np.random.Generator, pace: Pace) -> float:
+        """Learn pairs once, in random order; the mean loss of a pair, 0 without pairs."""
+        dropping = torch.Generator(self.device).manual_seed(int(generator.integers(2**62)))
+        shuffled = pairs.take(generator.permutation(len(pairs)))
+        total = self._trainer.learn(self._gradients(shuffled, history, generator), self._warm_start(), pace, dropping)
+        return total / max(len(pairs), 1)
+
+    def _gradients(self, pairs: Pairs, history: History, generator: np.random.Generator) -> Iterator[LabeledPairs]:
+        """Pairs, in their order, with items that their users never had."""
+        sampler = NegativeSampler(history, self._network.items, self._neural.negatives_exponent)
+        for begin in range(0, len(pairs), _PAIRS_AT_ONCE):
+            block = pairs.take(np.arange(begin, min(begin + _PAIRS_AT_ONCE, len(pairs))))
+            drawn = sampler.draw(block.users, self._neural.negatives, generator)
+            labels = np.zeros((len(block), 1 + self._neural.negatives), dtype=np.float32)
+            labels[:, 0] = block.weights > 0
+            columns = (
+                block.users,
+                np.column_stack([block.items, drawn.items]),
+                labels,
+                np.column_stack([np.log2(1 + np.abs(block.weights)), drawn.valid]).astype(np.float32),
+            )
+            tensors = (
+                torch.split(torch.from_numpy(column).to(self.device), self._neural.batch_size) for column in columns
+            )
+            for users, items, targets, weights in zip(*tensors, strict=True):
+                yield LabeledPairs(users, items, self._taught(users, items, targets), weights)
+
+    def _taught(self, users: torch.Tensor, items: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Targets (b, n): labels mixed with the teacher's opinion.
+
+        The cross-entropy is linear in its target, so this is the loss on the labels and the loss on the opinion (Hinton
+        et al., "Distilling the knowledge in a neural network" 2015), in these shares.
+        """
+        if self.teacher is None or not self._neural.distillation:
+            return labels
+        slope, intercept = self._calibration.tolist()
+        opinion = torch.sigmoid(slope * _pair_scores(self.teacher, users, items) + intercept)
+        return torch.lerp(labels, opinion, self._neural.distillation)
+
+    def _calibrated(self, teacher: IncrementalAls, measured: Pairs, history: History, step: StepId) -> FloatArray:
+        """Slope and intercept that make logits of the teacher's scores.
+
+        Fitted to pairs it has not seen and their negatives; what there is if those are few, or the fit is no good.
+        """
+        if len(measured) < _CALIBRATED_PAIRS:
+            return self._calibration
+        users, items, valid = self._against_negatives(measured, self._neural.negatives, history, step)
+        labels = torch.zeros_like(items, dtype=torch.float64)
+        labels[:, 0] = 1
+        slope, intercept = fit_logistic(_pair_scores(teacher, users, items)[valid], labels[valid])
+        return np.array([slope, intercept]) if _SLOPES[0] <= slope <= _SLOPES[1] else self._calibration
+
+    def _held_out_loss(self, history: History, pairs: Pairs, step: StepId) -> float:
+        """Mean -log of the chance, by the scores, of a pair's item among seeded items that its user never had."""
+        users, items, valid = self._against_negatives(pairs, _MEASURED_NEGATIVES, history, step)
+        chances = torch.where(valid, self._logits(users, items), -torch.inf).log_softmax(dim=1)
+        return -float(chances[:, 0].mean())
+
+    def _against_negatives(
+        self, pairs: Pairs, count: int, history: History, step: StepId
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Users (n,), items (n, 1 + count): a pair's own and seeded ones its user never had, and which are valid."""
+        sampler = NegativeSampler(history, self._network.items, 0.0)
+        drawn = sampler.draw(pairs.users, count, self._generator(step, Purpose.NCF_HELD_OUT))
+        columns = (
+            pairs.users,
+            np.column_stack([pairs.items, drawn.items]),
+            np.column_stack([np.ones(len(pairs), dtype=bool), drawn.valid]),
+        )
+        users, items, valid = (torch.from_numpy(column).to(self.device) for column in columns)
+        return users, items, valid
+
+    def _learnable(self, pairs: Pairs) -> Pairs:
+        return pairs.take(~held_out(pairs, self._neural.held_out, self.settings.seed))
+
+    def _measured(self, pairs: Pairs, generator: np.random.Generator) -> Pairs:
+        """Those that are held out, a sample of them if they are many."""
+        kept = pairs.take(held_out(pairs, self._neural.held_out, self.settings.seed))
+        return sample(kept, _MEASURED_PAIRS, generator)
+
+    def _new_trainer(self, generator: np.random.Generator) -> Trainer:
+        bias = -np.log(self._neural.negatives) if self.teacher is None else self._calibration[1]
+        return Trainer(self._neural, self.settings.model.factors, self.device, float(bias), generator)
+
+    def _warm_start(self) -> WarmStart | None:
+        """The teacher's factors as they are."""
+        if self.teacher is None:
+            return None
+        return WarmStart(self.teacher.user_factors, self.teacher.item_factors, float(self._calibration[0]))
+
+    @property
+    def _network(self) -> NeuMf:
+        """What scores: the average of the weights."""
+        return self._trainer.average.network
+
+    def _generator(self, step: StepId, purpose: Purpose, *place: int) -> np.random.Generator:
+        return generator(self.settings.seed, step, purpose, *place)
+
+    def state(self) -> State:
+        """See `Learner`."""
+        state: State = {
+            "lengths": self._lengths.values,
+            "batches": np.array([self._batches]),
+            "calibration": self._calibration,
+        }
+        state |= prefixed(self._buffer.state(), "buffer") | prefixed(self._trainer.state(), "network")
+        return state if self.teacher is None else state | prefixed(self.teacher.state(), "teacher")
+
+    @classmethod
+    def from_state(cls, settings: Settings, state: Mapping[str, npt.NDArray[Any]]) -> "NeuralCf":
+        """See `Learner`."""
+        learner = cls(settings)
+        learner._lengths = GrowingArray(state["lengths"], np.int64)
+        learner._batches = int(state["batches"][0])
+        learner._calibration = state["calibration"].copy()
+        learner._buffer = ReplayBuffer.from_state(part(state, "buffer"))
+        learner._trainer.load(part(state, "network"))
+        if learner.teacher is not None:
+            learner.teacher = IncrementalAls.from_state(settings, part(state, "teacher"))
+        return learner
+
+    def served(self, history: History) -> State:
+        """The arrays of `NeuralScorer`: weights, and the factors whose products find candidates.
+
+        Raises:
+            SolveError: the teacher's equations have no finite solution.
+        """
+        weights = {name: array.copy() for name, array in self._network.arrays().items()}
+        if self.teacher is None:
+            users, items = self._near_factors()
+            factors = {"user_factors": users.cpu().numpy(), "item_factors": items.cpu().numpy()}
+        else:
+            factors = self.teacher.served(history)
+            users, items = (torch.from_numpy(factors[f"{side}_factors"]) for side in ("user", "item"))
+            warm = WarmStart(users, items, float(self._calibration[0]))
+            for side in ("user", "item"):
+                weights[f"{side}_gmf"] += warm.embeddings(side).numpy()
+        return {**factors, **prefixed(weights, "neural"), "candidates": self._neural.candidates + self._lengths.values}
+
+
+def candidate_recall(exact: torch.Tensor, two_stage: torch.Tensor, k: int) -> float:
+    """What ranking in two stages loses: the mean share of each user's k best items that its list of k still holds.
+
+    Args:
+        exact: (n, items) scores of all items by the network.
+        two_stage: (n, items) scores as they are served; both -inf where an item may not be recommended.
+        k: Length of the lists.
+    """
+    best, listed = (
+        torch.zeros_like(exact, dtype=torch.bool).scatter(1, scores.topk(k).indices, True)
+        for scores in (exact, two_stage)
+    )
+    best &= exact > -torch.inf
+    return float((best & listed).sum() / best.sum())
+
+
+def _pair_scores(teacher: IncrementalAls, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+    """The teacher's scores (b, n) of items (b, n) for users (b,)."""
+    return torch.einsum("bf,bnf->bn", teacher.user_factors[users], teacher.item_factors[items])

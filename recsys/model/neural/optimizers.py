@@ -1,0 +1,198 @@
+"""How gradients move weights: dense ones for layers, sparse ones for the touched rows of tables that grow."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from recsys.config.model import NeuralSettings
+from recsys.model.learner import State
+from recsys.serving.arrays import part
+
+_NEWTON_STEPS = 20
+
+
+class FtrlProximal(torch.optim.Optimizer):
+    """Follow the regularized leader, proximal, for each coordinate by itself.
+
+    A coordinate w with past gradients g has the state n = sum of g^2 and z. It is given the rate
+    lr / (beta + sqrt(n)), and is exactly 0 while |z| <= l1.
+
+    The algorithm starts at w = 0. So that it may start, and be moved, anywhere, z is first put where it belongs to the
+    present w; where w is 0 the stored z is taken. With a constant rate and nobody else moving w that changes nothing;
+    with a rate that changes, it is the same algorithm with per-step rates of any kind.
+
+    Args:
+        params: What is learned; gradients may be sparse: then only touched rows are read and written.
+        lr: Alpha of the paper.
+        beta: What the root of n is added to: the larger, the more alike the first rates.
+        l1, l2: Penalties.
+
+    Source: McMahan et al., "Ad click prediction: a view from the trenches" (KDD 2013), algorithm 1.
+    """
+
+    def __init__(
+        self, params: Iterable[torch.Tensor], lr: float, beta: float = 1.0, l1: float = 0.0, l2: float = 0.0
+    ) -> None:
+        super().__init__(params, {"lr": lr, "beta": beta, "l1": l1, "l2": l2})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Move every parameter that has a gradient."""
+        for group in self.param_groups:
+            rates = (float(group["lr"]), group["beta"], group["l1"], group["l2"])
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if not state:
+                    state["z"], state["n"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+                if not parameter.grad.is_sparse:
+                    moved = _ftrl(parameter, parameter.grad, state["z"], state["n"], *rates)
+                    for tensor, values in zip((parameter, state["z"], state["n"]), moved, strict=True):
+                        tensor.copy_(values)
+                    continue
+                gradient = parameter.grad.coalesce()
+                rows = gradient.indices()[0]
+                moved = _ftrl(parameter[rows], gradient.values(), state["z"][rows], state["n"][rows], *rates)
+                for tensor, values in zip((parameter, state["z"], state["n"]), moved, strict=True):
+                    tensor[rows] = values
+
+
+def _ftrl(
+    weights: torch.Tensor,
+    gradient: torch.Tensor,
+    z: torch.Tensor,
+    n: torch.Tensor,
+    rate: float,
+    beta: float,
+    l1: float,
+    l2: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The next weights, z and n of any shape."""
+    here = -weights * ((beta + n.sqrt()) / rate + l2) - weights.sign() * l1
+    z = torch.where(weights != 0, here, z)
+    sigma = ((n + gradient.square()).sqrt() - n.sqrt()) / rate
+    z = z + gradient - sigma * weights
+    n = n + gradient.square()
+    moved = -(z - z.sign() * l1) / ((beta + n.sqrt()) / rate + l2)
+    return torch.where(z.abs() > l1, moved, torch.zeros_like(moved)), z, n
+
+
+def make_optimizer(
+    parameters: Sequence[torch.nn.Parameter], settings: NeuralSettings, sparse: bool
+) -> torch.optim.Optimizer:
+    """The optimizer that the settings name.
+
+    Args:
+        parameters: What it moves.
+        settings: `optimizer`, `learning_rate` and `l1` are used.
+        sparse: Whether the gradients are sparse.
+    """
+    rate = settings.learning_rate
+    if settings.optimizer == "ftrl":
+        return FtrlProximal(parameters, rate, l1=settings.l1)
+    if settings.optimizer == "adagrad":
+        return torch.optim.Adagrad(parameters, rate)
+    if sparse:
+        return torch.optim.SparseAdam(list(parameters), rate)
+    return torch.optim.Adam(parameters, rate)
+
+
+def make_schedule(optimizer: torch.optim.Optimizer, settings: NeuralSettings) -> torch.optim.lr_scheduler.LambdaLR:
+    """Warm-up and decay: step t, from 0, is made at min((t + 1) / warmup_steps, 1) / sqrt(1 + t / decay_steps)."""
+
+    def share(step: int) -> float:
+        risen = min((step + 1) / settings.warmup_steps, 1.0)
+        return float(risen / (1 + step / settings.decay_steps) ** 0.5)
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+
+
+def grow_rows(parameter: torch.nn.Parameter, rows: int, optimizer: torch.optim.Optimizer | None = None) -> None:
+    """Give a table (rows, width) room for at least `rows` rows, in place; new ones are 0, as is their optimizer state.
+
+    The room at least doubles, so that n rows added one after the other cost O(n).
+    """
+    if rows <= len(parameter):
+        return
+    room = max(rows, 2 * len(parameter))
+    held = {} if optimizer is None else optimizer.state.get(parameter, {})
+    for name, tensor in held.items():
+        if isinstance(tensor, torch.Tensor) and tensor.shape == parameter.shape:
+            held[name] = _padded(tensor, room)
+    parameter.data = _padded(parameter.data, room)
+    parameter.grad = None
+
+
+def _padded(table: torch.Tensor, rows: int) -> torch.Tensor:
+    grown = table.new_zeros(rows, table.shape[1])
+    grown[: len(table)] = table
+    return grown
+
+
+def optimizer_state(
+    optimizer: torch.optim.Optimizer, named: Mapping[str, torch.nn.Parameter], rows: Callable[[str], int]
+) -> State:
+    """Arrays of an optimizer, by `PARAMETER.NAME`.
+
+    Args:
+        optimizer: The optimizer.
+        named: Its parameters by name.
+        rows: How many rows of a parameter are in use.
+    """
+    state: State = {}
+    for name, parameter in named.items():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensor = torch.as_tensor(value).detach().cpu()
+            state[f"{name}.{key}"] = (
+                tensor[: rows(name)].numpy() if tensor.shape == parameter.shape else tensor.numpy().reshape(1)
+            )
+    return state
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, named: Mapping[str, torch.nn.Parameter], state: Mapping[str, npt.NDArray[Any]]
+) -> None:
+    """Undo `optimizer_state`, for parameters that have no more rows than were in use."""
+    for name, parameter in named.items():
+        for key, value in part(state, name).items():
+            held = torch.from_numpy(np.array(value))
+            if key == "step":
+                # SparseAdam counts its steps in a number, the others in a tensor on the CPU.
+                counts = isinstance(optimizer, torch.optim.SparseAdam)
+                optimizer.state[parameter][key] = int(held) if counts else held.reshape(())
+            else:
+                optimizer.state[parameter][key] = held.to(parameter.device)
+
+
+def resume_schedule(schedule: torch.optim.lr_scheduler.LambdaLR, steps: int) -> None:
+    """Continue a schedule after a number of steps."""
+    schedule.load_state_dict({**schedule.state_dict(), "last_epoch": steps})
+    for group, base, share in zip(schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
+        group["lr"] = base * share(steps)
+
+
+def fit_logistic(scores: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
+    """Slope and intercept that make logits of scores, by Newton's method.
+
+    Args:
+        scores: (n,).
+        labels: (n,) 0 or 1.
+
+    Returns:
+        The slope, NaN where the scores part the labels so well that there is no finite one, and the intercept.
+    """
+    inputs = torch.stack([scores, torch.ones_like(scores)], dim=1).double()
+    fitted = inputs.new_zeros(2)
+    for _ in range(_NEWTON_STEPS):
+        chances = torch.sigmoid(inputs @ fitted)
+        curvature = inputs.T @ (inputs * (chances * (1 - chances))[:, None])
+        step, failed = torch.linalg.solve_ex(curvature, inputs.T @ (labels - chances))
+        if failed or not step.isfinite().all():
+            return float("nan"), float("nan")
+        fitted = fitted + step
+    slope, intercept = fitted.tolist()
+    return slope, intercept

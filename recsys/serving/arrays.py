@@ -1,0 +1,78 @@
+"""Arrays of a version, and small tools to read them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Arrays = Mapping[str, Array]
+
+
+class PairValues:
+    """Values of distinct (user, item) pairs, 0 for all others.
+
+    Args:
+        keys: (pairs,) int64 ascending, owner * items + item.
+        values: (pairs,).
+        items: How many items there are.
+    """
+
+    def __init__(self, keys: Array, values: Array, items: int) -> None:
+        self.keys, self.values = keys, values
+        self.owners, self.items = np.divmod(keys, max(items, 1))
+        self._width = items
+
+    @classmethod
+    def of(cls, owners: Array, items: Array, values: Array, width: int) -> "PairValues":
+        """From pairs in any order, the values of equal ones added up."""
+        keys, places = np.unique(owners * width + items, return_inverse=True)
+        return cls(keys, np.bincount(places, values, minlength=len(keys)), width)
+
+    def at(self, owners: Array, items: Array) -> Array:
+        """Values (c,) of pairs (c,)."""
+        places, found = self.find(owners, items)
+        values: Array = np.where(found, np.append(self.values, 0.0)[places], 0.0)
+        return values
+
+    def find(self, owners: Array, items: Array) -> tuple[Array, Array]:
+        """Places (c,) of pairs (c,), and whether they are there."""
+        keys = owners * self._width + items
+        places = np.searchsorted(self.keys, keys)
+        return places, np.append(self.keys, -1)[places] == keys
+
+    def ranks(self) -> Array:
+        """(pairs,) rank of each among its owner's, from 0 for the largest value; of equal ones the first item first."""
+        order = np.lexsort((-self.values, self.owners))
+        ranks = np.empty(len(order), dtype=np.int64)
+        ranks[order] = np.arange(len(order)) - np.searchsorted(self.owners, self.owners)
+        return ranks
+
+
+def ragged_ranges(starts: Array, lengths: Array) -> Array:
+    """Concatenate `starts[i], starts[i] + 1, ..., starts[i] + lengths[i] - 1` over all i.
+
+    Args:
+        starts: (n,) first number of each range.
+        lengths: (n,) length of each range, 0 allowed.
+
+    Returns:
+        (sum of lengths,) int64.
+    """
+    ends = np.cumsum(lengths)
+    total = int(ends[-1]) if len(ends) else 0
+    positions: Array = np.repeat(starts - (ends - lengths), lengths)
+    positions += np.arange(total)
+    return positions
+
+
+def part(arrays: Arrays, name: str) -> dict[str, Array]:
+    """The arrays whose names begin with `NAME.`, without that beginning."""
+    prefix = f"{name}."
+    return {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
+
+
+def prefixed(arrays: Arrays, name: str) -> dict[str, Array]:
+    """The arrays with `NAME.` before their names; `part` undoes it."""
+    return {f"{name}.{key}": array for key, array in arrays.items()}

@@ -1,0 +1,185 @@
+"""What members propose, and who of them ranks it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from .arrays import Array, Arrays, PairValues, part, ragged_ranges
+from .neural import NeuralScorer
+from .scorers import GROUPS, AlsScorer, CoOccurrenceScorer, RepeatScorer, Scorer, TrendScorer, group_of
+
+# A smaller score is as good as this one.
+_LEAST = 1e-3
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What members propose to n users, sorted by user, then item.
+
+    Attributes:
+        keys, owners, items: (c,) int64; owners count from 0 to n - 1, a key is owner * all items + item.
+        groups: (n,) of the users.
+        features: (c, features) what the re-ranker sees.
+        opinions: (c, members) what each member alone ranks by.
+        dense: (n, items) float32 scores by each dense member, rows of zeros for users it does not know.
+        known_to: (n,) whether each dense member knows a user.
+    """
+
+    keys: Array
+    owners: Array
+    items: Array
+    groups: Array
+    features: Array
+    opinions: Array
+    dense: list[Array]
+    known_to: list[Array]
+
+
+# Members of a mixture that score all items.
+DENSE: dict[str, Callable[[Arrays], Scorer]] = {"als": AlsScorer, "ncf": NeuralScorer}
+
+
+class MixtureScorer:
+    """Candidates of all members, ranked by a re-ranker of their opinions or by the one member that ranks best.
+
+    Per user the ranking is drawn by the weights that `experts` has learned for the user's group, with a number that
+    follows from seed, clock and row: the same arrays give the same lists.
+
+    Args:
+        arrays: `weights` (groups, features) of the re-ranker, `chances` (groups, rankings), `draw` (2,) the seed and
+            the clock, `depth` (2,) how many items a member proposes and how many more, at most, for those a user had.
+        trend, similar, repeats: members.
+        dense: members that score all items, by name.
+    """
+
+    def __init__(
+        self,
+        arrays: Arrays,
+        trend: TrendScorer,
+        similar: CoOccurrenceScorer | None,
+        repeats: RepeatScorer | None,
+        dense: Mapping[str, Scorer],
+    ) -> None:
+        self._weights, self._chances, self._draw = arrays["weights"], arrays["chances"], arrays["draw"]
+        self._depth, self._more = arrays["depth"].tolist()
+        self._trend, self._similar, self._repeats, self._dense = trend, similar, repeats, dense
+
+    @classmethod
+    def of(cls, arrays: Arrays) -> "MixtureScorer":
+        """From the arrays of a version, those of a member with its name and a point before theirs."""
+        own = {name: part(arrays, name) for name in {key.split(".")[0] for key in arrays if "." in key}}
+        return cls(
+            arrays,
+            TrendScorer(own["trend"]),
+            CoOccurrenceScorer(own["cooccurrence"]) if "cooccurrence" in own else None,
+            RepeatScorer(own["repeat"]) if "repeat" in own else None,
+            {name: DENSE[name](own[name]) for name in DENSE if name in own},
+        )
+
+    def score(self, rows: Array) -> Array:
+        """Candidates from 1 to 2, each on its own; the others below 1, as the first dense member sees them."""
+        candidates = self.propose(rows)
+        # The trend is alike for all users, so one row of it will do.
+        scores = np.repeat(_shrunk(self._trend.score(np.full(1, -1))), len(rows), axis=0)
+        for others, informed in zip(candidates.dense[:1], candidates.known_to, strict=False):
+            scores[informed] = _shrunk(others[informed])
+        if len(candidates.items):
+            values = self.opinions(candidates)
+            drawn = self._drawn_numbers(rows)[:, None]
+            choice = (np.cumsum(self._chances, axis=1)[candidates.groups] < drawn).sum(axis=1)
+            chosen = np.minimum(choice, values.shape[1] - 1)[candidates.owners]
+            pairs = PairValues(candidates.keys, values[np.arange(len(chosen)), chosen], scores.shape[1])
+            counts = np.bincount(pairs.owners, minlength=len(rows))
+            scores[pairs.owners, pairs.items] = 2 - pairs.ranks() / counts[pairs.owners]
+        return scores
+
+    def opinions(self, candidates: "Candidates") -> Array:
+        """(candidates, rankings) float64: what the re-ranker and each member alone rank by, higher is better."""
+        weights = self._weights[candidates.groups][candidates.owners]
+        return np.column_stack([np.einsum("cf,cf->c", candidates.features, weights), candidates.opinions])
+
+    def propose(self, rows: Array) -> "Candidates":
+        """What the members propose for users by their row."""
+        trend, most = self._trend, self._depth + self._more
+        known, items = trend.known_rows(rows), trend.overall.shape[1]
+        groups, depth = group_of(known), self._depth + np.minimum(known, self._more)
+        proposed = [self._leading(np.flatnonzero(groups == group), group, depth) for group in range(len(GROUPS))]
+        dense = [scorer.score(rows) for scorer in self._dense.values()]
+        known_to = [np.asarray(scores.any(axis=1)) for scores in dense]
+        best = [_top(scores, np.where(own, depth, 0), most) for scores, own in zip(dense, known_to, strict=True)]
+        proposed.extend(ranks.keys for ranks in best)
+        if self._similar is not None:
+            pairs, rest = self._similar.chances(rows)
+            proposed.append(pairs.keys[pairs.ranks() < depth[pairs.owners]])
+        if self._repeats is not None:
+            again, facts = self._repeats.repeats(rows)
+            proposed.append(again.keys)
+        keys = np.unique(np.concatenate(proposed))
+        owners, codes = np.divmod(keys, max(items, 1))
+        opinions = list(trend.overall[:, codes])
+        features = [*opinions, *trend.segments[groups[owners], :, codes].T, *trend.ages[:, codes]]
+        for scores, informed, ranks in zip(dense, known_to, best, strict=True):
+            own, rank, told = scores[owners, codes], ranks.at(owners, codes), informed[owners]
+            features.append(np.where(told, np.log(np.maximum(own, _LEAST)), 0.0))
+            features.append(np.where(told, -np.log(np.where(rank > 0, rank, most + 1)), 0.0))
+            opinions.append(np.where(told, own, trend.typical[codes]))
+        if self._similar is not None:
+            opinions.append(self._similar.at(pairs, rest, owners, codes))
+            features.append(np.log(opinions[-1] + _LEAST**2))
+        if self._repeats is not None:
+            places, found = again.find(owners, codes)
+            features.extend(np.where(found, np.append(column, 0.0)[places], 0.0) for column in facts.T)
+            opinions.append(again.at(owners, codes) + self._repeats.share[codes])
+        columns = np.column_stack(features), np.column_stack(opinions)
+        return Candidates(keys, owners, codes, groups, *columns, dense, known_to)
+
+    def _leading(self, users: Array, group: int, depth: Array) -> Array:
+        """Keys of what the trend proposes to users (n,) of a group."""
+        items, ranks = self._trend.leaders(group, self._depth + self._more)
+        counts = np.searchsorted(ranks, depth[users])
+        keys: Array = np.repeat(users, counts) * self._trend.overall.shape[1]
+        return keys + items[ragged_ranges(np.zeros_like(counts), counts)]
+
+    def _drawn_numbers(self, rows: Array) -> Array:
+        """(n,) from 0 to 1, by a hash of seed, clock and row (Steele et al. 2014, SplitMix64)."""
+        mixed = np.zeros(len(rows), dtype=np.uint64)
+        for number in (*self._draw.tolist(), rows):
+            mixed ^= np.asarray(number).astype(np.uint64)
+            mixed += np.uint64(0x9E3779B97F4A7C15)
+            for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+                mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+            mixed ^= mixed >> np.uint64(31)
+        numbers: Array = mixed / 2.0**64
+        return numbers
+
+
+def _shrunk(scores: Array) -> Array:
+    """Scores (n, items) moved to between 0 and 1, in the same order."""
+    least, most = scores.min(axis=1, keepdims=True), scores.max(axis=1, keepdims=True)
+    shrunk: Array = scores - least
+    shrunk *= (0.999 / np.maximum(most - least, 1e-12)).astype(np.float32)
+    return shrunk
+
+
+def _top(scores: Array, counts: Array, most: int) -> PairValues:
+    """Ranks, from 1, of the best counts[i] <= most items of each row i of scores (n, items)."""
+    items = scores.shape[1]
+    most = min(most, items)
+    # The best are among the members of those groups of columns that have the largest best members.
+    wide = max(int((items / max(most, 1)) ** 0.5), 1)
+    groups = items // wide
+    leading = scores[:, : groups * wide].reshape(len(scores), wide, groups).max(axis=1)
+    chosen = np.argpartition(leading, groups - most, axis=1)[:, groups - most :] if most < groups else np.arange(groups)
+    members = np.broadcast_to(chosen, (len(scores), min(most, groups)))[:, None, :] + groups * np.arange(wide)[:, None]
+    rest = np.broadcast_to(np.arange(groups * wide, items), (len(scores), items - groups * wide))
+    columns = np.concatenate([members.reshape(len(scores), -1), rest], axis=1)
+    values = np.take_along_axis(scores, columns, axis=1)
+    best = np.argpartition(values, values.shape[1] - most, axis=1)[:, values.shape[1] - most :]
+    order = np.take_along_axis(
+        best, np.argsort(-np.take_along_axis(values, best, axis=1), axis=1, kind="stable"), axis=1
+    )
+    owners, places = np.nonzero(np.arange(most) < counts[:, None])
+    keys = np.take_along_axis(columns, order, axis=1)[owners, places] + owners * items
+    by_key = np.argsort(keys)
+    return PairValues(keys[by_key], places[by_key] + 1, items)

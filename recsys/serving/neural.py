@@ -1,0 +1,54 @@
+"""Neural collaborative filtering, in two stages."""
+
+import numpy as np
+
+from .arrays import Array, Arrays
+from .scorers import AlsScorer
+
+
+class NeuralScorer:
+    """Candidates by products of factors, ranked by a network; the others behind them, in the order of their products.
+
+    A user has as many candidates as `candidates` (users,) int64 says. `user_factors` and `item_factors` are those of
+    `als`; the network is `neural.user_gmf`, `neural.user_mlp`, `neural.item_gmf`, `neural.item_mlp` (rows, width), one
+    `neural.hidden.N.weight` and `.bias` for each layer, `neural.output.weight` and `.bias`, all float32.
+    """
+
+    def __init__(self, arrays: Arrays) -> None:
+        self._first, self._candidates = AlsScorer(arrays), arrays["candidates"]
+        self._user_gmf, self._item_gmf = (arrays[f"neural.{side}_gmf"] for side in ("user", "item"))
+        layers = sum(name.startswith("neural.hidden.") for name in arrays) // 2
+        names = [*(f"hidden.{number}" for number in range(layers)), "output"]
+        weights, *others = (arrays[f"neural.{name}.weight"].T for name in names)
+        self._biases = [arrays[f"neural.{name}.bias"] for name in names]
+        # The first layer in two halves, each computed once for all users and for all items.
+        users, items = arrays["neural.user_mlp"], arrays["neural.item_mlp"]
+        self._user_inputs = users @ weights[: users.shape[1]] + self._biases[0]
+        self._item_inputs = items @ weights[users.shape[1] :]
+        self._weights = others
+
+    def score(self, rows: Array) -> Array:
+        """See `Scorer`."""
+        scores: Array = self._first.score(rows)
+        # One user after the other: so the candidates of all of them never lie in memory together.
+        for place in np.flatnonzero(scores.any(axis=1)).tolist():
+            scores[place] = self._ranked(int(rows[place]), scores[place])
+        return scores
+
+    def logits(self, row: int, items: Array) -> Array:
+        """What the network says of items (n,) for one user, (n,)."""
+        outputs = np.maximum(self._user_inputs[row] + self._item_inputs[items], 0)
+        for weights, bias in zip(self._weights[:-1], self._biases[1:-1], strict=True):
+            outputs = np.maximum(outputs @ weights + bias, 0)
+        joined = np.concatenate([self._user_gmf[row] * self._item_gmf[items], outputs], axis=1)
+        found: Array = (joined @ self._weights[-1] + self._biases[-1])[:, 0]
+        return found
+
+    def _ranked(self, row: int, first: Array) -> Array:
+        """Scores (items,) of a user whose products are `first` (items,)."""
+        count = min(int(self._candidates[row]), len(first))
+        items = np.argpartition(-first, count - 1)[:count]
+        logits = self.logits(row, items)
+        scores: Array = first - first[items].min() + (logits.min() - 1)
+        scores[items] = logits
+        return scores

@@ -1,0 +1,184 @@
+"""Learners that count, and products of factors."""
+
+from typing import Protocol
+
+import numpy as np
+
+from .arrays import Array, Arrays, PairValues, ragged_ranges
+
+# Users by how many rows of the log they have: none, fewer than 20, more.
+GROUPS = ("cold", "warm", "heavy")
+# Events that speak for a longer half-life, and pairs that speak for an item's share, where little else is known.
+_DRAWN, _DRAWN_PAIRS = 20.0, 5.0
+# Days between two purchases of an item about which nothing is known.
+_USUAL_DAYS = 20.0
+
+
+class Scorer(Protocol):
+    """Scores all items for users, by their row in the version's arrays."""
+
+    def score(self, rows: Array) -> Array:
+        """(n, items) float32 for rows (n,) of users, -1 for unknown ones; a row of zeros where nothing is known."""
+
+
+class AlsScorer:
+    """Inner products of `user_factors` (users, f) float32 and `item_factors` (items, f) float32."""
+
+    def __init__(self, arrays: Arrays) -> None:
+        self._users, self._items = arrays["user_factors"], arrays["item_factors"]
+
+    def score(self, rows: Array) -> Array:
+        """See `Scorer`."""
+        factors = np.zeros((len(rows), self._users.shape[1]), dtype=np.float32)
+        known = (rows >= 0) & (rows < len(self._users))
+        factors[known] = self._users[rows[known]]
+        scores: Array = factors @ self._items.T
+        return scores
+
+
+class TrendScorer:
+    """What share of the events an item gets: lately and for long, by all users and by users of the same group.
+
+    A share is counted over a half-life, and the shorter ones are drawn toward the next longer one, which knows of more
+    events: (count + m * longer share) / (all counts + m), m = `_DRAWN`, the mean of a Dirichlet posterior (MacKay &
+    Bauman Peto 1995, A hierarchical Dirichlet language model).
+    """
+
+    def __init__(self, arrays: Arrays) -> None:
+        half_lives, counts = arrays["half_lives"], arrays["counts"]
+        items = counts.shape[1]
+        shares, longer = np.empty_like(counts), np.full(items, 1 / max(items, 1))
+        for place in np.argsort(-half_lives):
+            longer = shares[place] = _drawn(counts[place], longer)
+        segments = np.empty_like(arrays["segment_counts"])
+        for group, place in np.ndindex(segments.shape[:2]):
+            nearest = np.argmin(np.abs(np.log(half_lives / arrays["segment_half_lives"][place])))
+            segments[group, place] = _drawn(arrays["segment_counts"][group, place], shares[nearest])
+        # (half-lives, items) and (groups, half-lives, items).
+        self.overall, self.segments = np.log(shares), np.log(segments)
+        self.typical: Array = self.overall.mean(axis=0)
+        # Events since an item was first taken and since it was last taken, (2, items).
+        self.ages = np.log1p(arrays["clock"] - np.stack([arrays["first"], arrays["last"]]))
+        self._rows_of_users = arrays["rows_of_users"]
+
+    def known_rows(self, rows: Array) -> Array:
+        """(n,) how many rows of the log users have, 0 for unknown ones."""
+        known = (rows >= 0) & (rows < len(self._rows_of_users))
+        found: Array = np.where(known, np.append(self._rows_of_users, 0)[np.where(known, rows, -1)], 0)
+        return found
+
+    def score(self, rows: Array) -> Array:
+        """The geometric mean of the shares, as its logarithm, alike for all; see `Scorer`."""
+        return np.repeat(self.typical.astype(np.float32)[None], len(rows), axis=0)
+
+    def leaders(self, group: int, most: int) -> tuple[Array, Array]:
+        """Items that are among the first of a list of shares, by their best rank in any list, and those ranks."""
+        lists = np.concatenate([self.overall, self.segments[group]])
+        count = min(most, lists.shape[1])
+        best = np.full(lists.shape[1], most)
+        for shares in lists:
+            top = np.argpartition(-shares, count - 1)[:count] if count else np.zeros(0, dtype=np.int64)
+            top = top[np.lexsort((top, -shares[top]))]
+            best[top] = np.minimum(best[top], np.arange(count))
+        items = np.flatnonzero(best < most)
+        items = items[np.argsort(best[items], kind="stable")]
+        return items, best[items]
+
+
+class CoOccurrenceScorer:
+    """How often an item was taken soon after the items that the user took last; where that is unknown, its share."""
+
+    def __init__(self, arrays: Arrays) -> None:
+        self._recent, self._share = arrays["recent"], arrays["share"]
+        self._neighbors, self._strengths = arrays["neighbors"], arrays["strengths"]
+        # What a neighbor must have been taken with to count half of what its share says, in decayed pairs.
+        self._scale, self._totals = float(arrays["scale"][0]), arrays["totals"]
+        self._fading = float(arrays["fading"][0])
+
+    def chances(self, rows: Array) -> tuple[PairValues, Array]:
+        """Chances of neighbors, and by how much the share of any item counts besides, (n,)."""
+        known = (rows >= 0) & (rows < len(self._recent))
+        recent = np.zeros((len(rows), self._recent.shape[1]), dtype=np.int64)
+        recent[known] = self._recent[rows[known]]
+        # Codes are kept one higher, 0 for none.
+        weights = (recent > 0) * self._fading ** np.arange(recent.shape[1])
+        weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1e-12)
+        before = np.maximum(recent - 1, 0)
+        if not len(self._totals):
+            nothing = np.zeros(0, dtype=np.int64)
+            return PairValues(nothing, nothing, 0), np.ones(len(rows))
+        weights /= self._totals[before] * self._scale + _DRAWN_PAIRS
+        owners, places, slots = np.nonzero((self._neighbors[before] > 0) & (weights > 0)[:, :, None])
+        others = before[owners, places]
+        chances = self._strengths[others, slots] * self._scale * weights[owners, places]
+        rest = np.where(recent.any(axis=1), _DRAWN_PAIRS * weights.sum(axis=1), 1.0)
+        return PairValues.of(
+            owners, self._neighbors[others, slots].astype(np.int64) - 1, chances, len(self._share)
+        ), rest
+
+    def score(self, rows: Array) -> Array:
+        """The chance that an item comes next; see `Scorer`."""
+        pairs, rest = self.chances(rows)
+        scores: Array = (rest[:, None] * self._share).astype(np.float32)
+        scores[pairs.owners, pairs.items] += pairs.values
+        return scores
+
+    def at(self, pairs: PairValues, rest: Array, owners: Array, items: Array) -> Array:
+        """Chances (c,) of items (c,) for owners (c,), from what `chances` returned."""
+        found: Array = pairs.at(owners, items) + rest[owners] * self._share[items]
+        return found
+
+
+class RepeatScorer:
+    """What the user took before: how often, how lately, and whether it is due again."""
+
+    def __init__(self, arrays: Arrays) -> None:
+        self._arrays, self.share = arrays, arrays["share"]
+        self._starts, self._lengths = arrays["starts"], arrays["lengths"]
+
+    def repeats(self, rows: Array) -> tuple[PairValues, Array]:
+        """How often users took items, and features of that (pairs, 6), in the order of the pairs."""
+        arrays, items = self._arrays, len(self.share)
+        known = (rows >= 0) & (rows < len(self._starts))
+        lengths = np.where(known, np.append(self._lengths, 0)[np.where(known, rows, -1)], 0)
+        places = ragged_ranges(np.append(self._starts, 0)[np.where(known, rows, -1)], lengths)
+        owners = np.repeat(np.arange(len(rows)), lengths)
+        order = np.argsort(owners * items + arrays["items"][places])
+        places, owners = places[order], owners[order]
+        taken = arrays["items"][places].astype(np.int64)
+        counts, last, first = (arrays[name][places].astype(np.float64) for name in ("counts", "last", "first"))
+        since = np.maximum(arrays["now"][0] - last, 0)
+        lately = arrays["lately"][places] * 2.0 ** (-since / arrays["half_life"][0])
+        # The user's interval, with the item's as one more observation, and for that in turn the general one.
+        general, usual = arrays["intervals"].sum(axis=1), arrays["intervals"][:, taken]
+        typical = (general[0] + _USUAL_DAYS) / (general[1] + 1)
+        interval = (last - first + (usual[0] + typical) / (usual[1] + 1)) / counts
+        due = np.log((since + 0.5) / (interval + 0.5))
+        again, taken_at_all = arrays["occasions"][:, taken]
+        features = [
+            np.ones(len(taken)),
+            np.log(counts),
+            np.log(lately + 0.02) - np.log(0.02),
+            due,
+            np.minimum(due, 0),
+            np.log((again + 1) / (taken_at_all + 5)),
+        ]
+        return PairValues(owners * items + taken, counts, items), np.stack(features, axis=1)
+
+    def score(self, rows: Array) -> Array:
+        """How often the user took an item, and its share of all events to decide between equals; see `Scorer`."""
+        scores = np.repeat(self.share.astype(np.float32)[None], len(rows), axis=0)
+        pairs, _ = self.repeats(rows)
+        scores[pairs.owners, pairs.items] += pairs.values
+        return scores
+
+
+def group_of(rows: Array) -> Array:
+    """(n,) number of the group of users by how many rows of the log (n,) they have."""
+    return np.searchsorted(np.array([1, 20]), rows, side="right")
+
+
+def _drawn(counts: Array, toward: Array) -> Array:
+    """Shares of counts (items,), drawn toward other shares."""
+    shares: Array = (counts + _DRAWN * toward) / (counts.sum() + _DRAWN)
+    return shares

@@ -1,0 +1,230 @@
+"""The stream as a whole: open what it needs, start the query, wait for its end or for a signal to stop."""
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from pyspark.errors import StreamingQueryException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.streaming.listener import (
+    QueryProgressEvent,
+    QueryStartedEvent,
+    QueryTerminatedEvent,
+    StreamingQueryListener,
+)
+from pyspark.sql.streaming.query import StreamingQuery
+from pyspark.sql.streaming.readwriter import DataStreamWriter
+
+from recsys.config import Settings
+from recsys.config.sections import Trigger
+from recsys.contracts import INTERACTION_LOG
+from recsys.registry.client import connect
+from recsys.registry.runs import GenerationRun
+from recsys.storage import checkpoint_folder, writer_lock
+from recsys.stream.pipeline import Observer, Pipeline, log_stage
+from recsys.stream.publish import ROWS_KEPT, Publisher
+from recsys.stream.recovery import current_generation, recover_model, refuse_lost_checkpoint
+from recsys.stream.report import StreamReport
+from recsys.tables import checkpoint, ledger, log
+from recsys.tables.delta import Tables
+from recsys.tables.failures import explain_failure
+from recsys.tables.session import build_session
+from recsys.tables.source import dropped_duplicates, open_events
+
+logger = logging.getLogger(__name__)
+
+IDLE_WAIT_SECONDS = 1
+LISTENER_WAIT_SECONDS = 30
+
+
+class StopRequested(Exception):
+    """Raised at the start of a micro-batch after a signal: the batch before it is complete, this one is not begun."""
+
+
+@dataclass(frozen=True)
+class StreamSummary:
+    """What one run of the stream did.
+
+    Attributes:
+        batches: micro-batches learned; events: events in them; duplicates: records dropped as duplicates.
+        champion_version: registered champion at the end, None when there is none yet.
+        plot: picture of quality and cost, None when nothing was learned.
+    """
+
+    batches: int
+    events: int
+    duplicates: int
+    champion_version: str | None
+    plot: Path | None
+
+
+def run_stream(settings: Settings, observe: Observer = log_stage, batches: int | None = None) -> StreamSummary:
+    """Read events, keep the tables and the model up to date, until the source is worked off or a signal comes.
+
+    Args:
+        settings: all settings.
+        observe: told of every completed stage of every batch.
+        batches: how many micro-batches are expected, for the progress bar.
+
+    Raises:
+        InputError: the source, the storage or the checkpoint cannot be used.
+        RegistryError: the tracking server does not answer at the start.
+    """
+    with writer_lock(settings.storage.root), stop_signals() as stop:
+        spark = build_session(settings)
+        events = open_events(spark, settings)
+        client = connect(settings)
+        tables = Tables(spark, settings.storage)
+        tables.create_missing()
+        generation = current_generation(tables)
+        logged = log.last_step(tables, generation.number)
+        query_id = checkpoint.query_id(spark, str(checkpoint_folder(settings.storage.root)))
+        refuse_lost_checkpoint(settings, query_id, generation, logged)
+        model = recover_model(settings, tables, generation)
+        run = GenerationRun.open(client, settings, generation.number, tables.identity(INTERACTION_LOG))
+        oldest = min(run.last_sent, generation.last_batch - ROWS_KEPT)
+        publisher = Publisher(
+            client,
+            settings,
+            run,
+            tables.location(INTERACTION_LOG),
+            ledger.read(tables, generation.number, after=oldest),
+        )
+        with StreamReport(settings.recommend.k, batches) as report:
+            pipeline = Pipeline(
+                settings,
+                tables,
+                model,
+                generation,
+                logged_through=-1 if logged is None else logged.batch_id,
+                publisher=publisher,
+                report=report,
+                observe=observe,
+            )
+            duplicates = _run_query(spark, settings, events, pipeline, stop)
+        pipeline.close()
+        plot = publisher.plot() if publisher.rows else None
+        publisher.close(failed=False)
+        return StreamSummary(report.batches, report.events, duplicates, publisher.champion_version, plot)
+
+
+def _run_query(
+    spark: SparkSession, settings: Settings, events: DataFrame, pipeline: Pipeline, stop: threading.Event
+) -> int:
+    """Run the query to its end.
+
+    Returns:
+        The number of duplicates that were dropped.
+    """
+    failures: list[Exception] = []
+
+    def handle_unless_stopped(batch: DataFrame, batch_id: int) -> None:
+        if stop.is_set():
+            raise StopRequested
+        try:
+            pipeline.handle_batch(batch, batch_id)
+        except Exception as error:
+            failures.append(error)  # Through Java it would come back as text, behind Spark's whole plan.
+            raise
+
+    listener = DuplicateCounter()
+    spark.streams.addListener(listener)
+    try:
+        writer = (
+            events.writeStream.queryName(settings.mlflow.model_name)
+            .option("checkpointLocation", str(checkpoint_folder(settings.storage.root)))
+            .foreachBatch(handle_unless_stopped)
+        )
+        query = with_trigger(writer, settings.trigger).start()
+        wait(query, stop)
+        listener.finished.wait(LISTENER_WAIT_SECONDS)
+    except StreamingQueryException as error:
+        pipeline.publisher.close(failed=True)
+        explained = explain_failure(error)
+        if explained is not None:
+            raise explained from error
+        if failures:
+            raise failures[0] from None
+        raise
+    finally:
+        spark.streams.removeListener(listener)
+    return listener.dropped
+
+
+def with_trigger(writer: DataStreamWriter, trigger: Trigger) -> DataStreamWriter:
+    """Set the trigger that the settings ask for."""
+    if trigger.mode == "available_now":
+        return writer.trigger(availableNow=True)
+    return writer.trigger(processingTime=trigger.interval)
+
+
+def wait(query: StreamingQuery, stop: threading.Event) -> None:
+    """Wait for a query to end by itself, or for a stop: then the batch at work is finished and no other begun.
+
+    Raises:
+        StreamingQueryException: the query failed.
+    """
+    try:
+        while not query.awaitTermination(IDLE_WAIT_SECONDS):
+            if stop.is_set() and not query.status["isTriggerActive"]:
+                query.stop()
+    except StreamingQueryException:
+        if not stop.is_set():
+            raise
+        logger.info("stopped between two batches")
+
+
+class DuplicateCounter(StreamingQueryListener):
+    """Adds up the duplicates that Spark's de-duplication dropped, and says so per batch.
+
+    Spark reports a batch some time after it is done, and the end of the query after the last batch.
+
+    Attributes:
+        dropped: duplicates so far.
+        finished: set when everything has been reported.
+    """
+
+    def __init__(self) -> None:
+        self.dropped = 0
+        self.finished = threading.Event()
+
+    def onQueryStarted(self, event: QueryStartedEvent) -> None:  # noqa: N802 - Spark's name
+        """Nothing to do."""
+
+    def onQueryProgress(self, event: QueryProgressEvent) -> None:  # noqa: N802 - Spark's name
+        """Count the duplicates of one batch."""
+        dropped = dropped_duplicates(event.progress)
+        if dropped:
+            self.dropped += dropped
+            logger.info("batch %d: %d duplicates dropped", event.progress.batchId, dropped)
+
+    def onQueryTerminated(self, event: QueryTerminatedEvent) -> None:  # noqa: N802 - Spark's name
+        """Note that all is told."""
+        self.finished.set()
+
+
+@contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set, while the context lasts; a second signal ends the process at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # Python delivers signals to the main thread only.
+        return
+
+    def request_stop(number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number)
+        logger.warning("%s: finishing the batch at work, then stopping", name.name)
+        stop.set()
+        signal.signal(name, previous[name])
+
+    previous = {number: signal.signal(number, request_stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,231 @@
+"""What happens to one micro-batch, from top to bottom.
+
+    quarantine -> log -> evaluate -> learn -> snapshot -> ledger -> MLflow -> totals
+
+Spark calls `Pipeline.handle_batch` and marks the batch as done only when it returns, so after a crash the same batch
+comes again. Every stage either finds its mark and does nothing, or does all of its work:
+
+* quarantine, log and ledger are Delta appends that carry the batch id as transaction version;
+* the model learns from the rows that the log holds, and only batches that the ledger does not hold yet;
+* MLflow gets what the ledger has and it lacks; a version is found again by its batch id; the alias moves last.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from pyspark.sql import DataFrame
+
+from recsys.config import Settings
+from recsys.contracts import InteractionBatch, LedgerRow, StepId
+from recsys.model import snapshot
+from recsys.model.evaluation.prequential import evaluate
+from recsys.model.recommender import Recommender
+from recsys.storage import snapshot_folder
+from recsys.stream.publish import Publisher
+from recsys.stream.recovery import Generation
+from recsys.tables import ledger, log, quarantine, totals
+from recsys.tables.delta import Tables
+from recsys.tables.source import computed_once, run_through
+
+logger = logging.getLogger(__name__)
+
+Observer = Callable[[str, StepId], None]
+SNAPSHOTS_KEPT = 3
+
+
+def log_stage(stage: str, step: StepId) -> None:
+    """The default observer of stage boundaries: a line for the debug log."""
+    logger.debug("batch %s: %s done", step, stage)
+
+
+@dataclass(frozen=True)
+class StoredBatch:
+    """What the tables took in from one micro-batch.
+
+    Attributes:
+        rows: the batch as the log holds it, for the model.
+        log_version: Delta version of the log that holds it.
+        records: records read; quarantined: those among them that were set aside.
+        ingested_at: when Spark planned the batch.
+        seconds: wall time of the work in Spark.
+    """
+
+    rows: InteractionBatch
+    log_version: int
+    records: int
+    quarantined: int
+    ingested_at: datetime
+    seconds: float
+
+
+class Pipeline:
+    """One stream: its tables, its model and its place in the registry.
+
+    Args:
+        settings: all settings.
+        tables: the Delta tables.
+        model: the model as of the last batch in the ledger.
+        generation: which batches belong to the model's present life.
+        logged_through: last batch id of this generation that the log holds; -1 when it holds none.
+        publisher: the way to MLflow.
+        report: receives the ledger row of every batch learned.
+        observe: told of every stage of a batch that is complete.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        tables: Tables,
+        model: Recommender,
+        generation: Generation,
+        logged_through: int,
+        publisher: Publisher,
+        report: Callable[[LedgerRow], None],
+        observe: Observer = log_stage,
+    ) -> None:
+        self.settings = settings
+        self.tables = tables
+        self.model = model
+        self.generation = generation
+        self.logged_through = logged_through
+        self.learned_through = generation.last_batch
+        self.publisher = publisher
+        self.report = report
+        self.observe = observe
+
+    def handle_batch(self, events: DataFrame, batch_id: int) -> None:
+        """Take one micro-batch from Spark: the function for `foreachBatch`.
+
+        Args:
+            events: checked records, as `tables.source.open_events` delivers them.
+            batch_id: Spark's number of the batch in this checkpoint.
+        """
+        if batch_id <= self.learned_through:
+            run_through(events)
+        if batch_id < self.generation.first_batch:
+            return  # The rebuild that began this generation has read the batch from the log.
+        step = StepId(self.generation.number, batch_id)
+        if batch_id > self.learned_through:
+            stored = self.store(events, step)
+            if stored is None:
+                return
+            row = self.learn(stored, step)
+            ledger.append(self.tables, row, application_id(events), step.batch_id)
+            self.observe("ledger", step)
+            self.learned_through = batch_id
+            self.publisher.add(row)
+            self.report(row)
+        self.publisher.publish(self.model, step, self.observe)
+        if (batch_id + 1) % self.settings.storage.refresh_totals_every_batches == 0:
+            totals.refresh(self.tables)
+            self.observe("totals", step)
+        self.observe("batch", step)
+
+    def store(self, events: DataFrame, step: StepId) -> StoredBatch | None:
+        """Write the batch to quarantine and log, once, whatever was written before a crash.
+
+        Returns:
+            What the tables took in, or None when the batch held no record at all.
+        """
+        started = time.perf_counter()
+        application = application_id(events)
+        with computed_once(events) as events:
+            collected, counts = log.collect(events, self.settings.weights)
+            if counts.quarantined:
+                quarantine.append(self.tables, events, step, application)
+        if counts.ingested_at is None:
+            return None
+        self.observe("quarantine", step)
+        log_version = log.append(self.tables, collected, step, application)
+        self.observe("log", step)
+        if step.batch_id <= self.logged_through:
+            collected = log.read_batch(self.tables, step)  # The log counts, not a second reading of the source.
+        return StoredBatch(
+            rows=log.to_batch(collected),
+            log_version=log_version,
+            records=counts.records,
+            quarantined=counts.quarantined,
+            ingested_at=counts.ingested_at,
+            seconds=time.perf_counter() - started,
+        )
+
+    def learn(self, stored: StoredBatch, step: StepId) -> LedgerRow:
+        """Score the batch with what is known so far, learn it, and save the state if that is due.
+
+        Returns:
+            The row for the ledger.
+        """
+        started = time.perf_counter()
+        figures = self.evaluate(stored.rows, step)
+        self.observe("evaluate", step)
+        evaluated = time.perf_counter()
+        update = self.model.update(stored.rows, step)
+        self.observe("learn", step)
+        learned = time.perf_counter()
+        state_uri = None
+        if (step.batch_id + 1) % self.settings.storage.snapshot_every_batches == 0:
+            state_uri = self.save_state(step)
+            self.observe("snapshot", step)
+        return LedgerRow(
+            step=step,
+            log_version=stored.log_version,
+            events=int(stored.rows.events.sum()),
+            users=len(set(stored.rows.user_ids)),
+            items=len(set(stored.rows.item_ids)),
+            duration_ms=round(1000 * (stored.seconds + time.perf_counter() - started)),
+            ingested_at=stored.ingested_at,
+            metrics={
+                **figures,
+                "records": float(stored.records),
+                "quarantined": float(stored.quarantined),
+                **update,
+                "spark_seconds": stored.seconds,
+                "evaluate_seconds": evaluated - started,
+                "learn_seconds": learned - evaluated,
+            },
+            model_version=self.publisher.champion_version,
+            state_uri=state_uri,
+            decisions=self.model.decision.reasons,
+        )
+
+    def evaluate(self, batch: InteractionBatch, step: StepId) -> dict[str, float]:
+        """Measure the live model, the served ones and, where asked for, a rebuilt one on a batch not yet learned.
+
+        Returns:
+            What `evaluate` returns; with a shadow also `shadow_gap`, the share of its NDCG that the live model lacks.
+        """
+        every = self.settings.staleness.shadow_every_batches
+        frozen = dict(self.publisher.frozen)
+        if every and (step.batch_id + 1) % every == 0 and len(self.model.users):
+            frozen["shadow"] = self.model.shadow(step)
+        figures = evaluate(batch, self.model, frozen, self.settings, step)
+        ndcg = f"ndcg_at_{self.settings.recommend.k}"
+        if figures.get(f"shadow/{ndcg}"):
+            figures["shadow_gap"] = 1 - figures[f"model/{ndcg}"] / figures[f"shadow/{ndcg}"]
+        return figures
+
+    def save_state(self, step: StepId) -> str:
+        """Save the model as of a step, drop the oldest snapshots, and return where it lies."""
+        folder = snapshot_folder(self.settings.storage.root)
+        path = snapshot.path_for(folder, step)
+        snapshot.save(path, self.model)
+        snapshot.prune(folder, step.generation, keep=SNAPSHOTS_KEPT)
+        return path.as_posix()
+
+    def close(self) -> None:
+        """Leave everything up to date after a last complete batch: a snapshot for a quick start, and the totals."""
+        if self.learned_through >= self.generation.first_batch and self.model.step is not None:
+            self.save_state(StepId(self.generation.number, self.learned_through))
+        totals.refresh(self.tables)
+
+
+def application_id(events: DataFrame) -> str:
+    """The transaction application id of the checkpoint that delivered a micro-batch.
+
+    The streaming query's id lives in the checkpoint: it survives restarts, and a new checkpoint has a new one.
+    """
+    query_id = events.sparkSession.sparkContext.getLocalProperty("sql.streaming.queryId")
+    return f"recsys:{query_id}"

@@ -1,0 +1,130 @@
+"""Pictures of how a stream has learned. No global state of matplotlib is used: the stream may plot from any thread."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from recsys.contracts import LedgerRow
+
+Array = npt.NDArray[np.float64]
+
+# Who is measured, what it is called, its color (told apart by color-blind readers too), its line width.
+RANKERS = (
+    ("popularity", "recent popularity", "#8c8c8c", 1.6),
+    ("first", "first model, frozen", "#d98200", 1.6),
+    ("model", "model, learning", "#0868ac", 2.4),
+)
+STAGES = (("spark_seconds", "Spark and Delta", "#b9cfe3"), ("learn_seconds", "learning", "#0868ac"))
+INK, PALE = "#333333", "#d9d9d9"
+BATCHES_PER_MEAN = 12  # The picture's width takes about this many independent means.
+
+
+def quality(rows: Sequence[LedgerRow], path: Path, k: int) -> Path:
+    """Draw NDCG@k and the seconds of each batch.
+
+    Every ranker was measured on a batch before the batch was learned: raw values are faint, trailing means strong.
+
+    Args:
+        rows: rows of one generation in order; a figure that a row lacks leaves a gap.
+        path: PNG to write; its folder is made, and the file is replaced at once.
+        k: length of the lists that were measured.
+
+    Returns:
+        The path.
+    """
+    batches = np.array([row.step.batch_id for row in rows], dtype=np.int64)
+    figure = Figure(figsize=(9, 5.6), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    window = max(1, min(10, len(rows) // BATCHES_PER_MEAN))
+    _draw_quality(upper, rows, batches, k, window)
+    _draw_seconds(lower, rows, batches)
+    for axes in (upper, lower):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(PALE)
+        axes.tick_params(colors=INK, length=0)
+        axes.grid(axis="y", color=PALE, linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.set_ylim(bottom=0)
+        axes.margins(x=0.01)
+    lower.set_xlabel("micro-batch", color=INK)
+    lower.xaxis.set_major_locator(MaxNLocator(integer=True))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}")
+    figure.savefig(unfinished, format="png")
+    return unfinished.replace(path)
+
+
+def _draw_quality(axes: Axes, rows: Sequence[LedgerRow], batches: npt.NDArray[np.int64], k: int, window: int) -> None:
+    events = sum(row.events for row in rows)
+    means = f", means over {window} batches" if window > 1 else ""
+    axes.set_title(
+        f"Recommendation quality over {len(rows):,} micro-batches ({events:,} events)",
+        loc="left",
+        color=INK,
+        fontweight="bold",
+        pad=24,
+    )
+    axes.text(
+        0, 1.03, f"each batch is ranked first and learned after{means}", transform=axes.transAxes, color=INK, fontsize=9
+    )
+    axes.set_ylabel(f"NDCG@{k}", color=INK)
+    for name, label, color, width in RANKERS:
+        values = _figures(rows, f"{name}/ndcg_at_{k}")
+        measured = np.flatnonzero(np.isfinite(values))
+        if len(measured) == 0:
+            continue
+        means_of = trailing_mean(values, window)
+        axes.plot(batches, values, color=color, linewidth=0.8, alpha=0.3)
+        axes.plot(batches, means_of, color=color, linewidth=width, solid_capstyle="round")
+        last = measured[-1]
+        axes.plot(batches[last], means_of[last], "o", color=color, markersize=4, label=f"{label}  {means_of[last]:.3f}")
+    if axes.lines:
+        axes.legend(loc="upper left", frameon=False, labelcolor=INK, reverse=True, fontsize=9, ncols=len(RANKERS))
+        axes.set_ylim(top=1.15 * axes.get_ylim()[1])  # room for the legend
+
+
+def _draw_seconds(axes: Axes, rows: Sequence[LedgerRow], batches: npt.NDArray[np.int64]) -> None:
+    bottom = np.zeros(len(rows))
+    for name, label, color in STAGES:
+        seconds = np.nan_to_num(_figures(rows, name))
+        axes.bar(batches, seconds, width=1.0, bottom=bottom, color=color, label=label, linewidth=0)
+        bottom = bottom + seconds
+    axes.set_ylabel("seconds", color=INK)
+    axes.legend(loc="upper right", frameon=False, labelcolor=INK, ncols=len(STAGES), fontsize=9)
+    if len(rows) == 0:
+        return
+    # One slow batch, mostly the first, must not flatten the others: it is cut off. There is room for the legend.
+    top = max(2.2 * float(np.percentile(bottom, 95)), 0.1)
+    axes.set_ylim(top=top)
+    slowest = int(bottom.argmax())
+    if bottom[slowest] > top:
+        text = f" {bottom[slowest]:.1f} s"
+        axes.text(batches[slowest] + 0.5, top, text, color=INK, fontsize=8, verticalalignment="top")
+
+
+def trailing_mean(values: Array, window: int) -> Array:
+    """Mean of each value and those before it, `window` in all; values that are no number do not count.
+
+    Args:
+        values: (n,) figures.
+        window: how many values a mean covers at most, at least 1.
+
+    Returns:
+        (n,) means, NaN where the value itself is.
+    """
+    known = np.isfinite(values)
+    sums = np.cumsum(np.concatenate([np.zeros(window), np.where(known, values, 0.0)]))
+    counts = np.cumsum(np.concatenate([np.zeros(window), known]))
+    total, count = sums[window:] - sums[:-window], counts[window:] - counts[:-window]
+    return np.where(known, total / np.maximum(count, 1), np.nan)
+
+
+def _figures(rows: Sequence[LedgerRow], name: str) -> Array:
+    return np.array([row.metrics.get(name, np.nan) for row in rows], dtype=np.float64)

@@ -1,0 +1,100 @@
+"""Train anew from the whole log: the first model of old data, the repair of a drifted one, a new generation."""
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from recsys.catalogue import fit_adapter
+from recsys.config import Settings
+from recsys.contracts import INTERACTION_LOG, LedgerRow, StepId
+from recsys.errors import InputError
+from recsys.model import snapshot
+from recsys.registry import versions
+from recsys.registry.client import connect
+from recsys.registry.runs import GenerationRun
+from recsys.registry.versions import Version
+from recsys.storage import checkpoint_folder, snapshot_folder, writer_lock
+from recsys.stream.publish import Publisher
+from recsys.stream.recovery import current_generation, rebuilt_model
+from recsys.tables import checkpoint, ledger, log
+from recsys.tables.delta import Tables
+from recsys.tables.session import build_session
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """What a rebuild made.
+
+    Attributes:
+        generation: number of the generation that begins with it.
+        users, items: size of the model; seconds: time taken to read the log and to train.
+        version: the registered version; promoted: whether it became champion.
+    """
+
+    generation: int
+    users: int
+    items: int
+    seconds: float
+    version: Version
+    promoted: bool
+
+
+def rebuild(settings: Settings) -> Rebuilt:
+    """Train a model from the whole log and begin a new generation with it.
+
+    It becomes champion where there is none. A present champion stays until the stream has measured, on batches that
+    neither has seen, that the new model is no worse.
+
+    Raises:
+        InputError: the log is empty, or a stream is running on the same storage.
+        RegistryError: the tracking server does not answer.
+    """
+    with writer_lock(settings.storage.root):
+        client = connect(settings)
+        spark = build_session(settings)
+        tables = Tables(spark, settings.storage)
+        tables.create_missing()
+        if log.last_step(tables) is None:
+            raise InputError(f"{tables.location(INTERACTION_LOG)} is empty: run jobs/stream_update.py first")
+        begin = _next_step(settings, tables)
+        started = time.perf_counter()
+        model = rebuilt_model(settings, tables, begin)
+        if settings.items.path is not None and settings.items.adapter.enabled:
+            fit_adapter(settings, model, begin)
+        seconds = time.perf_counter() - started
+        path = snapshot.path_for(snapshot_folder(settings.storage.root), begin)
+        snapshot.save(path, model)
+        row = LedgerRow(
+            step=begin,
+            log_version=tables.version(INTERACTION_LOG),
+            events=0,
+            users=len(model.users),
+            items=len(model.items),
+            duration_ms=round(1000 * seconds),
+            ingested_at=datetime.now(UTC),
+            metrics={"rebuild_seconds": seconds},
+            state_uri=path.as_posix(),
+        )
+        ledger.append(tables, row, app_id="recsys:rebuild", txn_version=begin.generation)
+        run = GenerationRun.open(client, settings, begin.generation, tables.identity(INTERACTION_LOG))
+        publisher = Publisher(client, settings, run, tables.location(INTERACTION_LOG), [row])
+        verdict = publisher.judge_candidate()
+        version = publisher.register(publisher.new_items.join(model.served()), begin, row.log_version, verdict)
+        if verdict.passed:
+            versions.promote(client, version)
+        run.mark_published(begin.batch_id)
+        return Rebuilt(begin.generation, row.users, row.items, seconds, version, verdict.passed)
+
+
+def _next_step(settings: Settings, tables: Tables) -> StepId:
+    """The step of the rebuilt model: the next generation, and the last batch of the checkpoint that the log holds.
+
+    A batch that a crash left in the log, but not in the ledger, counts as contained. Where the checkpoint is gone,
+    the stream that follows begins with a new one, whose first batch is number 0.
+    """
+    present = current_generation(tables)
+    if checkpoint.query_id(tables.spark, str(checkpoint_folder(settings.storage.root))) is None:
+        return StepId(present.number + 1, -1)
+    logged = log.last_step(tables, present.number)
+    last = present.last_batch if logged is None else max(present.last_batch, logged.batch_id)
+    return StepId(present.number + 1, last)

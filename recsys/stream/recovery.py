@@ -1,0 +1,111 @@
+"""Where a stream stands when it starts: its generation, and the model as of the last batch in the ledger.
+
+A generation begins with a rebuild, whose ledger row carries the last batch id that the rebuilt model contains. The
+model is a pure function of the log: a snapshot only saves the time to compute it again.
+"""
+
+import itertools
+import logging
+from dataclasses import dataclass
+
+from tqdm import tqdm
+
+from recsys.config import Settings
+from recsys.contracts import StepId
+from recsys.errors import InputError
+from recsys.model import snapshot
+from recsys.model.recommender import Recommender
+from recsys.storage import checkpoint_folder, snapshot_folder
+from recsys.tables import ledger, log
+from recsys.tables.delta import Tables
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One life of the model.
+
+    Attributes:
+        number: 0 at first; every rebuild adds one.
+        first_batch: first batch id that the stream learns in this generation.
+        last_batch: last batch id in the ledger; `first_batch - 1` when the stream has learned none yet.
+    """
+
+    number: int
+    first_batch: int
+    last_batch: int
+
+
+def current_generation(tables: Tables) -> Generation:
+    """Read from the ledger which generation is running and how far it has come."""
+    last = ledger.last_step(tables)
+    if last is None:
+        return Generation(number=0, first_batch=0, last_batch=-1)
+    if last.generation == 0:
+        return Generation(number=0, first_batch=0, last_batch=last.batch_id)
+    rebuilt = ledger.first_step(tables, last.generation)
+    return Generation(number=last.generation, first_batch=rebuilt.batch_id + 1, last_batch=last.batch_id)
+
+
+def refuse_lost_checkpoint(
+    settings: Settings, query_id: str | None, generation: Generation, logged: StepId | None
+) -> None:
+    """Stop before events are counted twice: without its checkpoint, Spark would read everything from the start.
+
+    Args:
+        settings: all settings.
+        query_id: id found in the checkpoint, None when there is no checkpoint.
+        generation: the running generation.
+        logged: last step of this generation in the log.
+
+    Raises:
+        InputError: the tables hold batches of this generation, but the checkpoint that delivered them is gone.
+    """
+    begun = logged is not None or generation.first_batch > 0 or generation.last_batch >= 0
+    if query_id is None and begun:
+        root = settings.storage.root
+        raise InputError(
+            f"the checkpoint {checkpoint_folder(root)} is gone, but the tables under {root} hold its batches, and "
+            f"reading the source again would count events twice: restore the checkpoint, or set storage.root to a new "
+            f"folder, or, if the source now holds only new events, run jobs/rebuild.py with the same settings to begin "
+            f"a new generation"
+        )
+
+
+def recover_model(settings: Settings, tables: Tables, generation: Generation) -> Recommender:
+    """The model as of the last batch in the ledger: the newest snapshot, and the log's batches since.
+
+    Raises:
+        InputError: a snapshot was made with other model settings.
+    """
+    last = StepId(generation.number, generation.last_batch)
+    path = snapshot.latest(snapshot_folder(settings.storage.root), not_after=last)
+    if path is not None:
+        model = snapshot.load(path, settings)
+    elif generation.number > 0:
+        model = rebuilt_model(settings, tables, StepId(generation.number, generation.first_batch - 1))
+    else:
+        model = Recommender(settings)
+    start = model.step or StepId(generation.number, -1)
+    if start < last:
+        logger.info("recovering the model from step %s to %s", start, last)
+        for step, batch in tqdm(
+            log.batches_after(tables, start, last), desc="catching up", unit=" batches", leave=False
+        ):
+            model.update(batch, step)
+    return model
+
+
+def rebuilt_model(settings: Settings, tables: Tables, begin: StepId) -> Recommender:
+    """Train a model from every batch that the log held when a generation began.
+
+    Args:
+        settings: all settings.
+        tables: the Delta tables.
+        begin: the step that the rebuilt model gets: its generation, and the last batch id that it contains.
+    """
+    model = Recommender(settings)
+    logged = tqdm(log.everything(tables), desc="reading the log", unit=" batches", leave=False)
+    model.rebuild(itertools.takewhile(lambda one: one[0].generation < begin.generation, logged), begin)
+    return model

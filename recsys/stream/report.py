@@ -1,0 +1,62 @@
+"""What a person sees of a running stream: a progress bar, and for every micro-batch a line and what was decided."""
+
+import math
+from types import TracebackType
+from typing import Self
+
+from tqdm import tqdm
+
+from recsys.contracts import LedgerRow
+
+
+class StreamReport:
+    """Prints one line per batch above a progress bar.
+
+    Args:
+        k: length of the lists that NDCG is measured on.
+        batches: number of batches expected, when it is known.
+    """
+
+    def __init__(self, k: int, batches: int | None = None) -> None:
+        self._k = k
+        self._bar = tqdm(total=batches, unit=" batch", desc="stream", dynamic_ncols=True, smoothing=0.1)
+        self.events = 0
+        self.batches = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+
+    def __call__(self, row: LedgerRow) -> None:
+        """Print the line of one batch."""
+        self.events += row.events
+        self.batches += 1
+        self._bar.write(batch_line(row, self._k))
+        self._bar.update()
+
+
+def batch_line(row: LedgerRow, k: int) -> str:
+    """About one batch: what came, how good the lists were before it was learned, what it took.
+
+    What was decided follows below, each on a line of its own.
+    """
+    figures = row.metrics
+
+    def ndcg(ranker: str) -> str:
+        value = figures.get(f"{ranker}/ndcg_at_{k}", math.nan)
+        return "  –  " if math.isnan(value) else f"{value:.3f}"
+
+    quarantined = f", {figures['quarantined']:,.0f} quarantined" if figures["quarantined"] else ""
+    swept = ", full sweep" if figures.get("full_sweep") else ""
+    return (
+        f"batch {row.step.batch_id:>4}: {row.events:>7,} events{quarantined}"
+        f"  +{figures['new_users']:,.0f} users +{figures['new_items']:,.0f} items"
+        f" | NDCG@{k} model {ndcg('model')}  popularity {ndcg('popularity')}  first {ndcg('first')}"
+        f" | Spark {figures['spark_seconds']:.2f} s, scoring {figures['evaluate_seconds']:.2f} s,"
+        f" learning {figures['learn_seconds']:.2f} s{swept}"
+        + "".join(f"\n            {decision}" for decision in row.decisions)
+    )

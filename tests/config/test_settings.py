@@ -1,0 +1,98 @@
+"""Settings: where they come from, what is refused, and what is never told."""
+
+from pathlib import Path
+
+import pytest
+
+from recsys.config import load_settings
+from recsys.config.sections import EventWeight
+from recsys.errors import ConfigError
+
+
+def test_defaults_need_no_file() -> None:
+    settings = load_settings()
+    assert settings.source.format == "json"
+    assert settings.tracking_uri == f"sqlite:///{Path('var/recsys').absolute()}/mlflow.db"
+
+
+def test_command_line_wins_over_environment_wins_over_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("seed: 1\nscore: {k: 5}\nmodel: {factors: 16}\n")
+    monkeypatch.setenv("RECSYS__SCORE__K", "6")
+    monkeypatch.setenv("RECSYS__MODEL__FACTORS", "32")
+    settings = load_settings(file, ["model.factors=48"])
+    assert (settings.seed, settings.recommend.k, settings.model.factors) == (1, 6, 48)
+
+
+def test_a_weight_may_be_a_number_or_a_section() -> None:
+    settings = load_settings(overrides=["weights.buy=2", "weights.rate.weight=1", "weights.rate.value=log"])
+    assert settings.weights["buy"] == EventWeight(weight=2.0)
+    assert settings.weights["rate"].value == "log"
+    assert settings.weights["rate"].min_value == 0.0, "no value below 0 has a place under the logarithm"
+
+
+def test_reader_options_may_be_written_as_yaml_likes_them() -> None:
+    settings = load_settings(overrides=["source.options.header=true", "source.options.maxFilesPerTrigger=1"])
+    assert settings.source.options == {"header": "true", "maxFilesPerTrigger": "1"}
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("modle.factors=8", "unknown setting 'modle'"),
+        ("model.factor=8", "unknown setting 'model.factor'"),
+        ("model.factors=many", "setting 'model.factors'"),
+        ("model.factors=-1", "setting 'model.factors'"),
+        ("model.alpha=.inf", "setting 'model.alpha'"),
+        ("trigger.mode=sometimes", "setting 'trigger.mode'"),
+        ("storage=here", "setting 'storage'"),
+        ("weights={}", "setting 'weights'"),
+        ("weights.buy={weight: 1, min_value: 2, max_value: 1}", "min_value is above max_value"),
+        ("weights.buy={weight: 1, value: log, min_value: -1}", "min_value is below 0"),
+        ("seed=${nowhere}", "cannot read the settings"),
+        ("seed", "overrides look like"),
+    ],
+)
+def test_a_bad_setting_is_one_line_that_names_it(override: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=r"^[^\n]+$") as refused:
+        load_settings(overrides=[override])
+    assert told in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [("- a\n- b\n", "keys and values"), ("a: [\n", "no readable YAML"), ("\x00", "no readable YAML")],
+)
+def test_a_file_that_is_no_settings_is_refused(tmp_path: Path, content: str, told: str) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(content)
+    with pytest.raises(ConfigError, match=told):
+        load_settings(file)
+    with pytest.raises(ConfigError, match="no configuration file"):
+        load_settings(tmp_path / "missing.yaml")
+
+
+def test_the_fingerprint_changes_with_what_shapes_the_model_only() -> None:
+    plain = load_settings().fingerprint()
+    assert load_settings(overrides=["storage.root=elsewhere", "gate.batches=3"]).fingerprint() == plain
+    # How long lists are is nothing to factors, and something to a mixture, which learns what ranks well in them.
+    assert load_settings(overrides=["recommend.k=7"]).fingerprint() != plain
+    factors = [load_settings(overrides=["model.kind=als", f"recommend.k={k}"]).fingerprint() for k in (7, 20)]
+    assert factors[0] == factors[1]
+    views_last = load_settings(overrides=["weights.a=1", "weights.view=2"])
+    assert load_settings(overrides=["weights.view=2", "weights.a=1"]).fingerprint() == views_last.fingerprint()
+    for change in ("model.alpha=3", "weights.view=9", "decay.half_life_days=2", "seed=5"):
+        assert load_settings(overrides=[change]).fingerprint() != plain
+
+
+def test_what_may_be_secret_is_no_parameter() -> None:
+    settings = load_settings(
+        overrides=[
+            "source.options.password=hunter2",
+            "spark.token=hunter2",
+            "mlflow.tracking_uri=https://me:hunter2@mlflow.example",
+        ]
+    )
+    told = settings.public_parameters()
+    assert "hunter2" not in str(told)
+    assert told["model.factors"] == str(settings.model.factors)

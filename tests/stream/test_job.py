@@ -1,0 +1,239 @@
+"""The stream as a whole: from files to tables, model and versions, and over restarts of every kind."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from chispa import assert_df_equality
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from safetensors.numpy import load_file
+
+from recsys.batch_scoring import score
+from recsys.config import Settings
+from recsys.contracts import INTERACTION_LOG, INTERACTIONS, MODEL_UPDATES, QUARANTINE, RECOMMENDATIONS, StepId
+from recsys.errors import InputError
+from recsys.model import snapshot
+from recsys.registry import versions
+from recsys.registry.client import connect
+from recsys.storage import checkpoint_folder, snapshot_folder, writer_lock
+from recsys.stream.job import run_stream
+from recsys.stream.rebuild import rebuild
+from recsys.tables import ledger
+from recsys.tables.delta import Tables
+from tests.streams import records, write_lines, write_stream
+
+ROOT = Path(__file__).parents[2]
+MakeSettings = Callable[..., Settings]
+
+
+@pytest.fixture
+def stream(tmp_path: Path, settings: MakeSettings) -> Settings:
+    """Settings of a stream of one file a batch; its events are still to be written."""
+    return settings(
+        tmp_path,
+        source={"options": {"maxFilesPerTrigger": "1"}, "columns": {"event_id": None}},
+        weights={"view": 1, "purchase": 3},
+        storage={"snapshot_every_batches": 3, "refresh_totals_every_batches": 4},
+        register={"every_batches": 3},
+        recommend={"k": 5, "exclude_seen": False},
+        staleness={"shadow_every_batches": 2},
+    )
+
+
+def totals_of_log(tables: Tables) -> DataFrame:
+    return (
+        tables.read(INTERACTION_LOG)
+        .groupBy("user_id", "item_id")
+        .agg(
+            F.sum("weight").alias("weight"),
+            F.sum("events").alias("events"),
+            F.min("first_event_time").alias("first_event_time"),
+            F.max("last_event_time").alias("last_event_time"),
+        )
+    )
+
+
+def steps(tables: Tables) -> list[tuple[int, int]]:
+    return sorted((row.generation, row.batch_id) for row in tables.read(MODEL_UPDATES).collect())
+
+
+def arrays(settings: Settings, step: StepId) -> dict[str, np.ndarray]:
+    return load_file(snapshot.path_for(snapshot_folder(settings.storage.root), step))
+
+
+def test_events_become_tables_versions_and_recommendations(spark: SparkSession, stream: Settings) -> None:
+    write_stream(Path(stream.source.path), files=7)
+    summary = run_stream(stream)
+    tables = Tables(spark, stream.storage)
+
+    assert (summary.batches, summary.events) == (7, 7 * 120)
+    assert steps(tables) == [(0, batch) for batch in range(7)]
+    assert tables.read(QUARANTINE).count() == 0
+    assert_df_equality(tables.read(INTERACTIONS), totals_of_log(tables), ignore_row_order=True, ignore_nullable=True)
+    rows = ledger.read(tables, generation=0, after=-1)
+    assert "model/ndcg_at_5" not in rows[0].metrics, "nothing was known before the first batch"
+    for row in rows[1:]:
+        assert 0 <= row.metrics["model/ndcg_at_5"] <= 1
+        assert 0 <= row.metrics["popularity_warm/auc"] <= 1
+    assert "first/ndcg_at_5" in rows[3].metrics, "the version of batch 2 is measured from batch 3 on"
+    assert [("shadow/ndcg_at_5" in row.metrics, "shadow_gap" in row.metrics) for row in rows[1:]] == [
+        (batch % 2 == 1,) * 2 for batch in range(1, 7)
+    ]
+    for row in rows:
+        assert row.metrics["user_staleness"] >= 0
+        assert row.metrics["full_sweep"] in (0, 1)
+    assert rows[5].state_uri == snapshot.path_for(snapshot_folder(stream.storage.root), StepId(0, 5)).as_posix()
+    assert summary.plot is not None
+    assert summary.plot.stat().st_size > 10_000
+
+    client = connect(stream)
+    scored = score(spark, tables, client, stream)
+    assert scored.version == versions.champion(client, stream.mlflow.model_name)
+    recommended = tables.read(RECOMMENDATIONS).collect()
+    assert len(recommended) == 30
+    assert all(len(row["items"]) == 5 for row in recommended)
+
+
+def test_a_stopped_stream_goes_on_where_it_was(spark: SparkSession, stream: Settings, tmp_path: Path) -> None:
+    folder = Path(stream.source.path)
+    write_stream(folder, files=3)
+    run_stream(stream)
+    assert run_stream(stream).batches == 0, "nothing new has come"
+    write_stream(folder, files=5, first=3)
+    assert run_stream(stream).batches == 2
+
+    whole = stream.model_copy(update={"storage": stream.storage.model_copy(update={"root": str(tmp_path / "whole")})})
+    run_stream(whole)
+    stopped_tables, whole_tables = Tables(spark, stream.storage), Tables(spark, whole.storage)
+    assert_df_equality(stopped_tables.read(INTERACTION_LOG), whole_tables.read(INTERACTION_LOG), ignore_row_order=True)
+    stopped, undisturbed = arrays(stream, StepId(0, 4)), arrays(whole, StepId(0, 4))
+    for name in undisturbed:
+        np.testing.assert_array_equal(stopped[name], undisturbed[name], err_msg=name)
+
+
+def test_the_model_is_a_function_of_the_log(stream: Settings) -> None:
+    """Without any snapshot the same state comes back, batch by batch, from the log."""
+    write_stream(Path(stream.source.path), files=5)
+    run_stream(stream)
+    before = arrays(stream, StepId(0, 4))
+    shutil.rmtree(snapshot_folder(stream.storage.root))
+    assert run_stream(stream).batches == 0
+    after = arrays(stream, StepId(0, 4))
+    for name in before:
+        np.testing.assert_array_equal(after[name], before[name], err_msg=name)
+
+
+def test_a_lost_checkpoint_is_refused_until_a_rebuild(spark: SparkSession, stream: Settings) -> None:
+    folder = Path(stream.source.path)
+    write_stream(folder, files=3)
+    run_stream(stream)
+    shutil.rmtree(checkpoint_folder(stream.storage.root))
+    with pytest.raises(InputError, match=r"checkpoint .* is gone.*jobs/rebuild\.py"):
+        run_stream(stream)
+    tables = Tables(spark, stream.storage)
+    assert tables.read(INTERACTION_LOG).agg(F.sum("events")).collect()[0][0] == 3 * 120
+
+    shutil.rmtree(folder)  # the source now holds only what is new
+    write_stream(folder, files=5, first=3)
+    rebuilt = rebuild(stream)
+    assert rebuilt.generation == 1
+    assert run_stream(stream).batches == 2
+    assert steps(tables) == [(0, 0), (0, 1), (0, 2), (1, -1), (1, 0), (1, 1)]
+    assert tables.read(INTERACTION_LOG).agg(F.sum("events")).collect()[0][0] == 5 * 120
+    assert_df_equality(tables.read(INTERACTIONS), totals_of_log(tables), ignore_row_order=True, ignore_nullable=True)
+
+
+def test_a_rebuild_begins_an_epoch_that_the_stream_continues(spark: SparkSession, stream: Settings) -> None:
+    folder = Path(stream.source.path)
+    write_stream(folder, files=4)
+    run_stream(stream)
+    other = stream.model_copy(update={"model": stream.model.model_copy(update={"alpha": 5.0})})
+    with pytest.raises(InputError, match="other settings"):
+        run_stream(other)
+    rebuilt = rebuild(other)
+    assert (rebuilt.generation, rebuilt.promoted) == (1, False)
+    assert rebuilt.version.step == StepId(1, 3)
+    write_stream(folder, files=6, first=4)
+    assert run_stream(other).batches == 2
+    tables = Tables(spark, other.storage)
+    assert steps(tables) == [(0, 0), (0, 1), (0, 2), (0, 3), (1, 3), (1, 4), (1, 5)]
+    assert tables.read(INTERACTION_LOG).agg(F.sum("events")).collect()[0][0] == 6 * 120
+
+
+def test_a_rebuild_needs_a_log(stream: Settings) -> None:
+    with pytest.raises(InputError, match="is empty"):
+        rebuild(stream)
+
+
+@pytest.mark.parametrize("source_format", ["csv", "parquet", "delta"])
+def test_every_source_gives_the_same_log(
+    spark: SparkSession, settings: MakeSettings, tmp_path: Path, source_format: str
+) -> None:
+    write_stream(tmp_path / "events", files=1)
+    json_settings = settings(tmp_path, weights={"view": 1, "purchase": 3})
+    run_stream(json_settings)
+    frame = spark.createDataFrame(next(iter(records(1))))
+    target = str(tmp_path / source_format)
+    frame.coalesce(1).write.format(source_format).option("header", True).save(target)
+    other = settings(
+        tmp_path / "other", source={"format": source_format, "path": target}, weights={"view": 1, "purchase": 3}
+    )
+    run_stream(other)
+    logs = (Tables(spark, made.storage).read(INTERACTION_LOG) for made in (json_settings, other))
+    assert_df_equality(*logs, ignore_row_order=True)
+
+
+def test_bad_records_and_duplicates_are_all_accounted_for(
+    spark: SparkSession, settings: MakeSettings, tmp_path: Path
+) -> None:
+    good = '{{"user_id": "u{0}", "item_id": "i", "event_type": "view", "event_time": 1700000000, "event_id": "{0}"}}'
+    lines = [good.format(number) for number in range(20)]
+    write_lines(tmp_path / "events", 0, [*lines, *lines[:7], "no json", '{"item_id": "i", "event_type": "what"}'])
+    made = settings(tmp_path, weights={"view": 1})
+    summary = run_stream(made)
+    tables = Tables(spark, made.storage)
+    learned = tables.read(INTERACTION_LOG).agg(F.sum("events")).collect()[0][0]
+    quarantined = {tuple(sorted(row.reasons)): row.raw for row in tables.read(QUARANTINE).collect()}
+    assert (learned, summary.duplicates, len(quarantined)) == (20, 7, 2)
+    assert quarantined[("not JSON",)] == "no json"
+    assert ("missing event_time", "missing user_id", "unknown event_type") in quarantined
+
+
+def test_one_job_at_a_time_writes(stream: Settings) -> None:
+    write_stream(Path(stream.source.path), files=1)
+    with writer_lock(stream.storage.root), pytest.raises(InputError, match="another job is writing"):
+        run_stream(stream)
+
+
+def test_sigterm_finishes_the_batch_and_stops(spark: SparkSession, stream: Settings, tmp_path: Path) -> None:
+    """A real process that would run for ever; the files that are left are worked off by the next start."""
+    write_stream(Path(stream.source.path), files=12)
+    config = tmp_path / "stream.yaml"
+    endless = stream.model_dump(mode="json", by_alias=True)
+    endless["trigger"] = {"mode": "processing_time", "interval": "0 seconds"}
+    config.write_text(yaml.safe_dump(endless))
+    command = [sys.executable, "jobs/stream_update.py", "--config", str(config)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    output = []
+    for line in process.stdout:
+        output.append(line)
+        if "batch    1:" in line:
+            os.kill(process.pid, signal.SIGTERM)
+            break
+    output += process.stdout.readlines()
+    assert process.wait(timeout=120) == 0, "".join(output)
+    tables = Tables(spark, stream.storage)
+    done = steps(tables)
+    assert done == [(0, batch) for batch in range(len(done))]
+    assert 2 <= len(done) < 12, "".join(output)
+    assert run_stream(stream).batches == 12 - len(done)
+    assert tables.read(INTERACTION_LOG).agg(F.sum("events")).collect()[0][0] == 12 * 120

@@ -1,0 +1,115 @@
+import mlflow
+import pytest
+from pyspark.sql import functions as F
+
+from recsys.batch_scoring import score
+from recsys.contracts import RECOMMENDATIONS, StepId
+from recsys.errors import RegistryError
+from recsys.registry import versions
+from recsys.registry.client import connect
+from recsys.registry.runs import GenerationRun
+from recsys.tables.delta import Tables
+from tests.registry.served import served_arrays, slow_ranking
+
+USERS = [*(f"u{number}" for number in range(40)), 'it\'s\n"🦉"/\\', "x" * 10_000, ""]
+ITEMS = [*(f"i{number}" for number in range(60)), "日本語\n'\"/"]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("scoring")
+
+
+@pytest.fixture
+def scene(spark, settings, home, request):
+    """Tables, a client, and settings with a model of the test's own."""
+    chosen = settings(home, mlflow={"model_name": request.node.name.replace("[", "-").strip("]")}, recommend={"k": 5})
+    tables = Tables(spark, chosen.storage)
+    tables.create_missing()
+    return tables, connect(chosen), chosen
+
+
+def register(client, settings, batch: int, users=USERS, items=ITEMS):
+    arrays = served_arrays(users, items, seed=batch)
+    run = GenerationRun.open(client, settings, 0, settings.mlflow.model_name)
+    return versions.register(client, settings, run.run_id, arrays, StepId(0, batch), {}), arrays
+
+
+def written(tables) -> dict[str, tuple[list[str], list[float], str]]:
+    rows = tables.read(RECOMMENDATIONS).collect()
+    found = {
+        row.user_id: ([pair.item_id for pair in row["items"]], [pair.score for pair in row["items"]], row.model_version)
+        for row in rows
+    }
+    assert len(found) == len(rows)
+    return found
+
+
+@pytest.mark.parametrize("exclude_seen", [True, False])
+def test_every_user_gets_the_items_of_the_slow_oracle(spark, scene, exclude_seen):
+    tables, client, settings = scene
+    settings = settings.model_copy(
+        update={"recommend": settings.recommend.model_copy(update={"exclude_seen": exclude_seen})}
+    )
+    version, arrays = register(client, settings, 1)
+    versions.promote(client, version)
+    scored = score(spark, tables, client, settings)
+    assert (scored.version, scored.users) == (version, len(USERS))
+    wanted = {}
+    for row, user in enumerate(USERS):
+        items, scores = slow_ranking(arrays, row, 5, exclude_seen)
+        wanted[user] = ([ITEMS[item] for item in items], scores, version.version)
+    assert written(tables) == wanted
+
+
+def test_the_champion_is_replaced_in_one_commit(spark, scene):
+    tables, client, settings = scene
+    first, _ = register(client, settings, 1)
+    second, _ = register(client, settings, 2, users=["only"])
+    versions.promote(client, first)
+    score(spark, tables, client, settings)
+    before = tables.version(RECOMMENDATIONS)
+    versions.promote(client, second)
+    score(spark, tables, client, settings)
+    assert tables.version(RECOMMENDATIONS) == before + 1
+    assert set(written(tables)) == {"only"}
+    assert len(tables.read(RECOMMENDATIONS, before).collect()) == len(USERS)
+    (signature,) = tables.read(RECOMMENDATIONS).select("model_name", "model_version").collect()
+    assert tuple(signature) == (second.name, second.version)
+
+
+def test_a_version_can_be_asked_for_in_place_of_the_champion(spark, scene):
+    tables, client, settings = scene
+    first, _ = register(client, settings, 1, users=["ann"])
+    second, _ = register(client, settings, 2, users=["bob"])
+    versions.promote(client, second)
+    asked = settings.model_copy(update={"recommend": settings.recommend.model_copy(update={"model": first.uri})})
+    assert score(spark, tables, client, asked).version == first
+    assert set(written(tables)) == {"ann"}
+
+
+@pytest.mark.parametrize(("users", "items"), [([], ["tea"]), (["ann"], [])])
+def test_an_empty_vocabulary_is_scored_too(spark, scene, users, items):
+    tables, client, settings = scene
+    version, _ = register(client, settings, 1, users=users, items=items)
+    versions.promote(client, version)
+    assert score(spark, tables, client, settings).users == len(users)
+    assert written(tables) == {user: ([], [], version.version) for user in users}
+
+
+def test_without_a_champion_one_line_says_what_to_do(spark, scene):
+    tables, client, settings = scene
+    with pytest.raises(RegistryError, match="run stream_update until it has registered a version"):
+        score(spark, tables, client, settings)
+
+
+def test_the_model_answers_as_a_spark_function(spark, scene):
+    _, client, settings = scene
+    version, arrays = register(client, settings, 1)
+    recommend = mlflow.pyfunc.spark_udf(spark, version.uri, env_manager="local")
+    asked = spark.createDataFrame([(user, 3) for user in [*USERS, "stranger"]], "user_id STRING, k BIGINT")
+    rows = asked.withColumn("answer", recommend(F.struct("user_id", "k"))).collect()
+    answers = {row.user_id: (row.answer.item_ids, row.answer.scores) for row in rows}
+    for row, user in zip([*range(len(USERS)), -1], [*USERS, "stranger"], strict=True):
+        items, scores = slow_ranking(arrays, row, 3, exclude_seen=True)
+        assert answers[user] == ([ITEMS[item] for item in items], scores)
