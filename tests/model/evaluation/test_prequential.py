@@ -114,10 +114,14 @@ def test_a_frozen_copy_scores_like_the_model_it_was_taken_from() -> None:
     model = learn(Recommender(SETTINGS), batches[:3])
     # What is served is solved exactly for the items; so is the live model after a refit.
     model.refit(StepId(1, 0))
-    frozen = {"first": FrozenModel(model.served())}
-    figures = evaluate(batches[3], model, frozen, SETTINGS, STEP)
+    version = FrozenModel(model.served())
+    live = model.score(np.arange(len(model.users))).cpu().numpy()
+    np.testing.assert_allclose(version.scores(model.users.ids, model.items), live, rtol=1e-5, atol=1e-6)
+    figures = evaluate(batches[3], model, {"first": version}, SETTINGS, STEP)
     for metric in METRICS:
-        assert figures[f"first/{metric}"] == pytest.approx(figures[f"model/{metric}"], abs=1e-9)
+        # torch and numpy round a product differently on some processors, which may swap two equally good items.
+        within = 1e-3 if metric == "auc" else 1e-9
+        assert figures[f"first/{metric}"] == pytest.approx(figures[f"model/{metric}"], abs=within)
 
 
 def test_a_frozen_model_keeps_its_answers_while_the_vocabularies_grow() -> None:
