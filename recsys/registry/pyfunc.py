@@ -19,7 +19,7 @@ from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +27,6 @@ import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from safetensors.numpy import load_file
-
-if TYPE_CHECKING:
-    from recsys.serving.ranker import Ranker, Rankings
 
 Array = npt.NDArray[Any]
 
@@ -42,7 +39,8 @@ class ServedModel(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         """Read what lies beside this file in the artifact."""
         arrays = load_file(context.artifacts["arrays"])
-        self.ranker: Ranker = _package(Path(context.artifacts["serving"])).Ranker(arrays)
+        # A `Ranker` of the code that came with the artifact, whose class has no name here.
+        self.ranker: Any = _package(Path(context.artifacts["serving"])).Ranker(arrays)
         self._k = int(context.model_config["k"])
         self._exclude_seen = bool(context.model_config["exclude_seen"])
 
@@ -102,7 +100,7 @@ class ServedModel(PythonModel):
         known = (self._item_rows.get(item, UNKNOWN) for item in item_ids)
         return np.array([row for row in known if row != UNKNOWN], dtype=np.int64)
 
-    def _lists(self, ranked: "Rankings") -> tuple[Array, Array]:
+    def _lists(self, ranked: Any) -> tuple[Array, Array]:
         return (
             _split(self._item_ids[ranked.items], ranked.lengths),
             _split(ranked.scores.astype(np.float64), ranked.lengths),

@@ -33,14 +33,14 @@ BATCHES = 17
 KILLS = [
     ("quarantine", 1),
     ("log", 2),
-    ("score", 3),
+    ("evaluate", 3),
     ("learn", 4),
     ("snapshot", 5),
     ("ledger", 6),
     ("metrics", 7),
     ("version", 8),
     ("alias", 11),
-    ("fold", 14),
+    ("totals", 14),
     ("batch", 15),
 ]
 HOSTILE_IDS = ["quote'\"`;--", "path/../../etc", "new\nline", "🛒" * 3, "x" * 10_000]

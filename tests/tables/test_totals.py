@@ -4,7 +4,7 @@ import pytest
 
 from recsys.contracts import INTERACTION_LOG, INTERACTIONS, StepId
 from recsys.tables.delta import Tables
-from recsys.tables.totals import fold, folded_through
+from recsys.tables.totals import refresh, refreshed_through
 from tests.tables.helpers import append_batches
 
 # Tenths have no exact binary form: sums in another order differ in the last bit.
@@ -18,7 +18,7 @@ ROWS = [
 ]
 
 
-def folded(tables: Tables) -> pa.Table:
+def written(tables: Tables) -> pa.Table:
     return tables.read(INTERACTIONS).toArrow().sort_by([("user_id", "ascending"), ("item_id", "ascending")])
 
 
@@ -28,37 +28,37 @@ def test_any_schedule_gives_the_sums_of_the_log_in_order(tables: Tables, schedul
     for end in schedule:
         append_batches(tables, ROWS[done:end], first=done)
         done = end
-        assert fold(tables) == (StepId(0, end - 1) if end else None)
+        assert refresh(tables) == (StepId(0, end - 1) if end else None)
     sums: dict[tuple[str, str], float] = {}
     for rows in ROWS:
         for user, item, weight in rows:
             sums[user, item] = sums[user, item] + weight if (user, item) in sums else weight
-    found = folded(tables).to_pylist()
+    found = written(tables).to_pylist()
     assert {(row["user_id"], row["item_id"]): row["weight"] for row in found} == sums
     assert sum(row["events"] for row in found) == tables.read(INTERACTION_LOG).count()
 
 
 def test_a_fold_with_nothing_new_makes_no_commit(tables: Tables) -> None:
     append_batches(tables, ROWS[:1])
-    fold(tables)
+    refresh(tables)
     before = tables.version(INTERACTIONS)
-    assert fold(tables) == StepId(0, 0)
+    assert refresh(tables) == StepId(0, 0)
     assert tables.version(INTERACTIONS) == before
 
 
 def test_upkeep_of_the_totals_does_not_hide_how_far_they_go(tables: Tables) -> None:
     append_batches(tables, ROWS[:2])
-    fold(tables)
+    refresh(tables)
     tables.handle(INTERACTIONS).optimize().executeCompaction()
     tables.spark.sql(f"ALTER TABLE delta.`{tables.location(INTERACTIONS)}` SET TBLPROPERTIES (note = 'mine')")
-    assert folded_through(tables) == StepId(0, 1)
+    assert refreshed_through(tables) == StepId(0, 1)
 
 
 def test_totals_that_somebody_else_changed_are_made_anew(tables: Tables) -> None:
     append_batches(tables, ROWS[:3])
-    fold(tables)
-    right = folded(tables)
+    refresh(tables)
+    right = written(tables)
     tables.handle(INTERACTIONS).delete("item_id = 'i0'")
-    assert folded_through(tables) is None
-    fold(tables)
-    assert folded(tables).equals(right)
+    assert refreshed_through(tables) is None
+    refresh(tables)
+    assert written(tables).equals(right)
