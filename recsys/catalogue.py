@@ -13,7 +13,7 @@ from recsys.config.sections import Items
 from recsys.contracts import StepId
 from recsys.errors import InputError
 from recsys.model.learner import State
-from recsys.model.recommender import Recommender
+from recsys.model.recommender import OnlineModel
 from recsys.model.text.adapter import train_adapter
 from recsys.model.text.cold_start import ColdStart, Texts, extend_served
 from recsys.model.text.encoder import Catalogue, TextEmbeddings, encoder_folder, load_encoder
@@ -50,7 +50,7 @@ class NewItems:
         """A version with the new items of the catalogue.
 
         Args:
-            arrays: What `Recommender.served` returned.
+            arrays: What `OnlineModel.served` returned.
 
         Raises:
             ConfigError: versions of this kind cannot have such items.
@@ -70,7 +70,7 @@ class NewItems:
         return extend_served(arrays, self._cold, texts)
 
 
-def fit_adapter(settings: Settings, model: Recommender, step: StepId) -> Path:
+def fit_adapter(settings: Settings, model: OnlineModel, step: StepId) -> Path:
     """Train the adapter of a generation on the texts and factors of the items that most users had.
 
     Args:

@@ -11,7 +11,7 @@ from recsys.config.sections import Items
 from recsys.contracts import StepId
 from recsys.errors import ConfigError, InputError
 from recsys.model.interactions.vocab import unpack_ids
-from recsys.model.recommender import Recommender
+from recsys.model.recommender import OnlineModel
 from recsys.serving import VersionScorer
 from recsys.storage import adapter_folder
 from tests.model.helpers import make_batch
@@ -51,9 +51,9 @@ def settings(tmp_path, encoder):
     return make
 
 
-def learned(settings: Settings) -> Recommender:
+def learned(settings: Settings) -> OnlineModel:
     """Every user takes to items of one kind."""
-    model = Recommender(settings)
+    model = OnlineModel(settings)
     for day in range(3):
         rows = [
             (f"u{user}", f"{user % 3}-{number}", 1.0, float(day))

@@ -12,7 +12,7 @@ from bench.harness.protocols import Events, Scorer, Scores
 from recsys.config import Settings
 from recsys.contracts import InteractionBatch, StepId
 from recsys.model.common.arrays import IntArray
-from recsys.model.recommender import Recommender
+from recsys.model.recommender import OnlineModel
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -126,10 +126,10 @@ def neural(train: Events, teacher: bool = True, **settings: float) -> Scorer:
 
 def _rebuilt(
     train: Events, half_life_days: float | None, section: dict[str, Any]
-) -> tuple[Recommender, list[str], list[str]]:
+) -> tuple[OnlineModel, list[str], list[str]]:
     """A model with this section `model` that has learned the events, and the ids of all users and items by code."""
     sections = {"model": {"factors": FACTORS, **section}, "decay": {"half_life_days": half_life_days}}
-    model = Recommender(Settings.model_validate({**sections, "seed": _SEED}))
+    model = OnlineModel(Settings.model_validate({**sections, "seed": _SEED}))
     user_ids, item_ids = _ids(train.user_count), _ids(train.item_count)
     step = StepId(0, 0)
     for number, begin in enumerate(range(0, len(train), _EVENTS_PER_BATCH)):

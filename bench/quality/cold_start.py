@@ -49,7 +49,7 @@ from recsys.errors import RecsysError
 from recsys.model.common.arrays import Float32Array, offsets_of
 from recsys.model.evaluation.metrics import Relevant, ranking_figures
 from recsys.model.interactions.vocab import Vocabulary, unpack_ids
-from recsys.model.recommender import Recommender
+from recsys.model.recommender import OnlineModel
 from recsys.model.text.cold_start import ColdStart, Texts, extend_served
 from recsys.model.text.encoder import Catalogue, TextEmbeddings
 from recsys.serving import VersionScorer
@@ -136,7 +136,7 @@ def run(
         Columns batch, group, method, users, recall, ndcg, seconds: means over the users of a measured batch; seconds is
         what the extension took.
     """
-    model = Recommender(settings)
+    model = OnlineModel(settings)
     cold = ColdStart(settings.items, texts.embeddings.shape[1], settings.model.factors)
     arrived, first = arrivals(stream), max(len(stream) // WARM_UP_SHARE, 1)
     rows = []
@@ -151,7 +151,7 @@ def run(
 
 
 def measure(
-    model: Recommender, cold: ColdStart, listed: Texts, batch: InteractionBatch
+    model: OnlineModel, cold: ColdStart, listed: Texts, batch: InteractionBatch
 ) -> Iterator[dict[str, str | float]]:
     """Figures of a batch that is not yet learned, as `run` returns them."""
     k, known = model.settings.recommend.k, len(model.items)
@@ -194,7 +194,7 @@ def measure(
         }
 
 
-def wanted(model: Recommender, items: Vocabulary, batch: InteractionBatch, counted: Mask) -> Wanted:
+def wanted(model: OnlineModel, items: Vocabulary, batch: InteractionBatch, counted: Mask) -> Wanted:
     """What the users of a batch took to, of the interactions (n,) that are counted.
 
     Args:

@@ -29,7 +29,7 @@ from bench.speed.incremental import numbered, to_batch
 from recsys.config import Settings
 from recsys.contracts import InteractionBatch, StepId
 from recsys.model.evaluation.prequential import evaluate
-from recsys.model.recommender import Recommender
+from recsys.model.recommender import OnlineModel
 from recsys.stream.plots import INK, PALE
 
 NDCG = "model/ndcg_at_10"
@@ -132,7 +132,7 @@ def planted(shape: Shape, share: float, seed: int) -> list[InteractionBatch]:
 
 def follow(batches: Sequence[InteractionBatch], settings: Settings, change: int) -> Course:
     """Score and learn a stream, batch by batch; what is before the change is scored only as far as it is needed."""
-    model, first = Recommender(settings), change - BEFORE
+    model, first = OnlineModel(settings), change - BEFORE
     ndcg, read, reasons = [], [], []
     for number, batch in enumerate(batches):
         step = StepId(0, number)

@@ -48,7 +48,7 @@ from recsys.model.counts.popularity import Popularity
 from recsys.model.evaluation.prequential import evaluate
 from recsys.model.frozen import FrozenModel
 from recsys.model.interactions.vocab import Vocabulary
-from recsys.model.recommender import Recommender
+from recsys.model.recommender import OnlineModel
 from recsys.stream.plots import INK, trailing_mean
 
 MIXTURE, NEURAL, REPEAT = "mixture", "ncf", "repeat"
@@ -85,7 +85,7 @@ class Live:
 
     def __init__(self, settings: Settings, kind: str) -> None:
         of_kind = settings.model.model_copy(update={"kind": kind})
-        self.model = Recommender(settings.model_copy(update={"model": of_kind}))
+        self.model = OnlineModel(settings.model_copy(update={"model": of_kind}))
 
     def learn(self, batch: InteractionBatch, step: StepId) -> bool:
         """See `Method`."""
@@ -147,7 +147,7 @@ class Implicit:
     It has our number of factors, our confidences and a penalty of the size of ours.
     """
 
-    def __init__(self, model: Recommender) -> None:
+    def __init__(self, model: OnlineModel) -> None:
         from implicit.cpu.als import AlternatingLeastSquares
         from scipy import sparse
 
@@ -289,7 +289,7 @@ def run(title: str, events: pd.DataFrame, size: int, settings: Settings, quick: 
 
 
 def measure(
-    batch: InteractionBatch, mixture: Recommender, others: Mapping[str, Scorer], had: IntArray, step: StepId
+    batch: InteractionBatch, mixture: OnlineModel, others: Mapping[str, Scorer], had: IntArray, step: StepId
 ) -> list[dict[str, Any]]:
     """Figures of all methods on a batch that none has learned, group by group.
 
@@ -316,7 +316,7 @@ def measure(
 
 
 def drawn(
-    batch: InteractionBatch, model: Recommender, had: IntArray, step: StepId
+    batch: InteractionBatch, model: OnlineModel, had: IntArray, step: StepId
 ) -> Iterator[tuple[str, InteractionBatch]]:
     """What some users, drawn at random, did in a batch: all of it, group by group; see `measure`."""
     liked = Vocabulary(batch.user_ids[row] for row in np.flatnonzero(batch.weights > 0).tolist())

@@ -20,7 +20,7 @@ from bench.harness.streams import STREAMS, batches
 from recsys.config import Settings
 from recsys.contracts import InteractionBatch, StepId
 from recsys.model.evaluation.prequential import evaluate
-from recsys.model.recommender import Recommender
+from recsys.model.recommender import OnlineModel
 
 NDCG = "ndcg_at_20"
 
@@ -29,10 +29,10 @@ NDCG = "ndcg_at_20"
 CHECKPOINTS = {"movietweetings_142k": 8, "completejourney": 4}
 
 
-def rebuilt(learned: list[InteractionBatch], settings: Settings) -> tuple[Recommender, float]:
+def rebuilt(learned: list[InteractionBatch], settings: Settings) -> tuple[OnlineModel, float]:
     """A model learned from all batches at once, and the seconds it took."""
     begin = time.perf_counter()
-    model = Recommender(settings)
+    model = OnlineModel(settings)
     for number, batch in enumerate(learned):
         model.absorb(batch, StepId(0, number))
     model.refit(StepId(0, len(learned) - 1))
@@ -46,7 +46,7 @@ def run(name: str, folder: Path) -> float:
     settings = settings.model_copy(update={"model": settings.model.model_copy(update={"kind": "als"})})
     parts = list(batches(stream.events(folder), stream.batch))
     checkpoints = set(np.linspace(len(parts) / 4, len(parts) - 1, CHECKPOINTS[name]).astype(int).tolist())
-    model, updates, results = Recommender(settings), list[float](), list[dict[str, float]]()
+    model, updates, results = OnlineModel(settings), list[float](), list[dict[str, float]]()
     for number, batch in enumerate(tqdm(parts, desc=name, unit="batch", dynamic_ncols=True)):
         step = StepId(0, number)
         if number in checkpoints:

@@ -40,7 +40,7 @@ from recsys.model.als.sweeps import alternations
 from recsys.model.common.arrays import Float32Array, FloatArray, IntArray, offsets_of
 from recsys.model.evaluation.prequential import evaluate
 from recsys.model.interactions.history import Orientation, Rows
-from recsys.model.recommender import Recommender
+from recsys.model.recommender import OnlineModel
 
 if TYPE_CHECKING:
     from implicit.cpu.als import AlternatingLeastSquares
@@ -149,7 +149,7 @@ def to_batch(
     )
 
 
-def fill(model: Recommender, stream: Stream, length: int, bar: "tqdm[Any]") -> None:
+def fill(model: OnlineModel, stream: Stream, length: int, bar: "tqdm[Any]") -> None:
     """Take events into the history until it has so many."""
     while stream.taken < length:
         size = min(PER_FILL, length - stream.taken)
@@ -162,7 +162,7 @@ def following(step: StepId | None) -> StepId:
     return StepId(0, 0) if step is None else StepId(step.generation, step.batch_id + 1)
 
 
-def measure(model: Recommender, stream: Stream) -> Measured:
+def measure(model: OnlineModel, stream: Stream) -> Measured:
     """Learn everything anew, then some batches, each timed; the first one warms up."""
     events, pairs = stream.taken, len(model.history)
     model.refit(following(model.step))
@@ -203,7 +203,7 @@ def changed_rows(before: torch.Tensor, after: torch.Tensor) -> IntArray:
     return np.flatnonzero(np.append(moved, np.ones(len(after) - len(before), dtype=bool)))
 
 
-def sweep_seconds(model: Recommender) -> float:
+def sweep_seconds(model: OnlineModel) -> float:
     """Median time of an iteration over all users and items, from the factors as they are."""
     by_user, by_item = (
         everything(side, model.history.scale) for side in (model.history.by_user, model.history.by_item)
@@ -223,7 +223,7 @@ def everything(side: Orientation, scale: float) -> Selection:
     return Selection.of(side.lists.view(), np.arange(len(side)), side.total.values * scale, scale)
 
 
-def peer_of(model: Recommender) -> "AlternatingLeastSquares":
+def peer_of(model: OnlineModel) -> "AlternatingLeastSquares":
     """A model of `implicit` that holds the same factors."""
     from implicit.als import AlternatingLeastSquares
 
@@ -237,7 +237,7 @@ def peer_of(model: Recommender) -> "AlternatingLeastSquares":
     return peer
 
 
-def partial_fit_seconds(peer: "AlternatingLeastSquares", model: Recommender, users: IntArray, items: IntArray) -> float:
+def partial_fit_seconds(peer: "AlternatingLeastSquares", model: OnlineModel, users: IntArray, items: IntArray) -> float:
     """What `implicit` takes for some users, and then for some items, from their full rows."""
     alpha = model.settings.model.alpha
     user_rows = to_confidences(model.history.user_rows(users), len(model.items), alpha)
@@ -267,7 +267,7 @@ def to_confidences(rows: Rows, others: int, alpha: float) -> "sparse.csr_matrix"
     return sparse.csr_matrix((data, rows.others, offsets_of(rows.lengths).astype(np.int32)), shape=shape)
 
 
-def ndcg_against_retraining(model: Recommender, batch: InteractionBatch) -> tuple[float, float]:
+def ndcg_against_retraining(model: OnlineModel, batch: InteractionBatch) -> tuple[float, float]:
     """NDCG@20 on a batch, of the model as it is, and after it has learned everything anew."""
     step = following(model.step)
     incremental = evaluate(batch, model, {}, model.settings, step)[NDCG]
@@ -302,7 +302,7 @@ def main() -> None:
     shape = QUICK if arguments.quick else FULL
     sections = {"model": {"kind": "als"}, "evaluation": {"users_per_batch": JUDGED}}
     settings = Settings.model_validate({"device": "cpu", **sections})
-    model, stream = Recommender(settings), Stream(shape.users, shape.items, settings.seed, shape.drift)
+    model, stream = OnlineModel(settings), Stream(shape.users, shape.items, settings.seed, shape.drift)
     results = []
     neighbors = peers.Neighbors()
     with tqdm(total=shape.lengths[-1], unit="event", unit_scale=True, dynamic_ncols=True) as bar:

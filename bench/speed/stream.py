@@ -32,7 +32,7 @@ from bench.harness.generate import draw, events, named
 from recsys.config import Settings
 from recsys.contracts import EVENTS, FIRST_TIME, ITEM, LAST_TIME, USER, WEIGHT, LedgerRow, StepId
 from recsys.model import snapshot
-from recsys.model.recommender import Recommender
+from recsys.model.recommender import OnlineModel
 from recsys.storage import checkpoint_folder, snapshot_folder
 from recsys.stream.job import run_stream
 from recsys.stream.pipeline import application_id
@@ -191,7 +191,7 @@ def write_history(spark: SparkSession, settings: Settings, shape: Shape, size: i
     rows = pa.table(columns).sort_by([(USER, "ascending"), (ITEM, "ascending")]).combine_chunks()
     version = log.append(tables, rows, StepId(0, 0), APPLICATION)
     begin = StepId(1, -1)
-    model = Recommender(settings)
+    model = OnlineModel(settings)
     model.absorb(log.to_batch(rows), StepId(0, 0))
     model.refit(begin)
     snapshot.save(snapshot.path_for(snapshot_folder(settings.storage.root), begin), model)

@@ -16,7 +16,7 @@ class FrozenModel:
     """A registered version, scored against the codes of the live vocabularies.
 
     Args:
-        arrays: What `Recommender.served` returned, the same as in the registered artifact.
+        arrays: What `OnlineModel.served` returned, the same as in the registered artifact.
     """
 
     def __init__(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:

@@ -47,7 +47,7 @@ class Learner(Protocol):
     """Learns from batches which items a user will take to next.
 
     Its state is a function of the batches learned and the settings: the same batches give the same arrays to the last
-    bit, also when `state` is taken and restored in between (on one kind of machine). `Recommender` keeps ids and
+    bit, also when `state` is taken and restored in between (on one kind of machine). `OnlineModel` keeps ids and
     history, and calls it with steps in rising order.
 
     Args:

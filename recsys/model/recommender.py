@@ -26,7 +26,7 @@ from recsys.serving.arrays import part, prefixed
 LEARNERS: dict[str, type[Learner]] = {**MEMBERS, "mixture": Mixture}
 
 
-class Recommender:
+class OnlineModel:
     """Learns from a stream of batches and scores items for users.
 
     The state is a function of the batches learned and the settings: the same batches give the same arrays to the last
@@ -213,7 +213,7 @@ class Recommender:
     @classmethod
     def from_state(
         cls, settings: Settings, state: Mapping[str, npt.NDArray[Any]], step: StepId | None
-    ) -> "Recommender":
+    ) -> "OnlineModel":
         """A model from what `state` returned, and the step it had learned last."""
         model = cls(settings)
         model.step = step

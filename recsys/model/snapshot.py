@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 from recsys.config import Settings
 from recsys.contracts import StepId
 from recsys.errors import InputError
-from recsys.model.recommender import Recommender
+from recsys.model.recommender import OnlineModel
 
 FORMAT = "3"
 _SUFFIX = ".safetensors"
@@ -33,7 +33,7 @@ def prune(folder: Path, generation: int, keep: int) -> None:
         path_for(folder, StepId(generation, batch_id)).unlink(missing_ok=True)
 
 
-def save(path: Path, model: Recommender) -> None:
+def save(path: Path, model: OnlineModel) -> None:
     """Write the whole state. At any instant there is either the old file, the new one, or none.
 
     Raises:
@@ -58,7 +58,7 @@ def save(path: Path, model: Recommender) -> None:
     _sync(path.parent)
 
 
-def load(path: Path, settings: Settings) -> Recommender:
+def load(path: Path, settings: Settings) -> OnlineModel:
     """Read a snapshot back.
 
     Raises:
@@ -78,7 +78,7 @@ def load(path: Path, settings: Settings) -> Recommender:
             f"{path} was made with other settings (weights, decay, model, regulation or seed; for a mixture also "
             "recommend.k, recommend.exclude_seen or evaluation.users_per_batch): restore them, or run the rebuild job"
         )
-    return Recommender.from_state(settings, state, StepId(int(metadata["generation"]), int(metadata["batch_id"])))
+    return OnlineModel.from_state(settings, state, StepId(int(metadata["generation"]), int(metadata["batch_id"])))
 
 
 def _batches(folder: Path, generation: int) -> list[int]:

@@ -22,7 +22,7 @@ from recsys.config import Settings
 from recsys.contracts import InteractionBatch, LedgerRow, StepId
 from recsys.model import snapshot
 from recsys.model.evaluation.prequential import evaluate
-from recsys.model.recommender import Recommender
+from recsys.model.recommender import OnlineModel
 from recsys.storage import snapshot_folder
 from recsys.stream.publish import Publisher
 from recsys.stream.recovery import Generation
@@ -79,7 +79,7 @@ class Pipeline:
         self,
         settings: Settings,
         tables: Tables,
-        model: Recommender,
+        model: OnlineModel,
         generation: Generation,
         logged_through: int,
         publisher: Publisher,

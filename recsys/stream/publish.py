@@ -19,7 +19,7 @@ from recsys.contracts import LedgerRow, StepId
 from recsys.errors import RegistryError
 from recsys.model.evaluation.gate import GateResult, judge
 from recsys.model.frozen import FrozenModel
-from recsys.model.recommender import Recommender
+from recsys.model.recommender import OnlineModel
 from recsys.registry import versions
 from recsys.registry.runs import GenerationRun
 from recsys.registry.versions import Version
@@ -78,7 +78,7 @@ class Publisher:
         self.rows.append(row)
         self.run.send([row])
 
-    def publish(self, model: Recommender, step: StepId, observe: Callable[[str, StepId], None]) -> None:
+    def publish(self, model: OnlineModel, step: StepId, observe: Callable[[str, StepId], None]) -> None:
         """Bring MLflow up to a step: its metrics, and a version when one is due.
 
         Args:
@@ -104,7 +104,7 @@ class Publisher:
             logger.warning("MLflow answers again, all waiting metrics were sent")
         self._outage = self.run.error
 
-    def _publish_version(self, model: Recommender, step: StepId, observe: Callable[[str, StepId], None]) -> None:
+    def _publish_version(self, model: OnlineModel, step: StepId, observe: Callable[[str, StepId], None]) -> None:
         verdict = self.judge_candidate()
         arrays = self.new_items.join(model.served())
         log_version = next(row.log_version for row in reversed(self.rows) if row.step <= step)

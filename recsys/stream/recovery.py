@@ -14,7 +14,7 @@ from recsys.config import Settings
 from recsys.contracts import StepId
 from recsys.errors import InputError
 from recsys.model import snapshot
-from recsys.model.recommender import Recommender
+from recsys.model.recommender import OnlineModel
 from recsys.storage import checkpoint_folder, snapshot_folder
 from recsys.tables import ledger, log
 from recsys.tables.delta import Tables
@@ -73,7 +73,7 @@ def refuse_lost_checkpoint(
         )
 
 
-def recover_model(settings: Settings, tables: Tables, generation: Generation) -> Recommender:
+def recover_model(settings: Settings, tables: Tables, generation: Generation) -> OnlineModel:
     """The model as of the last batch in the ledger: the newest snapshot, and the log's batches since.
 
     Raises:
@@ -86,7 +86,7 @@ def recover_model(settings: Settings, tables: Tables, generation: Generation) ->
     elif generation.number > 0:
         model = rebuilt_model(settings, tables, StepId(generation.number, generation.first_batch - 1))
     else:
-        model = Recommender(settings)
+        model = OnlineModel(settings)
     start = model.step or StepId(generation.number, -1)
     if start < last:
         logger.info("recovering the model from step %s to %s", start, last)
@@ -97,7 +97,7 @@ def recover_model(settings: Settings, tables: Tables, generation: Generation) ->
     return model
 
 
-def rebuilt_model(settings: Settings, tables: Tables, begin: StepId) -> Recommender:
+def rebuilt_model(settings: Settings, tables: Tables, begin: StepId) -> OnlineModel:
     """Train a model from every batch that the log held when a generation began.
 
     Args:
@@ -105,7 +105,7 @@ def rebuilt_model(settings: Settings, tables: Tables, begin: StepId) -> Recommen
         tables: the Delta tables.
         begin: the step that the rebuilt model gets: its generation, and the last batch id that it contains.
     """
-    model = Recommender(settings)
+    model = OnlineModel(settings)
     logged = tqdm(log.everything(tables), desc="reading the log", unit=" batches", leave=False)
     model.rebuild(itertools.takewhile(lambda one: one[0].generation < begin.generation, logged), begin)
     return model

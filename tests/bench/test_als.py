@@ -18,7 +18,7 @@ from bench.speed import als, incremental
 from recsys.config import Settings
 from recsys.contracts import StepId
 from recsys.model.als.objective import Objective, training_loss
-from recsys.model.recommender import Recommender
+from recsys.model.recommender import OnlineModel
 
 sparse = pytest.importorskip("scipy.sparse")
 
@@ -289,7 +289,7 @@ def test_changed_rows_are_those_that_moved_or_are_new() -> None:
 def test_the_peer_holds_every_row_that_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch whose users and items are all new: `implicit` would read behind the end of its arrays."""
     pytest.importorskip("implicit")
-    model = Recommender(Settings.model_validate({"device": "cpu", "model": {"factors": 8}}))
+    model = OnlineModel(Settings.model_validate({"device": "cpu", "model": {"factors": 8}}))
     ids = [incremental.numbered(prefix, 40) for prefix in ("u", "i")]
     old, new = np.repeat(np.arange(20), 3), np.repeat(np.arange(20, 40), 3)
     model.absorb(incremental.to_batch(old, old, np.zeros(60), *ids), StepId(0, 0))

@@ -13,7 +13,7 @@ from bench.quality.cold_start import ALL, AMONG_NEW, NEW, PLAIN, POPULAR, TEXT
 from recsys.config import Settings
 from recsys.contracts import InteractionBatch, StepId
 from recsys.model.interactions.vocab import Vocabulary
-from recsys.model.recommender import Recommender
+from recsys.model.recommender import OnlineModel
 from recsys.model.text.cold_start import Texts
 from tests.model.helpers import make_batch
 
@@ -98,7 +98,7 @@ def test_items_arrive_once() -> None:
 
 @pytest.mark.parametrize("exclude_seen", [True, False])
 def test_whom_and_what_is_counted(exclude_seen: bool) -> None:
-    model = Recommender(Settings.model_validate({"model": {"factors": 2}, "recommend": {"exclude_seen": exclude_seen}}))
+    model = OnlineModel(Settings.model_validate({"model": {"factors": 2}, "recommend": {"exclude_seen": exclude_seen}}))
     model.update(make_batch([("u", "a", 1, 0), ("u", "b", 1, 0), ("v", "a", 1, 0)]), StepId(0, 0))
     batch = make_batch(
         [("u", "a", 1, 1), ("u", "new", 1, 1), ("v", "b", 1, 1), ("v", "z", 1, 1), ("w", "a", 1, 1), ("x", "b", -1, 1)]

@@ -24,7 +24,7 @@ from recsys.contracts import InteractionBatch, StepId
 from recsys.errors import InputError
 from recsys.model.evaluation.prequential import evaluate
 from recsys.model.frozen import FrozenModel
-from recsys.model.recommender import Recommender
+from recsys.model.recommender import OnlineModel
 from tests.stream.test_plots import colors
 
 if TYPE_CHECKING:
@@ -426,9 +426,9 @@ def test_a_long_stream_is_not_rebuilt_after_every_batch(monkeypatch: pytest.Monk
     monkeypatch.setattr(prequential, "REBUILDS", 3)
     monkeypatch.setattr(prequential, "QUICK_BATCHES", 5)
     made = []
-    shadow = Recommender.shadow
+    shadow = OnlineModel.shadow
     monkeypatch.setattr(
-        Recommender, "shadow", lambda model, step: made.append((step, len(model.users))) or shadow(model, step)
+        OnlineModel, "shadow", lambda model, step: made.append((step, len(model.users))) or shadow(model, step)
     )
     events = generated(1099)
     outcome = prequential.run("t", events, 100, small_settings(recommend={"exclude_seen": True}), quick=False)

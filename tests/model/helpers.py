@@ -11,7 +11,7 @@ from recsys.model.als.objective import Objective, training_loss
 from recsys.model.als.selection import Selection
 from recsys.model.interactions.adjacency import RaggedRows
 from recsys.model.interactions.history import Rows
-from recsys.model.recommender import Recommender
+from recsys.model.recommender import OnlineModel
 from recsys.serving.arrays import ragged_ranges
 
 DAY = 86_400.0
@@ -94,7 +94,7 @@ def select_all(rows: Rows, cap: int | None = None, scale: float = 1.0) -> Select
     return Selection.of(table, np.arange(len(starts)), totals, scale, cap, np.random.default_rng(0))
 
 
-def loss_of(model: Recommender) -> float:
+def loss_of(model: OnlineModel) -> float:
     """The training loss of a model over all it has learned."""
     by_user = select_all(model.history.user_rows(np.arange(len(model.users))))
     by_item = select_all(model.history.item_rows(np.arange(len(model.items))))

@@ -10,7 +10,7 @@ from recsys.contracts import InteractionBatch, StepId
 from recsys.model import snapshot
 from recsys.model.evaluation.prequential import evaluate
 from recsys.model.frozen import FrozenModel
-from recsys.model.recommender import LEARNERS, Recommender
+from recsys.model.recommender import LEARNERS, OnlineModel
 from tests.model.als.test_incremental_als import assert_same_state, learn
 from tests.model.helpers import DAY, clustered_batches, make_batch, make_settings
 
@@ -36,7 +36,7 @@ def settings_of(kind: str, device: str = "cpu", exclude_seen: bool = False, **se
 @pytest.mark.parametrize("exclude_seen", [False, True])
 def test_the_same_batches_give_the_same_arrays(kind: str, torch_device: str, exclude_seen: bool) -> None:
     settings = settings_of(kind, torch_device, exclude_seen)
-    assert_same_state(learn(Recommender(settings), BATCHES), learn(Recommender(settings), BATCHES))
+    assert_same_state(learn(OnlineModel(settings), BATCHES), learn(OnlineModel(settings), BATCHES))
 
 
 @pytest.mark.parametrize("exclude_seen", [False, True])
@@ -44,19 +44,19 @@ def test_a_snapshot_and_the_batches_since_equal_an_uninterrupted_run(
     kind: str, exclude_seen: bool, tmp_path: Any
 ) -> None:
     settings = settings_of(kind, exclude_seen=exclude_seen)
-    model = learn(Recommender(settings), BATCHES[:4])
+    model = learn(OnlineModel(settings), BATCHES[:4])
     snapshot.save(tmp_path / "a.safetensors", model)
     again = snapshot.load(tmp_path / "a.safetensors", settings)
     assert_same_state(again, model)
     everyone = np.arange(-1, len(model.users))
     assert torch.equal(again.score(everyone), model.score(everyone))
-    assert_same_state(learn(again, BATCHES[4:], first=4), learn(Recommender(settings), BATCHES))
+    assert_same_state(learn(again, BATCHES[4:], first=4), learn(OnlineModel(settings), BATCHES))
 
 
 def test_a_rebuild_is_a_function_of_the_log(kind: str) -> None:
     settings = settings_of(kind)
     log = [(StepId(0, number), batch) for number, batch in enumerate(BATCHES)]
-    models = [Recommender(settings), Recommender(settings)]
+    models = [OnlineModel(settings), OnlineModel(settings)]
     for model in models:
         model.rebuild(log, StepId(1, len(log) - 1))
         model.update(BATCHES[0], StepId(1, len(log)))
@@ -67,18 +67,18 @@ def test_a_rebuild_is_a_function_of_the_log(kind: str) -> None:
 def test_another_global_seed_changes_nothing(kind: str) -> None:
     settings = settings_of(kind)
     before = torch.get_rng_state()
-    first = learn(Recommender(settings), BATCHES[:3])
+    first = learn(OnlineModel(settings), BATCHES[:3])
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(99)
     np.random.seed(99)
     try:
-        assert_same_state(first, learn(Recommender(settings), BATCHES[:3]))
+        assert_same_state(first, learn(OnlineModel(settings), BATCHES[:3]))
     finally:
         torch.set_rng_state(before)
 
 
 def test_new_ids_are_scored_from_their_first_batch_on(kind: str) -> None:
-    model = learn(Recommender(settings_of(kind)), BATCHES[:3])
+    model = learn(OnlineModel(settings_of(kind)), BATCHES[:3])
     model.update(make_batch([("somebody new", "something new", 1.0, 4 * DAY)]), StepId(0, 3))
     user = model.users.lookup(["somebody new"])
     scores = model.score(np.array([-1, 0, *user]))
@@ -89,7 +89,7 @@ def test_new_ids_are_scored_from_their_first_batch_on(kind: str) -> None:
 
 
 def test_scoring_changes_nothing(kind: str) -> None:
-    model = learn(Recommender(settings_of(kind)), BATCHES[:4])
+    model = learn(OnlineModel(settings_of(kind)), BATCHES[:4])
     before = {name: array.copy() for name, array in model.state().items()}
     rows = np.array([0, -1, 3, 0])
     first, second = model.score(rows), model.score(rows)
@@ -100,7 +100,7 @@ def test_scoring_changes_nothing(kind: str) -> None:
 
 
 def test_an_empty_batch_changes_nothing(kind: str) -> None:
-    model = learn(Recommender(settings_of(kind)), [make_batch([]), *BATCHES[:2]])
+    model = learn(OnlineModel(settings_of(kind)), [make_batch([]), *BATCHES[:2]])
     before = {name: array.copy() for name, array in model.state().items()}
     model.update(make_batch([]), StepId(0, 3))
     for name, array in model.state().items():
@@ -108,7 +108,7 @@ def test_an_empty_batch_changes_nothing(kind: str) -> None:
 
 
 def test_what_is_served_scores_like_the_live_model(kind: str) -> None:
-    model = learn(Recommender(settings_of(kind)), BATCHES)
+    model = learn(OnlineModel(settings_of(kind)), BATCHES)
     # Served factors are solved exactly, and so are those of a refit.
     model.refit(StepId(1, 0))
     ids = [*model.users.ids, "nobody"]
@@ -123,7 +123,7 @@ def test_what_is_served_scores_like_the_live_model(kind: str) -> None:
 
 @pytest.mark.parametrize("exclude_seen", [False, True])
 def test_recommendations_are_the_best_scores(kind: str, exclude_seen: bool) -> None:
-    model = learn(Recommender(settings_of(kind, exclude_seen=exclude_seen)), BATCHES[:5])
+    model = learn(OnlineModel(settings_of(kind, exclude_seen=exclude_seen)), BATCHES[:5])
     ids = [*model.users.ids[:10], "nobody"]
     scores = model.score(model.users.lookup(ids)).cpu().numpy()
     for user_id, own, listed in zip(ids, scores, model.recommend(ids, 7), strict=True):
@@ -143,7 +143,7 @@ def slow_ndcg(scores: np.ndarray, relevant: list[int], unknown: int, k: int) -> 
 
 def test_no_tie_is_a_hit(kind: str) -> None:
     settings = settings_of(kind)
-    model, batch = learn(Recommender(settings), BATCHES[:5]), BATCHES[5]
+    model, batch = learn(OnlineModel(settings), BATCHES[:5]), BATCHES[5]
     users, items = model.users.lookup(batch.user_ids), model.items.lookup(batch.item_ids)
     scores = model.score(users).cpu().numpy()
     figures = []
@@ -158,13 +158,13 @@ def test_no_tie_is_a_hit(kind: str) -> None:
 def test_all_learn_something(kind: str) -> None:
     """Better than chance by far, on users who come back."""
     settings = settings_of(kind)
-    model = learn(Recommender(settings), BATCHES[:8])
+    model = learn(OnlineModel(settings), BATCHES[:8])
     figures = evaluate(BATCHES[8], model, {}, settings, StepId(0, 8))
     assert figures["model/ndcg_at_5"] > 5 * 5 / len(model.items) / 2
 
 
 def test_figures_are_numbers(kind: str) -> None:
-    model = Recommender(settings_of(kind))
+    model = OnlineModel(settings_of(kind))
     for number, batch in enumerate(BATCHES[:3]):
         figures = model.update(batch, StepId(0, number))
         assert all(type(value) is float and np.isfinite(value) for value in figures.values()), figures
@@ -182,7 +182,7 @@ def test_negative_weights_teach_no_liking(kind: str) -> None:
         )
         for day in range(4)
     ]
-    model = learn(Recommender(settings_of(kind)), disliked)
+    model = learn(OnlineModel(settings_of(kind)), disliked)
     scores = model.score(np.arange(len(model.users)))
     hated = int(model.items.lookup(["i0"])[0])
     assert (scores.argmax(dim=1) != hated).all()

@@ -12,7 +12,7 @@ from recsys.contracts import StepId
 from recsys.errors import InputError
 from recsys.model import snapshot
 from recsys.model.interactions.vocab import unpack_ids
-from recsys.model.recommender import Recommender
+from recsys.model.recommender import OnlineModel
 from tests.model.als.test_incremental_als import assert_same_state, learn
 from tests.model.helpers import clustered_batches, make_batch, make_settings
 
@@ -26,18 +26,18 @@ def test_snapshot_and_tail_equal_an_uninterrupted_run(
     tmp_path_factory: pytest.TempPathFactory, stops: list[int]
 ) -> None:
     folder = tmp_path_factory.mktemp("snapshots")
-    model = Recommender(SETTINGS)
+    model = OnlineModel(SETTINGS)
     for number, batch in enumerate(BATCHES):
         model.update(batch, StepId(0, number))
         if number in stops:
             path = snapshot.path_for(folder, StepId(0, number))
             snapshot.save(path, model)
             model = snapshot.load(path, SETTINGS)
-    assert_same_state(model, learn(Recommender(SETTINGS), BATCHES))
+    assert_same_state(model, learn(OnlineModel(SETTINGS), BATCHES))
 
 
 def test_a_snapshot_moves_between_devices(tmp_path: Path, torch_device: str) -> None:
-    model = learn(Recommender(SETTINGS), BATCHES[:2])
+    model = learn(OnlineModel(SETTINGS), BATCHES[:2])
     snapshot.save(tmp_path / "a.safetensors", model)
     moved = snapshot.load(tmp_path / "a.safetensors", SETTINGS.model_copy(update={"device": torch_device}))
     assert moved.als.device.type == torch_device
@@ -48,7 +48,7 @@ def test_a_snapshot_moves_between_devices(tmp_path: Path, torch_device: str) -> 
 def test_ids_of_any_kind_survive(tmp_path: Path) -> None:
     ids = ["a'b\"c", "line\nbreak", "🛒/..", "x" * 10_000, "\ud800", ""]
     model = learn(
-        Recommender(SETTINGS), [make_batch([(text, text[::-1], 1.0, 0.0) for text in ids if text != "\ud800"])]
+        OnlineModel(SETTINGS), [make_batch([(text, text[::-1], 1.0, 0.0) for text in ids if text != "\ud800"])]
     )
     snapshot.save(tmp_path / "a.safetensors", model)
     again = snapshot.load(tmp_path / "a.safetensors", SETTINGS)
@@ -57,7 +57,7 @@ def test_ids_of_any_kind_survive(tmp_path: Path) -> None:
 
 
 def test_the_newest_snapshot_not_after_a_step_is_found(tmp_path: Path) -> None:
-    model = Recommender(SETTINGS)
+    model = OnlineModel(SETTINGS)
     for step in (StepId(0, 3), StepId(0, 20), StepId(1, 5)):
         model.update(BATCHES[0], step)
         snapshot.save(snapshot.path_for(tmp_path, step), model)
@@ -79,7 +79,7 @@ def test_the_newest_snapshot_not_after_a_step_is_found(tmp_path: Path) -> None:
 
 
 def test_saving_leaves_no_temporary_file_and_replaces_the_old_one(tmp_path: Path) -> None:
-    model = learn(Recommender(SETTINGS), BATCHES[:1])
+    model = learn(OnlineModel(SETTINGS), BATCHES[:1])
     for _ in range(2):
         snapshot.save(tmp_path / "a.safetensors", model)
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
@@ -87,12 +87,12 @@ def test_saving_leaves_no_temporary_file_and_replaces_the_old_one(tmp_path: Path
 
 def test_a_model_that_has_learnt_nothing_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no state"):
-        snapshot.save(tmp_path / "a.safetensors", Recommender(SETTINGS))
+        snapshot.save(tmp_path / "a.safetensors", OnlineModel(SETTINGS))
 
 
 def test_what_does_not_fit_is_refused_with_one_line(tmp_path: Path) -> None:
     good, cut, strange = (tmp_path / f"{name}.safetensors" for name in ("good", "cut", "strange"))
-    snapshot.save(good, learn(Recommender(SETTINGS), BATCHES[:1]))
+    snapshot.save(good, learn(OnlineModel(SETTINGS), BATCHES[:1]))
     cut.write_bytes(good.read_bytes()[:-100])
     save_file({"x": np.zeros(1)}, strange)
     other = make_settings(model={"factors": 9})
@@ -109,7 +109,7 @@ def test_what_does_not_fit_is_refused_with_one_line(tmp_path: Path) -> None:
 
 def test_served_arrays_hold_factors_ids_popularity_and_what_was_seen() -> None:
     rows = [("b", "y", 1.0, 0.0), ("b", "x", -1.0, 0.0), ("a", "y", 2.0, 0.0), ("c", "x", -2.0, 0.0)]
-    model = learn(Recommender(make_settings()), [make_batch(rows)])
+    model = learn(OnlineModel(make_settings()), [make_batch(rows)])
     arrays = model.served()
     assert arrays["kind"].tobytes() == b"als"
     assert {name: (array.dtype.name, array.shape) for name, array in arrays.items()} == {

@@ -14,7 +14,7 @@ from recsys.model.common.randomness import Purpose, generator
 from recsys.model.evaluation.metrics import RankingFigures, Relevant, coverage, ranking_figures
 from recsys.model.frozen import FrozenModel
 from recsys.model.interactions.vocab import Vocabulary
-from recsys.model.recommender import Recommender
+from recsys.model.recommender import OnlineModel
 
 # Users are measured in groups of at most this many scores.
 _SCORES_AT_ONCE = 1 << 25
@@ -46,7 +46,7 @@ class _Sample:
 
 def evaluate(
     batch: InteractionBatch,
-    model: Recommender,
+    model: OnlineModel,
     frozen: Mapping[str, FrozenModel],
     settings: Settings,
     step: StepId,
@@ -106,7 +106,7 @@ def evaluate(
 
 
 def _draw(
-    batch: InteractionBatch, users: IntArray, items: IntArray, model: Recommender, settings: Settings, step: StepId
+    batch: InteractionBatch, users: IntArray, items: IntArray, model: OnlineModel, settings: Settings, step: StepId
 ) -> _Sample:
     """A seeded sample of the batch's users that have something relevant in it."""
     relevant = batch.weights > 0
@@ -135,7 +135,7 @@ def _draw(
     )
 
 
-def _measure(sample: _Sample, scorer: _Scorer, model: Recommender, settings: Settings) -> RankingFigures:
+def _measure(sample: _Sample, scorer: _Scorer, model: OnlineModel, settings: Settings) -> RankingFigures:
     """Figures of all users of the sample, computed in groups of bounded memory."""
     group = max(1, _SCORES_AT_ONCE // len(model.items))
     parts = [sample.part(begin, begin + group) for begin in range(0, len(sample.ids), group)]

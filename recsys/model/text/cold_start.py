@@ -157,7 +157,7 @@ def extend_served(arrays: Arrays, cold: ColdStart, catalogue: Texts) -> dict[str
     came says more than their text.
 
     Args:
-        arrays: What `Recommender.served` returned.
+        arrays: What `OnlineModel.served` returned.
         cold: Learns from them what texts stand for.
         catalogue: All items with a text. Only ones that can be had should be in it.
 

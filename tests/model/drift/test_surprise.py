@@ -15,7 +15,7 @@ from recsys.config.model import ConceptDrift
 from recsys.contracts import InteractionBatch, StepId
 from recsys.model.drift.surprise import AS_USUAL, Decision, DriftController, has_risen, measure_surprise, skill_lost
 from recsys.model.interactions.history import History
-from recsys.model.recommender import Recommender
+from recsys.model.recommender import OnlineModel
 from tests.model.als.test_incremental_als import assert_same_state, learn
 from tests.model.helpers import DAY, make_batch, make_settings
 
@@ -209,7 +209,7 @@ def planted(change: int, batches: int, seed: int = 0) -> list[InteractionBatch]:
 
 
 def test_a_planted_change_is_found_and_nothing_else() -> None:
-    model, changed = Recommender(make_settings()), []
+    model, changed = OnlineModel(make_settings()), []
     for number, batch in enumerate(planted(24, 40)):
         figures = model.update(batch, StepId(0, number))
         assert figures["effort"] == model.decision.effort
@@ -225,11 +225,11 @@ def test_a_planted_change_is_found_and_nothing_else() -> None:
 
 def test_a_change_is_a_function_of_the_batches_also_across_a_state() -> None:
     settings, batches = make_settings(decay={"half_life_days": 0.5}), planted(24, 34)
-    whole = learn(Recommender(settings), batches)
+    whole = learn(OnlineModel(settings), batches)
     for cut in (24, 25, 26, 30):
-        half = learn(Recommender(settings), batches[:cut])
+        half = learn(OnlineModel(settings), batches[:cut])
         copy = {name: array.copy() for name, array in half.state().items()}
-        restored = Recommender.from_state(settings, copy, half.step)
+        restored = OnlineModel.from_state(settings, copy, half.step)
         assert_same_state(learn(restored, batches[cut:], first=cut), whole)
         assert restored.decision == whole.decision != AS_USUAL
 
@@ -238,7 +238,7 @@ def test_regulation_recovers_sooner() -> None:
     off = {"max_effort": 1, "max_learning_rate": 1, "max_halvings": 0, "refresh_every_batches": 0}
     surprises = []
     for bounds in ({}, off):
-        model = Recommender(make_settings(concept_drift=bounds))
+        model = OnlineModel(make_settings(concept_drift=bounds))
         figures = [model.update(batch, StepId(0, number)) for number, batch in enumerate(planted(24, 34))]
         surprises.append([figure["surprise"] for figure in figures[1:]])
     regulated, fixed = (np.array(values) for values in surprises)
@@ -247,7 +247,7 @@ def test_regulation_recovers_sooner() -> None:
 
 
 def test_an_empty_batch_decides_nothing() -> None:
-    model = learn(Recommender(make_settings()), planted(24, 26))
+    model = learn(OnlineModel(make_settings()), planted(24, 26))
     assert model.decision.halvings
     before = model.state()
     model.update(make_batch([]), StepId(0, 26))
@@ -256,7 +256,7 @@ def test_an_empty_batch_decides_nothing() -> None:
 
 
 def test_a_refit_begins_with_no_level() -> None:
-    model = learn(Recommender(make_settings()), planted(24, 26))
+    model = learn(OnlineModel(make_settings()), planted(24, 26))
     model.refit(StepId(1, 25))
     assert len(model.drift_controller.state()["surprises"]) == 0
     assert model.drift_controller.observe(math.nan) == AS_USUAL
@@ -267,7 +267,7 @@ def test_effort_buys_reads_and_a_refresh_leaves_no_drift() -> None:
     gathered = {}
     for effort, refresh in itertools.product((1.0, 2.0), (False, True)):
         settings = make_settings(model={"budget": 2.0, "sweeps": 1}, staleness={"threshold": 1e9})
-        model = learn(Recommender(settings), batches[:5])
+        model = learn(OnlineModel(settings), batches[:5])
         coded = model._take_in(batches[5], *model._enter(batches[5], StepId(0, 5)))
         figures = model.learner.update(coded, model.history, StepId(0, 5), Decision(effort, refresh=refresh))
         gathered[effort, refresh] = figures["gathered"]
@@ -278,7 +278,7 @@ def test_effort_buys_reads_and_a_refresh_leaves_no_drift() -> None:
 
 
 def test_pairs_score_as_they_do_in_the_whole(torch_device: str) -> None:
-    model = learn(Recommender(make_settings(torch_device)), planted(99, 3))
+    model = learn(OnlineModel(make_settings(torch_device)), planted(99, 3))
     users, items = np.arange(60).repeat(40) % len(model.users), np.tile(np.arange(40), 60)
     pairs = model.learner.score_pairs(users, items)
     assert pairs.dtype == np.float64

@@ -7,7 +7,7 @@ from recsys.contracts import StepId
 from recsys.model.evaluation import prequential as module
 from recsys.model.evaluation.prequential import evaluate
 from recsys.model.frozen import FrozenModel
-from recsys.model.recommender import Recommender
+from recsys.model.recommender import OnlineModel
 from tests.model.als.test_incremental_als import learn
 from tests.model.helpers import DAY, clustered_batches, make_batch, make_settings
 
@@ -17,7 +17,7 @@ UNSEEN = make_settings(recommend={"k": 2, "exclude_seen": True})
 METRICS = {"recall_at_2", "ndcg_at_2", "precision_at_2", "f1_at_2", "auc", "coverage_at_2"}
 
 
-def small_model() -> Recommender:
+def small_model() -> OnlineModel:
     """Four items, `top` by far the most popular; `a` and `b` know x and y."""
     rows = [
         ("a", "x", 1.0, 0.0),
@@ -26,7 +26,7 @@ def small_model() -> Recommender:
         ("c", "z", 1.0, 0.0),
         ("c", "top", 9.0, 0.0),
     ]
-    return learn(Recommender(SETTINGS), [make_batch(rows)])
+    return learn(OnlineModel(SETTINGS), [make_batch(rows)])
 
 
 def test_the_figures_are_named_by_model_and_group() -> None:
@@ -79,7 +79,7 @@ def test_a_dislike_is_not_relevant() -> None:
 
 def test_an_empty_batch_and_an_empty_model() -> None:
     assert evaluate(make_batch([]), small_model(), {}, SETTINGS, STEP) == {}
-    figures = evaluate(make_batch([("a", "x", 1, 0)]), Recommender(SETTINGS), {}, SETTINGS, STEP)
+    figures = evaluate(make_batch([("a", "x", 1, 0)]), OnlineModel(SETTINGS), {}, SETTINGS, STEP)
     assert figures == {"cold_event_share": 1.0, "evaluated_users": 1.0}
 
 
@@ -91,7 +91,7 @@ def test_nothing_is_learnt_or_added() -> None:
 
 
 def test_the_sample_is_bounded_seeded_and_different_in_each_batch() -> None:
-    model, batch = learn(Recommender(SETTINGS), clustered_batches(2, 200)), clustered_batches(3, 400)[2]
+    model, batch = learn(OnlineModel(SETTINGS), clustered_batches(2, 200)), clustered_batches(3, 400)[2]
     settings = SETTINGS.model_copy(update={"evaluation": SETTINGS.evaluation.model_copy(update={"users_per_batch": 9})})
     figures = evaluate(batch, model, {}, settings, STEP)
     assert figures["evaluated_users"] == 9
@@ -101,7 +101,7 @@ def test_the_sample_is_bounded_seeded_and_different_in_each_batch() -> None:
 
 def test_groups_of_users_give_the_same_figures(monkeypatch: pytest.MonkeyPatch, torch_device: str) -> None:
     settings = make_settings(torch_device, recommend={"k": 2})
-    model, batch = learn(Recommender(settings), clustered_batches(3, 200)), clustered_batches(4, 200)[3]
+    model, batch = learn(OnlineModel(settings), clustered_batches(3, 200)), clustered_batches(4, 200)[3]
     frozen = {"first": FrozenModel(model.served())}
     whole = evaluate(batch, model, frozen, settings, STEP)
     monkeypatch.setattr(module, "_SCORES_AT_ONCE", 3 * len(model.items))
@@ -111,7 +111,7 @@ def test_groups_of_users_give_the_same_figures(monkeypatch: pytest.MonkeyPatch, 
 
 def test_a_frozen_copy_scores_like_the_model_it_was_taken_from() -> None:
     batches = clustered_batches(6, 200)
-    model = learn(Recommender(SETTINGS), batches[:3])
+    model = learn(OnlineModel(SETTINGS), batches[:3])
     # What is served is solved exactly for the items; so is the live model after a refit.
     model.refit(StepId(1, 0))
     version = FrozenModel(model.served())
@@ -126,7 +126,7 @@ def test_a_frozen_copy_scores_like_the_model_it_was_taken_from() -> None:
 
 def test_a_frozen_model_keeps_its_answers_while_the_vocabularies_grow() -> None:
     batches = clustered_batches(6, 200)
-    model = learn(Recommender(SETTINGS), batches[:3])
+    model = learn(OnlineModel(SETTINGS), batches[:3])
     arrays = model.served()
     frozen, codes = FrozenModel(arrays), slice(0, len(model.items))
     users = [*model.users.ids[:5], "nobody"]
@@ -140,7 +140,7 @@ def test_a_frozen_model_keeps_its_answers_while_the_vocabularies_grow() -> None:
 
 
 def test_a_frozen_model_of_other_origin_is_aligned_by_ids() -> None:
-    other = learn(Recommender(SETTINGS), [make_batch([("a", "y", 1, 0), ("a", "gone", 1, 0), ("b", "x", 1, 0)])])
+    other = learn(OnlineModel(SETTINGS), [make_batch([("a", "y", 1, 0), ("a", "gone", 1, 0), ("b", "x", 1, 0)])])
     model = small_model()
     scores = FrozenModel(other.served()).scores(["b"], model.items).numpy()[0]
     own = (other.als.user_factors @ other.als.item_factors.T).numpy()[other.users.lookup(["b"])[0]]

@@ -11,7 +11,7 @@ from recsys.config import Settings
 from recsys.contracts import InteractionBatch, StepId
 from recsys.model.evaluation.prequential import evaluate
 from recsys.model.mixture.mixture import Mixture
-from recsys.model.recommender import Recommender
+from recsys.model.recommender import OnlineModel
 from recsys.serving.arrays import PairValues
 from recsys.serving.mixture import MixtureScorer, _top
 from recsys.serving.scorers import GROUPS
@@ -27,8 +27,8 @@ def settings_of(exclude_seen: bool = True, k: int = 5, **mixture: Any) -> Settin
     )
 
 
-def streamed(settings: Settings, batches: list[InteractionBatch]) -> tuple[Recommender, list[dict[str, float]]]:
-    model = Recommender(settings)
+def streamed(settings: Settings, batches: list[InteractionBatch]) -> tuple[OnlineModel, list[dict[str, float]]]:
+    model = OnlineModel(settings)
     return model, [model.update(batch, StepId(0, number)) for number, batch in enumerate(batches)]
 
 

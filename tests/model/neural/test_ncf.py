@@ -14,7 +14,7 @@ from recsys.contracts import StepId
 from recsys.model.neural.ncf import NeuralCf, candidate_recall
 from recsys.model.neural.replay_buffer import Pairs, held_out
 from recsys.model.neural.training import LabeledPairs, Trainer
-from recsys.model.recommender import Recommender
+from recsys.model.recommender import OnlineModel
 from recsys.serving.neural import NeuralScorer
 from tests.model.helpers import clustered_batches, make_batch, make_settings
 
@@ -34,8 +34,8 @@ def settings_of(exclude_seen: bool = True, seed: int = 0, **neural: Any) -> Sett
     )
 
 
-def learned(settings: Settings, refit: bool = False) -> tuple[Recommender, NeuralCf]:
-    model = Recommender(settings)
+def learned(settings: Settings, refit: bool = False) -> tuple[OnlineModel, NeuralCf]:
+    model = OnlineModel(settings)
     for number, batch in enumerate(BATCHES):
         model.update(batch, StepId(0, number))
     if refit:
@@ -62,7 +62,7 @@ def settings_of_all_kinds() -> list[Settings]:
 def test_a_learner_restored_half_way_equals_one_that_ran_through(settings: Settings) -> None:
     before = torch.get_rng_state()
     model, through = learned(settings)
-    half = Recommender(settings)
+    half = OnlineModel(settings)
     for number, batch in enumerate(BATCHES):
         half.update(batch, StepId(0, number))
         half.learner = NeuralCf.from_state(
@@ -117,7 +117,7 @@ def test_the_teacher_of_a_rebuild_has_not_seen_what_is_held_out(monkeypatch: pyt
 
 
 def test_layers_move_every_few_batches_and_embeddings_every_time() -> None:
-    model = Recommender(settings_of(towers_every_batches=3, replay=0.0))
+    model = OnlineModel(settings_of(towers_every_batches=3, replay=0.0))
     changed = []
     before: dict[str, np.ndarray] = {}
     for number, batch in enumerate(BATCHES):
@@ -132,7 +132,7 @@ def test_layers_move_every_few_batches_and_embeddings_every_time() -> None:
 
 
 def test_passes_end_when_what_is_held_out_gets_no_better(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = Recommender(settings_of(passes=5, held_out=0.2))
+    model = OnlineModel(settings_of(passes=5, held_out=0.2))
     losses = iter([3.0, 2.0, 2.5, 1.0])
     monkeypatch.setattr(NeuralCf, "_held_out_loss", lambda *_: next(losses))
     figures = model.update(BATCHES[0], StepId(0, 0))
@@ -158,7 +158,7 @@ def test_a_rebuild_ends_without_progress_and_keeps_the_best(monkeypatch: pytest.
 
 def test_the_loss_on_what_is_held_out_falls() -> None:
     settings = settings_of(held_out=0.2, rebuild_epochs=30, learning_rate=0.02, teacher=False, regularization=0.01)
-    model = Recommender(settings)
+    model = OnlineModel(settings)
     for number, batch in enumerate(BATCHES):
         model.absorb(batch, StepId(0, number))
     # With 50 others of which some were had, chance is -log(1 / 51) or a little less.
@@ -265,7 +265,7 @@ def test_a_network_without_a_teacher_finds_what_is_missing_in_a_group() -> None:
     """Users and items in three groups, each user lacking one item of the own group."""
     had = [(user, item) for user in range(30) for item in range(30) if user % 3 == item % 3 and item // 3 != user // 3]
     settings = settings_of(teacher=False, held_out=0.0, rebuild_epochs=60, learning_rate=0.02, regularization=0.01)
-    model = Recommender(settings)
+    model = OnlineModel(settings)
     model.absorb(make_batch([(f"{user:02}", f"{item:02}", 1.0, 0.0) for user, item in had]), StepId(0, 0))
     model.refit(StepId(0, 0))
     scores = model.score(np.arange(30)).numpy()

@@ -12,7 +12,7 @@ from recsys.config.sections import Items
 from recsys.contracts import StepId
 from recsys.errors import ConfigError
 from recsys.model.interactions.vocab import unpack_ids
-from recsys.model.recommender import Recommender
+from recsys.model.recommender import OnlineModel
 from recsys.model.text.cold_start import ColdStart, Texts, extend_served
 from recsys.serving import VersionScorer
 from tests.model.helpers import make_batch, make_settings
@@ -110,9 +110,9 @@ def test_the_newest_described_items_with_enough_users_teach() -> None:
     assert cold.teachers(users[:0], described[:0]).tolist() == []
 
 
-def trained(kinds: int = 3, users: int = 24) -> Recommender:
+def trained(kinds: int = 3, users: int = 24) -> OnlineModel:
     """Users of each kind take items of their kind: item `k-n` is the n-th of kind k."""
-    model = Recommender(make_settings(model={"factors": 4}))
+    model = OnlineModel(make_settings(model={"factors": 4}))
     generator = np.random.default_rng(3)
     rows = [
         (f"u{user}", f"{user % kinds}-{item}", 1.0, float(user))
@@ -131,7 +131,7 @@ def texts_of(ids: Sequence[str]) -> Texts:
     return Texts.of(ids, (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32))
 
 
-def extended(model: Recommender, catalogue: Texts) -> dict[str, npt.NDArray[np.generic]]:
+def extended(model: OnlineModel, catalogue: Texts) -> dict[str, npt.NDArray[np.generic]]:
     cold = ColdStart(Items(regularization=0.1, min_events=2), DIMENSIONS, 4)
     return extend_served(model.served(), cold, catalogue)
 
@@ -176,7 +176,7 @@ def test_a_version_is_the_same_whoever_extends_it() -> None:
     extend_served(model.served(), cold, catalogue)
     model.update(make_batch([("u1", "0-9", 1.0, 99.0), ("u2", "2-1", 1.0, 99.0)]), StepId(0, 2))
     once = extend_served(model.served(), cold, catalogue)
-    afresh = extended(Recommender.from_state(model.settings, model.state(), model.step), catalogue)
+    afresh = extended(OnlineModel.from_state(model.settings, model.state(), model.step), catalogue)
     assert {name: array.tobytes() for name, array in once.items()} == {
         name: array.tobytes() for name, array in afresh.items()
     }
