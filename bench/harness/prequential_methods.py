@@ -23,14 +23,14 @@ POPULARITY = "popularity"
 HALF_LIVES = (0.25, 1.0, 3.0, 14.0, 60.0)
 
 
-class Ranker(Protocol):
+class ItemScorer(Protocol):
     """Ranks items for users."""
 
     def scores(self, user_ids: Sequence[str], items: Vocabulary) -> torch.Tensor:
         """(n, items) float32 for n users and the items seen so far, -inf for what cannot be recommended."""
 
 
-class StreamingMethod(Ranker, Protocol):
+class StreamingMethod(ItemScorer, Protocol):
     """Learns from batches, too."""
 
     def learn(self, batch: InteractionBatch, step: StepId) -> bool:
@@ -50,7 +50,7 @@ class Live:
         return True
 
     def scores(self, user_ids: Sequence[str], items: Vocabulary) -> torch.Tensor:
-        """See `Ranker`."""
+        """See `ItemScorer`."""
         return self.model.score(self.model.users.lookup(user_ids))
 
 
@@ -67,7 +67,7 @@ class Popular:
         return True
 
     def scores(self, user_ids: Sequence[str], items: Vocabulary) -> torch.Tensor:
-        """See `Ranker`."""
+        """See `ItemScorer`."""
         return torch.from_numpy(self._popularity.scores().astype(np.float32)).repeat(len(user_ids), 1)
 
 
@@ -80,9 +80,9 @@ class Renewed:
         every: Batches until it is made again; None: never.
     """
 
-    def __init__(self, make: Callable[[StepId], Ranker], first: int, every: int | None = None) -> None:
+    def __init__(self, make: Callable[[StepId], ItemScorer], first: int, every: int | None = None) -> None:
         self._make, self._first, self._every = make, first, every
-        self._made: Ranker | None = None
+        self._made: ItemScorer | None = None
 
     def learn(self, batch: InteractionBatch, step: StepId) -> bool:
         """See `StreamingMethod`. The batch itself is not looked at."""
@@ -93,7 +93,7 @@ class Renewed:
         return due
 
     def scores(self, user_ids: Sequence[str], items: Vocabulary) -> torch.Tensor:
-        """See `Ranker`."""
+        """See `ItemScorer`."""
         assert self._made is not None
         return self._made.scores(user_ids, items)
 
@@ -126,7 +126,7 @@ class Implicit:
         self._popularity = torch.from_numpy(model.popularity.scores().astype(np.float32))
 
     def scores(self, user_ids: Sequence[str], items: Vocabulary) -> torch.Tensor:
-        """See `Ranker`. Users who were not there when it learned get what was popular then."""
+        """See `ItemScorer`. Users who were not there when it learned get what was popular then."""
         codes = self._ids.lookup(user_ids)
         known = np.flatnonzero((codes >= 0) & (codes < len(self._users)))
         factors = torch.zeros(len(codes), self._users.shape[1])

@@ -49,7 +49,7 @@ RULES: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Shape:
+class PlantedStream:
     """Size of the stream.
 
     Attributes:
@@ -65,6 +65,10 @@ class Shape:
     events: int = 1000
     change: int = 30
     batches: int = 70
+
+
+FULL = PlantedStream()
+QUICK = PlantedStream(users=300, items=160, groups=8, events=400, change=25, batches=45)
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ class Course:
         return int(back[0]) if len(back) else len(self.ndcg) - begin
 
 
-def planted(shape: Shape, share: float, seed: int) -> list[InteractionBatch]:
+def planted(shape: PlantedStream, share: float, seed: int) -> list[InteractionBatch]:
     """A stream in which a share of the users move to other groups at `shape.change`."""
     generator = np.random.default_rng(seed)
     before = generator.integers(shape.groups, size=shape.users)
@@ -197,7 +201,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a small stream, once")
     parser.add_argument("--plot", type=Path, metavar="FILE", default=Path("docs/regulation.png"), help="to write")
     arguments = parser.parse_args()
-    shape = Shape(users=300, items=160, groups=8, events=400, change=25, batches=45) if arguments.quick else Shape()
+    shape = QUICK if arguments.quick else FULL
     seeds = range(1 if arguments.quick else 3)
     rows, panels = [], []
     with tqdm(total=len(SCENARIOS) * len(RULES) * len(seeds), unit="run", dynamic_ncols=True) as bar:

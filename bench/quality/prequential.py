@@ -33,7 +33,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from bench.harness import peers
-from bench.harness.prequential_methods import MIXTURE, NEURAL, POPULARITY, REPEAT, STATIC, Live, Ranker, methods
+from bench.harness.prequential_methods import MIXTURE, NEURAL, POPULARITY, REPEAT, STATIC, Live, ItemScorer, methods
 from bench.harness.prequential_report import AIMS, GROUPS, MEASURES, Outcome, picture, table, with_best_popularity
 from bench.harness.streams import DEMO, STREAMS, batches, read_events
 from recsys.config import Settings, load_settings
@@ -92,7 +92,7 @@ def run(title: str, events: pd.DataFrame, size: int, settings: Settings, quick: 
 
 
 def measure(
-    batch: InteractionBatch, mixture: Recommender, others: Mapping[str, Ranker], had: IntArray, step: StepId
+    batch: InteractionBatch, mixture: Recommender, others: Mapping[str, ItemScorer], had: IntArray, step: StepId
 ) -> list[dict[str, Any]]:
     """Figures of all methods on a batch that none has learned, group by group.
 

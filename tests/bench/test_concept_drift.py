@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from bench.quality import concept_drift as regulation
-from bench.quality.concept_drift import Course, Shape
+from bench.quality.concept_drift import Course, PlantedStream
 from recsys.config.model import ConceptDrift
 
-SMALL = Shape(users=200, items=80, groups=4, events=300, change=12, batches=16)
+SMALL = PlantedStream(users=200, items=80, groups=4, events=300, change=12, batches=16)
 
 
 @pytest.mark.parametrize(("share", "low", "high"), [(0.0, 0, 0), (1 / 3, 45, 90), (1.0, 200, 200)])
