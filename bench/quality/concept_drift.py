@@ -1,4 +1,4 @@
-"""Recovery from a planted change of tastes: with and without regulation, and with parts of it.
+"""Recovery from a planted concept drift: with the reaction to it, without, and with parts of it.
 
     python -m bench.quality.concept_drift [--quick]
 
@@ -154,7 +154,7 @@ def settings_of(scenario: Scenario, rule: str) -> Settings:
         {
             "device": "cpu",
             "model": {"kind": "als", "factors": 16, "budget": scenario.budget},
-            "regulation": RULES[rule],
+            "concept_drift": RULES[rule],
             "evaluation": {"users_per_batch": 300},
             "recommend": {"k": 10, "exclude_seen": False},
         }
@@ -199,7 +199,7 @@ def main() -> None:
     """Measure, print a table and draw the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a small stream, once")
-    parser.add_argument("--plot", type=Path, metavar="FILE", default=Path("docs/regulation.png"), help="to write")
+    parser.add_argument("--plot", type=Path, metavar="FILE", default=Path("docs/concept_drift.png"), help="to write")
     arguments = parser.parse_args()
     shape = QUICK if arguments.quick else FULL
     seeds = range(1 if arguments.quick else 3)

@@ -33,7 +33,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from bench.harness import peers
-from bench.harness.prequential_methods import MIXTURE, NEURAL, POPULARITY, REPEAT, STATIC, Live, ItemScorer, methods
+from bench.harness.prequential_methods import MIXTURE, NEURAL, POPULARITY, REPEAT, STATIC, ItemScorer, Live, methods
 from bench.harness.prequential_report import AIMS, GROUPS, MEASURES, Outcome, picture, table, with_best_popularity
 from bench.harness.streams import DEMO, STREAMS, batches, read_events
 from recsys.config import Settings, load_settings
