@@ -1,4 +1,4 @@
-"""Recovery from a planted change of tastes: with and without regulation, and with parts of it.
+"""Recovery from a planted concept drift: with the reaction to it, without, and with parts of it.
 
     python -m bench.quality.concept_drift [--quick]
 
@@ -49,7 +49,7 @@ RULES: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Shape:
+class PlantedStream:
     """Size of the stream.
 
     Attributes:
@@ -65,6 +65,10 @@ class Shape:
     events: int = 1000
     change: int = 30
     batches: int = 70
+
+
+FULL = PlantedStream()
+QUICK = PlantedStream(users=300, items=160, groups=8, events=400, change=25, batches=45)
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ class Course:
         return int(back[0]) if len(back) else len(self.ndcg) - begin
 
 
-def planted(shape: Shape, share: float, seed: int) -> list[InteractionBatch]:
+def planted(shape: PlantedStream, share: float, seed: int) -> list[InteractionBatch]:
     """A stream in which a share of the users move to other groups at `shape.change`."""
     generator = np.random.default_rng(seed)
     before = generator.integers(shape.groups, size=shape.users)
@@ -150,7 +154,7 @@ def settings_of(scenario: Scenario, rule: str) -> Settings:
         {
             "device": "cpu",
             "model": {"kind": "als", "factors": 16, "budget": scenario.budget},
-            "regulation": RULES[rule],
+            "concept_drift": RULES[rule],
             "evaluation": {"users_per_batch": 300},
             "recommend": {"k": 10, "exclude_seen": False},
         }
@@ -195,9 +199,9 @@ def main() -> None:
     """Measure, print a table and draw the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a small stream, once")
-    parser.add_argument("--plot", type=Path, metavar="FILE", default=Path("docs/regulation.png"), help="to write")
+    parser.add_argument("--plot", type=Path, metavar="FILE", default=Path("docs/concept_drift.png"), help="to write")
     arguments = parser.parse_args()
-    shape = Shape(users=300, items=160, groups=8, events=400, change=25, batches=45) if arguments.quick else Shape()
+    shape = QUICK if arguments.quick else FULL
     seeds = range(1 if arguments.quick else 3)
     rows, panels = [], []
     with tqdm(total=len(SCENARIOS) * len(RULES) * len(seeds), unit="run", dynamic_ncols=True) as bar:

@@ -24,226 +24,29 @@ Parquet, or a folder of such files.
 
 import argparse
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 from tqdm import tqdm
 
-from bench.harness import charts, curves, peers
+from bench.harness import peers
+from bench.harness.prequential_methods import MIXTURE, NEURAL, POPULARITY, REPEAT, STATIC, ItemScorer, Live, methods
+from bench.harness.prequential_report import AIMS, GROUPS, MEASURES, Outcome, picture, table, with_best_popularity
 from bench.harness.streams import DEMO, STREAMS, batches, read_events
 from recsys.config import Settings, load_settings
 from recsys.contracts import InteractionBatch, StepId
 from recsys.errors import RecsysError
-from recsys.model.common.arrays import GrowingArray, IntArray, offsets_of
+from recsys.model.common.arrays import GrowingArray, IntArray
 from recsys.model.common.randomness import Purpose, generator
-from recsys.model.counts.popularity import Popularity
 from recsys.model.evaluation.prequential import evaluate
-from recsys.model.frozen import FrozenModel
 from recsys.model.interactions.vocab import Vocabulary
 from recsys.model.recommender import OnlineModel
-from recsys.stream.plots import INK, trailing_mean
 
-MIXTURE, NEURAL, REPEAT = "mixture", "ncf", "repeat"
 MEMBERS = ("als", NEURAL, "trend", "cooccurrence", REPEAT)
-STATIC, RETRAINED, IMPLICIT = "mixture, frozen", "als, retrained", "implicit, retrained"
-POPULARITY, BEST_POPULARITY = "popularity", "popularity, best half-life"
-# Days; the product's own is tried too.
-HALF_LIVES = (0.25, 1.0, 3.0, 14.0, 60.0)
 WARM_UP_SHARE, REBUILDS, QUICK_BATCHES = 5, 25, 22
-# Groups of users, and below how many events before the batch a user belongs there.
-GROUPS = {"cold": 1, "< 20 events": 20, ">= 20 events": np.inf}
-MEASURES = {"ndcg": "NDCG", "recall": "recall"}
-AIMS = {"mixture_vs_best_member": 1.0, "mixture_vs_popularity": 1.05, "mixture_vs_static": 1.5}
-DRAWN = {POPULARITY: curves.THIRD, STATIC: curves.THEIRS, RETRAINED: "#74a9cf", MIXTURE: curves.OURS}
-BATCHES_PER_MEAN = 12
-
-
-class Scorer(Protocol):
-    """Ranks items for users."""
-
-    def scores(self, user_ids: Sequence[str], items: Vocabulary) -> torch.Tensor:
-        """(n, items) float32 for n users and the items seen so far, -inf for what cannot be recommended."""
-
-
-class Method(Scorer, Protocol):
-    """Learns from batches, too."""
-
-    def learn(self, batch: InteractionBatch, step: StepId) -> bool:
-        """Take a batch; False if it was put by."""
-
-
-class Live:
-    """A model of the product that learns every batch. It has seen all of them, so it knows the same items."""
-
-    def __init__(self, settings: Settings, kind: str) -> None:
-        of_kind = settings.model.model_copy(update={"kind": kind})
-        self.model = OnlineModel(settings.model_copy(update={"model": of_kind}))
-
-    def learn(self, batch: InteractionBatch, step: StepId) -> bool:
-        """See `Method`."""
-        self.model.update(batch, step)
-        return True
-
-    def scores(self, user_ids: Sequence[str], items: Vocabulary) -> torch.Tensor:
-        """See `Scorer`."""
-        return self.model.score(self.model.users.lookup(user_ids))
-
-
-class Popular:
-    """What is popular, with a half-life."""
-
-    def __init__(self, half_life_days: float) -> None:
-        self._popularity, self._items = Popularity(half_life_days), Vocabulary()
-
-    def learn(self, batch: InteractionBatch, step: StepId) -> bool:
-        """See `Method`."""
-        codes = self._items.extend(batch.item_ids)
-        self._popularity.add(codes, batch.weights, batch.times, len(self._items))
-        return True
-
-    def scores(self, user_ids: Sequence[str], items: Vocabulary) -> torch.Tensor:
-        """See `Scorer`."""
-        return torch.from_numpy(self._popularity.scores().astype(np.float32)).repeat(len(user_ids), 1)
-
-
-class Renewed:
-    """Stays as it is from one time that it is made to the next.
-
-    Args:
-        make: Makes it from all that was learned up to a step.
-        first: Number of the batch after which it is made for the first time; it is asked for no scores before.
-        every: Batches until it is made again; None: never.
-    """
-
-    def __init__(self, make: Callable[[StepId], Scorer], first: int, every: int | None = None) -> None:
-        self._make, self._first, self._every = make, first, every
-        self._made: Scorer | None = None
-
-    def learn(self, batch: InteractionBatch, step: StepId) -> bool:
-        """See `Method`. The batch itself is not looked at."""
-        past = step.batch_id - self._first
-        due = past == 0 or (past > 0 and self._every is not None and past % self._every == 0)
-        if due:
-            self._made = self._make(step)
-        return due
-
-    def scores(self, user_ids: Sequence[str], items: Vocabulary) -> torch.Tensor:
-        """See `Scorer`."""
-        assert self._made is not None
-        return self._made.scores(user_ids, items)
-
-
-class Implicit:
-    """The package `implicit`, having learned all that a model of ours has seen so far, each weight as it counts now.
-
-    It has our number of factors, our confidences and a penalty of the size of ours.
-    """
-
-    def __init__(self, model: OnlineModel) -> None:
-        from implicit.cpu.als import AlternatingLeastSquares
-        from scipy import sparse
-
-        settings, item_count = model.settings.model, len(model.items)
-        rows = model.history.user_rows(np.arange(len(model.users)))
-        # It takes what is disliked as a negative confidence.
-        data = (np.sign(rows.weights) * (1 + settings.alpha * np.abs(rows.weights))).astype(np.float32)
-        matrix = sparse.csr_matrix((data, rows.others, offsets_of(rows.lengths)), (len(rows.lengths), item_count))
-        matrix.eliminate_zeros()
-        # What our penalty is for a row without pairs.
-        penalty = settings.regularization * item_count**settings.regularization_exponent
-        with peers.one_blas_thread():
-            learned = AlternatingLeastSquares(
-                factors=settings.factors, regularization=penalty, random_state=model.settings.seed
-            )
-            learned.fit(matrix, show_progress=False)
-        self._ids = model.users
-        self._users, self._items = torch.from_numpy(learned.user_factors), torch.from_numpy(learned.item_factors)
-        self._popularity = torch.from_numpy(model.popularity.scores().astype(np.float32))
-
-    def scores(self, user_ids: Sequence[str], items: Vocabulary) -> torch.Tensor:
-        """See `Scorer`. Users who were not there when it learned get what was popular then."""
-        codes = self._ids.lookup(user_ids)
-        known = np.flatnonzero((codes >= 0) & (codes < len(self._users)))
-        factors = torch.zeros(len(codes), self._users.shape[1])
-        factors[torch.from_numpy(known)] = self._users[torch.from_numpy(codes[known])]
-        own = torch.where(factors.any(dim=1, keepdim=True), factors @ self._items.T, self._popularity)
-        return torch.cat([own, own.new_full((len(own), len(items) - own.shape[1]), -torch.inf)], dim=1)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What was measured on one stream.
-
-    Attributes:
-        title: for people.
-        figures: one row per batch, method and group of users: `batch, method, group, users, ndcg, recall`.
-        seconds: what a method took to learn a batch, median over those that it did not put by.
-        members: the methods that are members of the mixture.
-        every: batches from one rebuild to the next.
-        half_life_days: the best of the popularities.
-        k: length of the lists.
-    """
-
-    title: str
-    figures: pd.DataFrame
-    seconds: dict[str, float]
-    members: list[str]
-    every: int
-    half_life_days: float
-    k: int
-
-    @property
-    def means(self) -> pd.DataFrame:
-        """Means over the batches: index method; columns (measure, group), of which the group `all` comes first."""
-        groups = {"all": by_batch(self.figures)} | {
-            name: self.figures[self.figures["group"] == name].set_index(["method", "batch"]) for name in GROUPS
-        }
-        means = {name: rows[list(MEASURES)].groupby("method", sort=False).mean() for name, rows in groups.items()}
-        return pd.concat({(title, name): means[name][key] for key, title in MEASURES.items() for name in means}, axis=1)
-
-    @property
-    def ratios(self) -> dict[str, float]:
-        """NDCG of the mixture by that of others, named as the aims."""
-        ndcg = self.means["NDCG", "all"]
-        others = dict(zip(AIMS, (ndcg[self.members].max(), ndcg[POPULARITY], ndcg[STATIC]), strict=True))
-        return {name: ndcg[MIXTURE] / other if other else float("inf") for name, other in others.items()}
-
-
-def by_batch(figures: pd.DataFrame) -> pd.DataFrame:
-    """Means over all users of a batch from those over groups: index (method, batch), columns ndcg, recall."""
-    measures = list(MEASURES)
-    weighted = figures.assign(**{name: figures[name] * figures["users"] for name in measures})
-    sums = weighted.groupby(["method", "batch"], sort=False)[["users", *measures]].sum()
-    return sums[measures].div(sums["users"], axis=0)
-
-
-def methods(settings: Settings, members: Sequence[str], first: int, every: int) -> dict[str, Method]:
-    """All that is compared, the mixture first: others read what it or `als` has learned, so the order counts.
-
-    Args:
-        settings: How is learned.
-        members: Kinds of learners.
-        first: Number of the last batch that warms up.
-        every: Batches between rebuilds.
-    """
-    mixture, live = Live(settings, MIXTURE), {kind: Live(settings, kind) for kind in members}
-    als = live["als"].model
-    return {
-        MIXTURE: mixture,
-        **live,
-        STATIC: Renewed(lambda _: FrozenModel(mixture.model.served()), first),
-        RETRAINED: Renewed(als.shadow, first, every),
-        IMPLICIT: Renewed(lambda _: Implicit(als), first, every),
-        **{_of_half_life(days): Popular(days) for days in HALF_LIVES},
-    }
 
 
 def run(title: str, events: pd.DataFrame, size: int, settings: Settings, quick: bool) -> Outcome:
@@ -289,7 +92,7 @@ def run(title: str, events: pd.DataFrame, size: int, settings: Settings, quick: 
 
 
 def measure(
-    batch: InteractionBatch, mixture: OnlineModel, others: Mapping[str, Scorer], had: IntArray, step: StepId
+    batch: InteractionBatch, mixture: OnlineModel, others: Mapping[str, ItemScorer], had: IntArray, step: StepId
 ) -> list[dict[str, Any]]:
     """Figures of all methods on a batch that none has learned, group by group.
 
@@ -344,55 +147,6 @@ def subset(batch: InteractionBatch, rows: IntArray) -> InteractionBatch:
         batch.events[rows],
         batch.times[rows],
     )
-
-
-def with_best_popularity(figures: pd.DataFrame, own_half_life: float) -> tuple[pd.DataFrame, float]:
-    """Leave, of the popularities, the product's own and the best of all, which may be the same; and its half-life."""
-    names = {POPULARITY: own_half_life} | {_of_half_life(days): days for days in HALF_LIVES}
-    ndcg = by_batch(figures)["ndcg"].groupby("method").mean()
-    best = str(ndcg[list(names)].idxmax())
-    kept = figures[~figures["method"].isin(names) | (figures["method"] == POPULARITY)]
-    added = figures[figures["method"] == best].assign(method=BEST_POPULARITY)
-    return pd.concat([kept, added], ignore_index=True), names[best]
-
-
-def _of_half_life(days: float) -> str:
-    return f"popularity, {days:g} days"
-
-
-def table(outcome: Outcome) -> str:
-    """Means over the batches, and the seconds that a batch takes to learn."""
-    means = outcome.means
-    means = means.rename(columns={title: f"{title}@{outcome.k}" for title in MEASURES.values()}, level=0)
-    means["seconds", ""] = pd.Series(outcome.seconds)
-    renamed = f"every {outcome.every} batches" if outcome.every > 1 else "every batch"
-    labels = {name: f"{name} {renamed}" for name in (RETRAINED, IMPLICIT)}
-    labels[BEST_POPULARITY] = f"{BEST_POPULARITY} ({outcome.half_life_days:g} days)"
-    order = [MIXTURE, *outcome.members, STATIC, RETRAINED, IMPLICIT, POPULARITY, BEST_POPULARITY]
-    formatted = means.loc[order].rename(index=labels).rename_axis(None)
-    return formatted.to_string(float_format="{:.4f}".format, na_rep="-")
-
-
-def picture(outcomes: Sequence[Outcome], path: Path) -> Path:
-    """Draw NDCG over the batches, trailing means, a panel for each stream, two in a row; returns the path."""
-    columns = min(len(outcomes), 2)
-    draws = [partial(_draw, outcome=outcome) for outcome in outcomes]
-    return charts.in_rows(draws, path, size=(4.5 * columns + 1, 2.6), columns=columns)
-
-
-def _draw(axes: Axes, outcome: Outcome) -> None:
-    ndcg = by_batch(outcome.figures)["ndcg"]
-    for name, color in DRAWN.items():
-        values = ndcg[name]
-        window = max(1, len(values) // BATCHES_PER_MEAN)
-        means = trailing_mean(values.to_numpy(np.float64), window)
-        axes.plot(values.index, means, color=color, label=name, linewidth=2.0 if name == MIXTURE else 1.4)
-    axes.set_title(outcome.title, loc="left", color=INK, fontsize=9, fontweight="bold")
-    axes.set_ylabel(f"NDCG@{outcome.k}", color=INK, fontsize=8)
-    axes.set_xlabel("batch", color=INK, fontsize=8)
-    charts.plain(axes, 8)
-    axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def of_streams(names: Sequence[str], folder: Path, quick: bool) -> Iterator[Outcome]:

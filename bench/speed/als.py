@@ -46,7 +46,7 @@ GENERATED = "generated"
 
 
 @dataclass(frozen=True)
-class Shape:
+class MatrixSize:
     """A generated matrix, and the numbers of factors to learn."""
 
     users: int
@@ -55,8 +55,8 @@ class Shape:
     factors: tuple[int, ...]
 
 
-QUICK = Shape(15_000, 5_000, 650_000, (64, 128))
-FULL = Shape(60_000, 20_000, 3_500_000, (64, 128, 256))
+QUICK = MatrixSize(15_000, 5_000, 650_000, (64, 128))
+FULL = MatrixSize(60_000, 20_000, 3_500_000, (64, 128, 256))
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def panel(comparison: Comparison) -> curves.Panel:
     return curves.Panel(f"{comparison.factors} factors", "seconds", "loss above the lowest", lines, level=level)
 
 
-def matrices(shape: Shape, folder: Path | None) -> dict[str, tuple[Matrix, tuple[int, ...]]]:
+def matrices(shape: MatrixSize, folder: Path | None) -> dict[str, tuple[Matrix, tuple[int, ...]]]:
     """What is learned from, by name, with the numbers of factors."""
     found = {GENERATED: (peers.generated(shape.users, shape.items, shape.pairs, seed=0), shape.factors)}
     if folder:

@@ -30,7 +30,7 @@ HALF_LIFE_DAYS = 30.0
 
 
 @dataclass(frozen=True)
-class Measured:
+class HistoryCosts:
     """What was measured at one length of the history.
 
     Attributes:
@@ -54,7 +54,7 @@ class Measured:
     fill_s: float
 
 
-class Stream:
+class PairStream:
     """Draws events of a stream: Zipf users and items, flat enough that most pairs are distinct."""
 
     def __init__(self, users: int, items: int) -> None:
@@ -76,7 +76,7 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def measure(history: History, stream: Stream, batch: int, fill_s: float) -> Measured:
+def measure(history: History, stream: PairStream, batch: int, fill_s: float) -> HistoryCosts:
     """Add small batches to a history and copy out the rows they touch."""
     adds, gathers, gathered = [], [], []
     for _ in range(SMALL_BATCHES):
@@ -89,7 +89,7 @@ def measure(history: History, stream: Stream, batch: int, fill_s: float) -> Meas
         by_user, by_item = history.user_rows(touched[0]), history.item_rows(touched[1])
         gathers.append(1000 * (time.perf_counter() - begin))
         gathered.append(len(by_user.others) + len(by_item.others))
-    return Measured(
+    return HistoryCosts(
         pairs=len(history),
         bytes_per_pair=history.nbytes / len(history),
         peak_gb=peak_bytes() / 1e9,
@@ -101,9 +101,9 @@ def measure(history: History, stream: Stream, batch: int, fill_s: float) -> Meas
     )
 
 
-def run(sizes: list[int], users: int, items: int, batch: int) -> list[Measured]:
+def run(sizes: list[int], users: int, items: int, batch: int) -> list[HistoryCosts]:
     """Measure at each size, in ascending order."""
-    history, stream = History(HALF_LIFE_DAYS), Stream(users, items)
+    history, stream = History(HALF_LIFE_DAYS), PairStream(users, items)
     history.add_rows(users, items)
     results, fill_s = [], 0.0
     with tqdm(total=sizes[-1], unit="pair", unit_scale=True, dynamic_ncols=True) as bar:

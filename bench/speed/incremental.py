@@ -59,7 +59,7 @@ GROUPS = 40
 
 
 @dataclass(frozen=True)
-class Shape:
+class HistorySize:
     """Size of the stream, and the lengths in events at which is measured."""
 
     users: int
@@ -72,12 +72,12 @@ class Shape:
         return 0.1 * (self.items / GROUPS) / (self.lengths[-1] / 1000)
 
 
-QUICK = Shape(60_000, 10_000, (250_000, 500_000, 1_000_000, 2_000_000))
-FULL = Shape(400_000, 40_000, (1_000_000, 2_000_000, 5_000_000, 10_000_000, 20_000_000))
+QUICK = HistorySize(60_000, 10_000, (250_000, 500_000, 1_000_000, 2_000_000))
+FULL = HistorySize(400_000, 40_000, (1_000_000, 2_000_000, 5_000_000, 10_000_000, 20_000_000))
 
 
 @dataclass(frozen=True)
-class Measured:
+class BatchCosts:
     """What was measured behind a history of one length; times are medians.
 
     Attributes:
@@ -104,7 +104,7 @@ class Measured:
     limit_share: float
 
 
-class Stream:
+class GeneratedStream:
     """A generated stream, taken batch by batch.
 
     Args:
@@ -149,7 +149,7 @@ def to_batch(
     )
 
 
-def fill(model: OnlineModel, stream: Stream, length: int, bar: "tqdm[Any]") -> None:
+def fill(model: OnlineModel, stream: GeneratedStream, length: int, bar: "tqdm[Any]") -> None:
     """Take events into the history until it has so many."""
     while stream.taken < length:
         size = min(PER_FILL, length - stream.taken)
@@ -162,7 +162,7 @@ def following(step: StepId | None) -> StepId:
     return StepId(0, 0) if step is None else StepId(step.generation, step.batch_id + 1)
 
 
-def measure(model: OnlineModel, stream: Stream) -> Measured:
+def measure(model: OnlineModel, stream: GeneratedStream) -> BatchCosts:
     """Learn everything anew, then some batches, each timed; the first one warms up."""
     events, pairs = stream.taken, len(model.history)
     model.refit(following(model.step))
@@ -182,7 +182,7 @@ def measure(model: OnlineModel, stream: Stream) -> Measured:
     read = float(np.mean([report["gathered"] for report in reports[1:]]))
     factors = model.settings.model.factors
     floor = limits.bytes_read(int(read), factors) / limits.bytes_per_second(model.als.user_factors.nbytes)
-    return Measured(
+    return BatchCosts(
         events=events,
         pairs=pairs,
         update_ms=float(np.median(updates[1:])),
@@ -275,7 +275,7 @@ def ndcg_against_retraining(model: OnlineModel, batch: InteractionBatch) -> tupl
     return incremental, evaluate(batch, model, {}, model.settings, step)[NDCG]
 
 
-def picture(results: Sequence[Measured], path: Path) -> Path:
+def picture(results: Sequence[BatchCosts], path: Path) -> Path:
     """Times over the length of the history."""
     events = np.array([result.events for result in results], dtype=np.float64)
     lines = [
@@ -302,7 +302,7 @@ def main() -> None:
     shape = QUICK if arguments.quick else FULL
     sections = {"model": {"kind": "als"}, "evaluation": {"users_per_batch": JUDGED}}
     settings = Settings.model_validate({"device": "cpu", **sections})
-    model, stream = OnlineModel(settings), Stream(shape.users, shape.items, settings.seed, shape.drift)
+    model, stream = OnlineModel(settings), GeneratedStream(shape.users, shape.items, settings.seed, shape.drift)
     results = []
     neighbors = peers.Neighbors()
     with tqdm(total=shape.lengths[-1], unit="event", unit_scale=True, dynamic_ncols=True) as bar:

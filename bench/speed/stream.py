@@ -47,7 +47,7 @@ APPLICATION = "recsys:bench"
 
 
 @dataclass(frozen=True)
-class Shape:
+class StreamSize:
     """Size of the measured streams. The first `warm_up` batches of each are not counted."""
 
     users: int
@@ -58,8 +58,8 @@ class Shape:
     history: int
 
 
-QUICK = Shape(users=30_000, items=10_000, per_batch=100_000, batches=3, warm_up=1, history=100_000)
-FULL = Shape(users=100_000, items=30_000, per_batch=100_000, batches=55, warm_up=5, history=1_000_000)
+QUICK = StreamSize(users=30_000, items=10_000, per_batch=100_000, batches=3, warm_up=1, history=100_000)
+FULL = StreamSize(users=100_000, items=30_000, per_batch=100_000, batches=55, warm_up=5, history=1_000_000)
 
 
 class TriggerTimes(StreamingQueryListener):
@@ -144,7 +144,7 @@ def stream_settings(source: Path, root: Path) -> Settings:
     )
 
 
-def write_files(folder: Path, shape: Shape) -> None:
+def write_files(folder: Path, shape: StreamSize) -> None:
     """Write consecutive event files, their modification times a second apart."""
     folder.mkdir()
     for number in tqdm(range(shape.batches), desc="writing events", leave=False):
@@ -174,7 +174,7 @@ def run_log_only(spark: SparkSession, settings: Settings) -> None:
     query.awaitTermination()
 
 
-def write_history(spark: SparkSession, settings: Settings, shape: Shape, size: int) -> None:
+def write_history(spark: SparkSession, settings: Settings, shape: StreamSize, size: int) -> None:
     """Leave tables and a snapshot as a rebuild over `size` events does, so that a stream goes on from there."""
     past = draw(size, shape.users, shape.items, seed=0, start=10 * shape.history - size)
     sums = past.groupby(["user", "item"], sort=False)["time"].agg(["count", "min", "max"]).reset_index()

@@ -33,8 +33,8 @@ class OnlineModel:
     bit, also when a snapshot is taken and loaded in between (on one kind of machine).
 
     Args:
-        settings: The sections model, decay, drift, regulation, evaluation (half-life of the popularity), device and
-            seed are used.
+        settings: The sections model, decay, staleness, concept_drift, evaluation (half-life of the popularity), and the
+            keys device and seed are used.
 
     Raises:
         ConfigError: the device is not there.

@@ -75,7 +75,7 @@ def load(path: Path, settings: Settings) -> OnlineModel:
         raise InputError(f"{path} is no snapshot of this version (format {metadata.get('format')}, not {FORMAT})")
     if metadata["fingerprint"] != settings.fingerprint():
         raise InputError(
-            f"{path} was made with other settings (weights, decay, model, regulation or seed; for a mixture also "
+            f"{path} was made with other settings (weights, decay, model, concept_drift or seed; for a mixture also "
             "recommend.k, recommend.exclude_seen or evaluation.users_per_batch): restore them, or run the rebuild job"
         )
     return OnlineModel.from_state(settings, state, StepId(int(metadata["generation"]), int(metadata["batch_id"])))

@@ -272,7 +272,7 @@ def test_a_batch_sums_the_events_of_a_pair(events: list[tuple[int, int, int]]) -
 
 
 def test_a_stream_goes_on_where_it_was() -> None:
-    stream = incremental.Stream(50, 80, seed=0, drift=0.2)
+    stream = incremental.GeneratedStream(50, 80, seed=0, drift=0.2)
     first, second = stream.take(300), stream.take(200)
     assert stream.taken == first.events.sum() + second.events.sum() == 500
     assert first.times.max() < second.times.min()
@@ -332,8 +332,8 @@ def test_every_line_is_drawn(tmp_path) -> None:
 def test_the_benches_run_to_their_last_line(bench: str, tmp_path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     pytest.importorskip("implicit")
     plot = tmp_path / "plot.png"
-    monkeypatch.setattr(als, "QUICK", als.Shape(300, 80, 2_000, (64, 128)))
-    monkeypatch.setattr(incremental, "QUICK", incremental.Shape(300, 80, (2_000, 4_000)))
+    monkeypatch.setattr(als, "QUICK", als.MatrixSize(300, 80, 2_000, (64, 128)))
+    monkeypatch.setattr(incremental, "QUICK", incremental.HistorySize(300, 80, (2_000, 4_000)))
     monkeypatch.setattr(incremental, "BATCH", 100)
     monkeypatch.setattr(incremental, "JUDGED", 500)
     words = [bench, "--quick", "--plot", str(plot), *(["--no-mllib"] if bench == "als" else [])]

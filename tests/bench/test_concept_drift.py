@@ -1,4 +1,4 @@
-"""The bench of regulation: what is planted, how recovery is counted, and what it prints."""
+"""The bench of concept drift: what is planted, how recovery is counted, and what it prints."""
 
 import sys
 from pathlib import Path
@@ -7,17 +7,17 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from bench.quality import concept_drift as regulation
-from bench.quality.concept_drift import Course, Shape
+from bench.quality import concept_drift as bench
+from bench.quality.concept_drift import Course, PlantedStream
 from recsys.config.model import ConceptDrift
 
-SMALL = Shape(users=200, items=80, groups=4, events=300, change=12, batches=16)
+SMALL = PlantedStream(users=200, items=80, groups=4, events=300, change=12, batches=16)
 
 
 @pytest.mark.parametrize(("share", "low", "high"), [(0.0, 0, 0), (1 / 3, 45, 90), (1.0, 200, 200)])
 def test_the_planted_share_of_users_changes_groups_at_the_change(share: float, low: int, high: int) -> None:
     tastes = []
-    batches = regulation.planted(SMALL, share, seed=0)
+    batches = bench.planted(SMALL, share, seed=0)
     assert [int(batch.events.sum()) for batch in batches] == [SMALL.events] * SMALL.batches
     for part in (batches[: SMALL.change], batches[SMALL.change :]):
         counts = np.zeros((SMALL.users, SMALL.groups))
@@ -40,8 +40,8 @@ def test_recovery_is_counted_to_the_first_three_batches_that_are_good_enough() -
 
 
 def test_the_fixed_rule_switches_all_bounds_off_and_the_regulated_one_none() -> None:
-    scenario = regulation.SCENARIOS[0]
-    fixed, regulated = (regulation.settings_of(scenario, rule).regulation for rule in ("fixed", "regulated"))
+    scenario = bench.SCENARIOS[0]
+    fixed, regulated = (bench.settings_of(scenario, rule).concept_drift for rule in ("fixed", "regulated"))
     assert regulated == ConceptDrift()
     assert {fixed.max_effort, fixed.max_learning_rate} == {1.0}
     assert {fixed.max_halvings, fixed.refresh_every_batches} == {0}
@@ -50,11 +50,11 @@ def test_the_fixed_rule_switches_all_bounds_off_and_the_regulated_one_none() -> 
 def test_it_prints_what_it_measured(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plot = tmp_path / "made" / "regulation.png"
-    monkeypatch.setattr(sys, "argv", ["regulation", "--quick", "--plot", str(plot)])
-    monkeypatch.setattr(regulation, "SCENARIOS", regulation.SCENARIOS[:2])
-    monkeypatch.setattr(regulation, "RULES", {rule: regulation.RULES[rule] for rule in ("fixed", "regulated")})
-    regulation.main()
+    plot = tmp_path / "made" / "concept_drift.png"
+    monkeypatch.setattr(sys, "argv", ["concept_drift", "--quick", "--plot", str(plot)])
+    monkeypatch.setattr(bench, "SCENARIOS", bench.SCENARIOS[:2])
+    monkeypatch.setattr(bench, "RULES", {rule: bench.RULES[rule] for rule in ("fixed", "regulated")})
+    bench.main()
     lines = capsys.readouterr().out.splitlines()
     assert any("surprise rose from" in line for line in lines)
     last = {name: float(figure) for name, figure in (word.split("=") for word in lines[-1].split())}
