@@ -21,6 +21,7 @@ BANNED = {
     "tables": {"torch", "mlflow"},
     "registry": {"pyspark", "delta", "torch"},
     "config": HEAVY,
+    "batches": HEAVY,
     "contracts": HEAVY,
     "storage": HEAVY,
     "errors": HEAVY,
@@ -29,6 +30,7 @@ LIGHT = {"errors", "contracts", "config", "storage"}
 # Parts of the package that a part may import, besides itself; the parts that are not listed may import everything.
 MAY_IMPORT = {
     "errors": set(),
+    "batches": set(),
     "contracts": set(),
     "storage": {"errors"},
     "config": {"errors", "storage"},
