@@ -17,7 +17,7 @@ def test_defaults_need_no_file() -> None:
 
 def test_command_line_wins_over_environment_wins_over_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "mine.yaml"
-    file.write_text("seed: 1\nscore: {k: 5}\nmodel: {factors: 16}\n")
+    file.write_text("seed: 1\nrecommend: {k: 5}\nmodel: {factors: 16}\n")
     monkeypatch.setenv("RECSYS__RECOMMEND__K", "6")
     monkeypatch.setenv("RECSYS__MODEL__FACTORS", "32")
     settings = load_settings(file, ["model.factors=48"])
