@@ -1,4 +1,4 @@
-"""Typed settings: see `settings` for how they are read, `sections` and `model` for what there is to set."""
+"""Typed settings: `settings` reads and validates them, `sections` and `model` define them."""
 
 from recsys.config.settings import Settings, load_settings
 

@@ -1,6 +1,6 @@
-"""The sections of the settings about data, storage, the registry and recommending; those about learning are in `model`.
+"""The sections of the settings about data, storage, the registry and serving; those about learning are in `model`.
 
-`settings` puts them together, reads them, and checks them.
+`settings` combines, reads and validates them.
 """
 
 from collections.abc import Mapping
@@ -20,33 +20,48 @@ from recsys.config.section import Section
 
 
 class Columns(Section):
-    """How the columns of the source are called. `null` says that the source has no such column."""
+    """Names of the columns of the source. `null`: the source has no such column."""
 
-    user_id: str = Field("user_id", description="Column with the user's id.")
-    item_id: str = Field("item_id", description="Column with the item's id.")
+    user_id: str = Field("user_id", description="Column with the user id.")
+    item_id: str = Field("item_id", description="Column with the item id.")
     event_type: str | None = Field("event_type", description="Column with the event type, a key of `weights`.")
-    value: str | None = Field("value", description="Column with a number: rating, quantity, watch time.")
-    event_time: str = Field("event_time", description="Column with the time: ISO 8601 or epoch seconds/milliseconds.")
-    event_id: str | None = Field("event_id", description="Column with a unique id, for de-duplication.")
+    value: str | None = Field(
+        "value", description="Column with a number, such as a rating, a quantity or a watch time."
+    )
+    event_time: str = Field(
+        "event_time", description="Column with the time: ISO 8601, or epoch seconds or milliseconds."
+    )
+    event_id: str | None = Field(
+        "event_id", description="Column with a unique id, for de-duplication. `null`: no de-duplication."
+    )
 
 
 class Source(Section):
-    """Where events come from."""
+    """Where events are read from."""
 
-    format: Literal["json", "csv", "parquet", "delta"] = Field("json", description="Format of the files or table.")
-    path: str = Field("var/events", description="Folder of event files, or path of a Delta table.")
-    options: dict[str, str] = Field(default_factory=dict, description="Options passed to Spark's reader as they are.")
-    columns: Columns = Field(default_factory=Columns, description="Column names of your data.")
+    format: Literal["json", "csv", "parquet", "delta"] = Field(
+        "json", description="Format of the event files, or `delta` for a table."
+    )
+    path: str = Field("var/events", description="Folder of the event files, or path of the Delta table.")
+    options: dict[str, str] = Field(
+        default_factory=dict, description="Options passed unchanged to Spark's reader, such as `sep` for CSV."
+    )
+    columns: Columns = Field(default_factory=Columns, description="Names of the columns of your data.")
     max_records_per_batch: PositiveInt | None = Field(
         200_000,
-        description="About how many records a micro-batch takes at most (whole files; measured on a first file).",
+        description="Records per micro-batch, at most and approximately: whole files, estimated from the first one. "
+        "Lower it to update more often; `null`: no limit.",
     )
-    default_event_type: str | None = Field(None, description="Event type of records that carry none.")
+    default_event_type: str | None = Field(
+        None, description="Event type of records without one. Set it where the source has a single type."
+    )
     watermark: str = Field(
-        "1 hour", description="How long after its first arrival the same `event_id` is still seen as a duplicate."
+        "1 hour",
+        description="How long an `event_id` is remembered after its first arrival, as a Spark interval. Raise it where "
+        "duplicates come late, at a cost in state.",
     )
     earliest_time: datetime = Field(
-        datetime(1990, 1, 1, tzinfo=UTC), description="Events before this time are quarantined as absurd."
+        datetime(1990, 1, 1, tzinfo=UTC), description="Events before this time are quarantined as implausible."
     )
 
     @field_validator("options", mode="before")
@@ -59,34 +74,42 @@ class Source(Section):
 
 
 class Trigger(Section):
-    """When micro-batches start."""
+    """When micro-batches run."""
 
     mode: Literal["available_now", "processing_time"] = Field(
-        "available_now", description="Work off what is there and end, or keep running."
+        "available_now",
+        description="`available_now`: process what is there, then end. `processing_time`: keep running.",
     )
-    interval: str = Field("10 seconds", description="Pause between starts, for `processing_time`.")
+    interval: str = Field(
+        "10 seconds", description="Time between two micro-batches with `processing_time`, as a Spark interval."
+    )
 
 
 class Storage(Section):
     """Where tables, checkpoints, snapshots and the default MLflow database live."""
 
-    root: str = Field("var/recsys", description="Folder of everything the jobs keep.")
-    catalog: str | None = Field(None, description="`catalog.schema` for the tables, in place of paths under the root.")
-    snapshot_every_batches: PositiveInt = Field(20, description="Batches between two snapshots of the model's state.")
+    root: str = Field("var/recsys", description="Folder for everything that the jobs store. One stream per folder.")
+    catalog: str | None = Field(
+        None, description="`catalog.schema` for the tables; `null`: paths under `storage.root`."
+    )
+    snapshot_every_batches: PositiveInt = Field(
+        20, description="Batches between two snapshots of the model. Lower: faster recovery, more writing."
+    )
     refresh_totals_every_batches: PositiveInt = Field(
-        50, description="Batches between two folds of the log into the totals."
+        50, description="Batches between two refreshes of the totals in `interactions`. Lower: fresher, at more cost."
     )
 
 
 class EventWeight(Section):
-    """What one event of a type says about the user's interest. A bare number sets `weight`."""
+    """How much one event of a type counts. A bare number sets `weight`."""
 
-    weight: float = Field(description="Weight of one event; negative for a return or a dislike.")
+    weight: float = Field(description="Weight of one event. Negative for a return or a dislike.")
     value: Literal["ignore", "multiply", "log"] = Field(
-        "ignore", description="`multiply`: times the value; `log`: times log2(1 + value); else the value is ignored."
+        "ignore",
+        description="What the value does to the weight. `multiply`: times value. `log`: times log2(1 + value).",
     )
-    min_value: float = Field(-1e6, description="A smaller value is quarantined.")
-    max_value: float = Field(1e6, description="A larger value is quarantined.")
+    min_value: float = Field(-1e6, description="Events with a smaller value are quarantined.")
+    max_value: float = Field(1e6, description="Events with a larger value are quarantined.")
 
     @model_validator(mode="before")
     @classmethod
@@ -108,44 +131,61 @@ class EventWeight(Section):
 
 
 class MLflow(Section):
-    """Where runs and versions are kept."""
+    """Where runs and model versions are stored."""
 
-    tracking_uri: str | None = Field(None, description="Tracking server; `null`: SQLite under `storage.root`.")
-    experiment: str = Field("recsys", description="Experiment of the runs.")
-    model_name: str = Field("recsys", description="Registered model (`catalog.schema.model` in Unity Catalog).")
+    tracking_uri: str | None = Field(
+        None, description="URI of the tracking server; `null`: SQLite under `storage.root`."
+    )
+    experiment: str = Field("recsys", description="Experiment that holds the runs.")
+    model_name: str = Field(
+        "recsys", description="Name of the registered model (`catalog.schema.model` in Unity Catalog)."
+    )
 
 
 class Register(Section):
-    """When versions are made."""
+    """When model versions are registered."""
 
-    every_batches: PositiveInt = Field(20, description="Batches between two registered versions.")
+    every_batches: PositiveInt = Field(
+        20, description="Batches between two registered versions. Lower: fresher recommendations, more versions."
+    )
 
 
 class Gate(Section):
-    """When a version becomes champion."""
+    """When a challenger becomes champion."""
 
-    batches: PositiveInt = Field(10, description="Last batches over which version and champion are compared.")
+    batches: PositiveInt = Field(
+        10,
+        description="Latest batches on which version and champion are compared. More: less noise, later promotion.",
+    )
     tolerance: NonNegativeFloat = Field(
-        0.0, description="Relative loss of NDCG@k against the champion that still passes; 0.01 is one percent."
+        0.0, description="Relative loss of NDCG@k against the champion that still passes; 0.01 is 1 percent."
     )
 
 
 class Evaluation(Section):
-    """The score-then-learn figures."""
+    """Prequential (test-then-train) evaluation: each batch is evaluated before it is learned."""
 
-    users_per_batch: PositiveInt = Field(500, description="Users of a batch that are scored, drawn with the seed.")
+    users_per_batch: PositiveInt = Field(
+        500, description="Users evaluated per batch, at most; a seeded sample. Lower: faster batches, more noise."
+    )
     popularity_half_life_days: PositiveFloat = Field(
-        7.0, description="Half-life of the popularity that is the baseline, and the answer to unknown users."
+        7.0,
+        description="Half-life, in days, of the popularity that is the baseline and the fallback for unknown users.",
     )
 
 
 class Recommend(Section):
-    """What is recommended."""
+    """What recommendation lists contain."""
 
-    k: PositiveInt = Field(20, description="Length of a recommendation list, and of the lists that are measured.")
-    exclude_seen: bool = Field(True, description="Leave out what the user already had.")
+    k: PositiveInt = Field(20, description="Items per recommendation list, and the cutoff of the metrics (NDCG@k).")
+    exclude_seen: bool = Field(
+        True,
+        description="Leave out items that the user has interacted with. `false` where users come back to the same "
+        "items, as with groceries.",
+    )
     model: str | None = Field(
-        None, description="Model to score with, as `models:/NAME@ALIAS` or `models:/NAME/VERSION`; `null`: champion."
+        None,
+        description="Version for `batch_score`: `models:/NAME@ALIAS` or `models:/NAME/VERSION`; `null`: the champion.",
     )
 
 
@@ -153,49 +193,59 @@ class Replay(Section):
     """How `replay_events` turns a data set into a stream of event files."""
 
     dataset: str = Field("completejourney", description="`completejourney`, or the path of a Parquet or CSV file.")
-    until: datetime | None = Field(None, description="Only events before this time.")
-    events_per_file: PositiveInt = Field(12_000, description="Events in one file; one file is one micro-batch.")
-    pause_seconds: NonNegativeFloat = Field(0.0, description="Pause between files, to watch a live stream.")
+    until: datetime | None = Field(None, description="Replay only events before this time; `null`: all.")
+    events_per_file: PositiveInt = Field(
+        12_000, description="Events per file. With `maxFilesPerTrigger: 1`, a file is a micro-batch."
+    )
+    pause_seconds: NonNegativeFloat = Field(
+        0.0, description="Seconds between two files. Above 0, it imitates a live stream."
+    )
 
 
 class ItemColumns(Section):
-    """How the columns of the catalogue are called. `null` says that it has no such column."""
+    """Names of the columns of the catalog. `null`: it has no such column."""
 
-    item_id: str = Field("item_id", description="Column with the item's id.")
-    title: str | None = Field("title", description="Column with the item's name.")
-    text: str | None = Field("text", description="Column with more about the item.")
+    item_id: str = Field("item_id", description="Column with the item id.")
+    title: str | None = Field("title", description="Column with the title.")
+    text: str | None = Field("text", description="Column with the description, or more text about the item.")
 
     @model_validator(mode="after")
     def _some_text(self) -> "ItemColumns":
         if self.title is None and self.text is None:
-            raise ValueError("title and text are both null: the catalogue says nothing about its items")
+            raise ValueError("title and text are both null: name at least one column with text")
         return self
 
 
 class Adapter(Section):
-    """A LoRA adapter of the text encoder, which the rebuild job trains."""
+    """A LoRA adapter of the text encoder, trained by the rebuild job."""
 
-    enabled: bool = Field(False, description="Let the rebuild job fit the encoder to what users took to.")
-    epochs: PositiveInt = Field(1, description="Times that every text is learned from.")
-    items: PositiveInt = Field(2_000, description="Items that are learned from, at most: those most users had.")
-    rank: PositiveInt = Field(8, description="Rank of what is added to a weight matrix.")
-    learning_rate: PositiveFloat = Field(5e-4, description="Step of AdamW.")
+    enabled: bool = Field(
+        False, description="Fine-tune the encoder on your interactions in each rebuild. Measure the gain first."
+    )
+    epochs: PositiveInt = Field(1, description="Epochs over the texts.")
+    items: PositiveInt = Field(2_000, description="Training items, at most: those with the most users.")
+    rank: PositiveInt = Field(8, description="Rank of the adapter.")
+    learning_rate: PositiveFloat = Field(5e-4, description="Learning rate of AdamW.")
 
 
 class Items(Section):
-    """What items say of themselves, so that one that nobody had yet can be recommended (needs the extra `text`)."""
+    """Catalog with item texts, from which cold items get factors (needs the extra `text`)."""
 
     path: str | None = Field(
-        None, description="Catalogue in Parquet, CSV or JSON lines, one row per item; `null`: none."
+        None, description="Catalog in Parquet, CSV or JSON lines, one row per item; `null`: no cold-start from texts."
     )
-    columns: ItemColumns = Field(default_factory=ItemColumns, description="Column names of the catalogue.")
+    columns: ItemColumns = Field(default_factory=ItemColumns, description="Names of the columns of the catalog.")
     encoder: str = Field(
         "sentence-transformers/all-MiniLM-L6-v2",
-        description="Sentence encoder with weights in safetensors: a folder, or the name of a model of the hub.",
+        description="Sentence encoder with safetensors weights: a folder, or a model name of the Hugging Face Hub.",
     )
-    min_events: PositiveInt = Field(3, description="Users that an item must have had for its factors to teach others.")
+    min_events: PositiveInt = Field(
+        3, description="Users that an item needs before the map from texts to factors is trained on it."
+    )
     newest: int = Field(
-        500, ge=1, le=4096, description="Items that teach what new ones will be like: those that appeared last."
+        500, ge=1, le=4096, description="Items that the map from texts to factors is trained on: the newest ones."
     )
-    regularization: PositiveFloat = Field(2.0, description="L2 penalty on the map from texts to factors.")
+    regularization: PositiveFloat = Field(
+        2.0, description="L2 penalty of the map from texts to factors. Raise it where texts say little."
+    )
     adapter: Adapter = Field(default_factory=Adapter)

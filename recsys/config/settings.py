@@ -1,7 +1,7 @@
-"""Typed settings: a YAML file, overridden by the environment, overridden by the command line.
+"""Typed settings: a YAML file, overridden by environment variables, overridden by the command line.
 
-Every key is checked here once; the rest of the code receives frozen objects. A variable `RECSYS__STORAGE__ROOT` sets
-`storage.root`; `storage.root=/data` on the command line wins over both.
+Settings are validated here once; the rest of the code receives frozen objects. The variable `RECSYS__STORAGE__ROOT`
+sets `storage.root`, and `storage.root=/data` on the command line wins over both.
 """
 
 import hashlib
@@ -68,7 +68,9 @@ class Settings(Section):
     model: Model = Field(default_factory=Model)
     staleness: Staleness = Field(default_factory=Staleness)
     concept_drift: ConceptDrift = Field(default_factory=ConceptDrift)
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the model lives.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where the model is kept and trained. `auto`: CUDA when there is a GPU."
+    )
     mlflow: MLflow = Field(default_factory=MLflow)
     register_: Register = Field(default_factory=Register, alias="register")
     gate: Gate = Field(default_factory=Gate)
@@ -76,41 +78,45 @@ class Settings(Section):
     recommend: Recommend = Field(default_factory=Recommend)
     items: Items = Field(default_factory=Items)
     replay: Replay = Field(default_factory=Replay)
-    spark: dict[str, str] = Field(default_factory=dict, description="Extra Spark settings, as they are.")
-    seed: NonNegativeInt = Field(0, description="Seed of every random choice.")
+    spark: dict[str, str] = Field(
+        default_factory=dict, description="Extra Spark settings; they win over the defaults of the session."
+    )
+    seed: NonNegativeInt = Field(
+        0, description="Seed of every random choice. Change it to see how much results vary by chance."
+    )
 
     @property
     def tracking_uri(self) -> str:
-        """The MLflow tracking URI, the default filled in."""
+        """The MLflow tracking URI, or the default database."""
         return self.mlflow.tracking_uri or f"sqlite:///{mlflow_database(self.storage.root)}"
 
     def fingerprint(self) -> str:
-        """Sixteen hex digits that change when what the model learns from its events may change."""
+        """Sixteen hex digits that change with every setting that influences what the model learns."""
         whole = dict.fromkeys(("weights", "decay", "model", "concept_drift", "seed"), True)
         some = {"evaluation": {"popularity_half_life_days"}, "staleness": {"sample_rows", "threshold"}}
         if self.model.kind in ("mixture", "ncf"):
-            # These learn from how well lists of that length rank, and from what may stand in them.
+            # These learn from the quality of lists of that length, and from the items that such lists may contain.
             some["evaluation"].add("users_per_batch")
             some["recommend"] = {"k", "exclude_seen"}
         parts = self.model_dump(mode="json", include={**whole, **some})
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def public_parameters(self) -> dict[str, str]:
-        """Settings by dotted key, without those that may carry secrets (reader options, Spark settings, URIs)."""
+        """Settings by dotted key, without those that may hold secrets (reader options, Spark settings, URIs)."""
         values = self.model_dump(mode="json", by_alias=True, exclude={"spark": True, "source": {"options"}})
         values["mlflow"].pop("tracking_uri")
         return dict(_flatten(values))
 
 
 def load_settings(file: str | Path | None = None, overrides: Iterable[str] = ()) -> Settings:
-    """Read, merge and check the settings.
+    """Read, merge and validate the settings.
 
     Args:
-        file: YAML file; without one the defaults apply.
-        overrides: `key.sub=value` words; values are read as YAML (`null`, `true`, `[1, 2]`).
+        file: YAML file; None for the defaults.
+        overrides: `key.sub=value` arguments; values are parsed as YAML (`null`, `true`, `[1, 2]`).
 
     Raises:
-        ConfigError: the file is missing or no YAML, a key is unknown, or a value has the wrong type.
+        ConfigError: the file is missing or not valid YAML, a key is unknown, or a value has the wrong type.
     """
     environment = [
         f"{name.removeprefix(ENVIRONMENT_PREFIX).replace('__', '.').lower()}={value}"

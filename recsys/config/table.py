@@ -1,4 +1,4 @@
-"""Writes the table of settings of the documentation from the typed settings: `python -m recsys.config.table FILE`."""
+"""Generates the settings page of the documentation: `python -m recsys.config.table FILE`."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -18,19 +18,19 @@ HEADING = """\
 
 Written by `make docs` from `recsys/config/sections.py`; change the descriptions there.
 
-Every job takes `--config FILE.yaml` and then any number of `key.sub=value` words. The later of these wins: the default,
-the file, a variable of the environment (`RECSYS__STORAGE__ROOT=/data` sets `storage.root`), the command line. A key
-that is not in these tables, or a value of another type, ends the job with exit code 2 and a line that names the key.
+Every job takes `--config FILE.yaml` and any number of `key.sub=value` arguments. Later sources override earlier ones:
+the defaults, the file, environment variables (`RECSYS__STORAGE__ROOT=/data` sets `storage.root`), the command line. An
+unknown key, or a value of the wrong type, ends the job with exit code 2 and a line that names the key.
 """
 
 TABLE_HEAD = "| key | type | default | meaning |\n|---|---|---|---|"
 
-# Types that pydantic checks have names for people.
+# What a reader calls the types that pydantic validates.
 PLAIN_NAMES = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false", "datetime": "time"}
 
 
 def settings_page() -> str:
-    """The page, as Markdown: a table of the plain settings, then one per section."""
+    """The page as Markdown: a table of the top-level settings, then one per section."""
     plain = [(name, field) for name, field in _fields(Settings) if _section(field) is None]
     parts = [HEADING, TABLE_HEAD, *(_row(name, field) for name, field in plain)]
     for name, field in _fields(Settings):
@@ -38,7 +38,7 @@ def settings_page() -> str:
         if section is not None:
             parts += [f"\n## `{name}`\n\n{_summary(section)}\n", TABLE_HEAD, *_rows(section, f"{name}.")]
     kinds = ", ".join(f"`{kind}` {weight:g}" for kind, weight in DEFAULT_WEIGHTS.items())
-    parts.append(f"\n## `weights.<event_type>`\n\n{_summary(EventWeight)} Unless you list your own: {kinds}.\n")
+    parts.append(f"\n## `weights.<event_type>`\n\n{_summary(EventWeight)} Defaults: {kinds}.\n")
     parts += [TABLE_HEAD, *_rows(EventWeight, "weights.<event_type>.")]
     return "\n".join(parts) + "\n"
 
@@ -100,7 +100,7 @@ def _default(field: FieldInfo) -> str:
         return "required"
     value = field.get_default(call_default_factory=True)
     if isinstance(value, dict):
-        # Long ones are written out below the tables.
+        # The default event types are listed under their own heading.
         return "see below" if value else "none"
     if value is None:
         return "`null`"

@@ -15,7 +15,8 @@ def test_the_documentation_is_up_to_date():
 @pytest.mark.parametrize(
     "row",
     [
-        "| `seed` | whole number from 0 | `0` | Seed of every random choice. |",
+        "| `seed` | whole number from 0 | `0` | "
+        "Seed of every random choice. Change it to see how much results vary by chance. |",
         "| `decay.half_life_days` | number above 0 or `null` | `null` | Days after",
         "| `recommend.exclude_seen` | true or false | `true` | Leave out",
         "| `source.columns.event_id` | text or `null` | `event_id` | Column",
