@@ -16,7 +16,7 @@ from recsys.config.settings import DEFAULT_WEIGHTS, Settings
 HEADING = """\
 # Settings
 
-Written by `make docs` from `recsys/config/sections.py`; change the descriptions there.
+Written by `make settings` from `recsys/config/sections.py`; change the descriptions there.
 
 Every job takes `--config FILE.yaml` and then any number of `key.sub=value` words. The later of these wins: the default,
 the file, a variable of the environment (`RECSYS__STORAGE__ROOT=/data` sets `storage.root`), the command line. A key
