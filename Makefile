@@ -2,12 +2,16 @@
 
 VENV := .venv
 RUN := $(VENV)/bin/python
-# Written when the environment is complete; older than setup.py or constraints.txt, it is brought up to date.
+# There only while the environment is whole; older than what it was made from, it is brought up to date.
 READY := $(VENV)/.ready
 # Tried in this order; `make PYTHON=/path/to/python3.11` tries that one only.
 PYTHON ?= python3.11 python3
-# Words passed on: make test ARGS="-k fold", make demo ARGS="seed=1".
+INSTALL := $(RUN) scripts/uv.py pip install --compile-bytecode --python $(RUN) -c constraints.txt -b constraints.txt \
+	-e '.[demo,dev,bench,docs]'
+# Words passed on: make test ARGS="-k totals", make demo ARGS="seed=1".
 ARGS ?=
+# What the fast loop leaves out: whatever starts a JVM, a server or a process, or learns for long.
+SLOW := spark or mlflow or process or encoder or bench or docs or heavy
 
 # The same in every shell: text is UTF-8, and the Spark of the environment is used, not another one of the machine.
 export LC_ALL := C.UTF-8
@@ -22,22 +26,31 @@ ask_python = $(call complain,$(shell sh scripts/check_machine.sh python $(PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test lint format bench docs clean java
+.PHONY: help setup demo test-fast test test-all lint format docs docs-serve settings bench clean java
 
+##@ Start here
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | \
-		while IFS='|' read -r target text; do printf '%-14s %s\n' "$$target" "$$text"; done
+	@sed -n -e 's/^##@ \(.*\)/\n\1/p' -e 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | \
+		while IFS='|' read -r target text; do printf "$${text:+%-19s }%s\n" "$$target" $${text:+"$$text"}; done
 
 setup: $(READY)  ## make .venv with the tested versions (3 GB of downloads, once)
+	@echo "The environment $(VENV) is up to date."
 
 demo: java $(READY)  ## half a year of real purchases through the whole path, from the start
 	rm -rf var/demo
 	$(RUN) jobs/demo.py --config conf/demo.yaml $(ARGS)
 
-test: java $(READY)  ## run the tests
+##@ Checks
+test-fast: $(READY)  ## the tests that start no Spark, MLflow, encoder or process: side by side
+	$(RUN) -m pytest -n 2 -m "not ($(SLOW))" $(ARGS)
+
+test: java $(READY)  ## all tests but the heaviest
+	$(RUN) -m pytest -m "not heavy" $(ARGS)
+
+test-all: java $(READY)  ## all tests
 	$(RUN) -m pytest $(ARGS)
 
-lint: $(READY)  ## ruff, and mypy (strict on recsys/)
+lint: $(READY)  ## ruff, and mypy (strict on recsys/ and jobs/)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
@@ -46,23 +59,38 @@ format: $(READY)  ## let ruff correct and format the code
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
+##@ Docs
+docs: $(READY)  ## build the site into build/site; a dead link or reference fails
+	$(RUN) -m mkdocs build $(ARGS)
+
+docs-serve: $(READY)  ## show the site on this machine, and again after every change
+	$(RUN) -m mkdocs serve $(ARGS)
+
+settings: $(READY)  ## write docs/settings.md from the typed settings
+	$(RUN) -m recsys.config.table docs/settings.md
+
+##@ Benches
 bench: java $(READY)  ## measure the stream (under a minute)
 	$(RUN) -m bench.speed.stream --quick $(ARGS)
 
-docs: $(READY)  ## write docs/settings.md from the typed settings
-	$(RUN) -m recsys.config.table docs/settings.md
-
-clean:  ## remove the environment, caches and what the demo wrote
+##@ Clean
+clean:  ## remove the environment, caches, the site and what the demo wrote
 	rm -rf $(VENV) build dist recsys.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis var/demo
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 java:
 	@:$(ask_java)
 
-$(READY): setup.py constraints.txt
+# What cannot be resolved changes nothing. Cut off while it installs, it leaves no $(READY), and the next time begins
+# with an empty environment, which uv fills from what was downloaded already.
+$(READY): setup.py constraints.txt scripts/uv.py
 	@:$(ask_python)
-	@[ "`$(RUN) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null`" = 3.11 ] || \
-		"`sh scripts/check_machine.sh python $(PYTHON)`" -m venv --clear $(VENV)
-	@echo "Installing the tested versions into $(VENV): 3 GB of downloads and a few minutes the first time."
-	@$(RUN) -m pip install --quiet -c constraints.txt -e '.[demo,dev,bench]'
-	@touch $@
+	@if [ -e $@ ] && [ "`$(RUN) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null`" = 3.11 ]; then \
+		echo "Bringing $(VENV) up to date."; \
+		$(INSTALL) --quiet --dry-run || exit; \
+	else \
+		echo "Installing the tested versions into $(VENV): 3 GB of downloads the first time, then a minute of compiling."; \
+		"`sh scripts/check_machine.sh python $(PYTHON)`" -m venv --clear $(VENV) || exit; \
+	fi; \
+	rm -f $@; \
+	$(RUN) -m pip install --quiet -c constraints.txt uv && $(INSTALL) && $(RUN) scripts/uv.py pip check --quiet --python $(RUN) && touch $@

@@ -43,6 +43,7 @@ setup(
             *TEXT,
             ENCODER,
             "pytest>=8,<10",
+            "pytest-xdist>=3.6,<4",
             "chispa>=0.11,<1",
             "hypothesis>=6.100,<7",
             "ruff>=0.8,<1",
@@ -51,5 +52,7 @@ setup(
             "types-tqdm",
             "types-PyYAML",
         ],
+        # The site that `make docs` builds.
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.30,<2"],
     },
 )

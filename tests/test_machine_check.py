@@ -118,5 +118,12 @@ def test_make_help_lists_the_targets_a_user_needs():
         ["make", "help"], cwd=ROOT, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0
-    listed = [line.split()[1] for line in done.stdout.splitlines()]
-    assert {"help", "setup", "demo", "test", "lint", "bench", "docs"} <= set(listed)
+    groups = {
+        first: [line.split()[1] for line in lines]
+        for first, *lines in (group.splitlines() for group in done.stdout.strip().split("\n\n"))
+    }
+    assert groups["Start here"] == ["help", "setup", "demo"]
+    assert {"test-fast", "test", "test-all", "lint"} <= set(groups["Checks"])
+    assert {"docs", "settings"} <= set(groups["Docs"])
+    assert groups["Benches"] == ["bench"]
+    assert groups["Clean"] == ["clean"]

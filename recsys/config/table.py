@@ -16,7 +16,7 @@ from recsys.config.settings import DEFAULT_WEIGHTS, Settings
 HEADING = """\
 # Settings
 
-Written by `make docs` from `recsys/config/sections.py`; change the descriptions there.
+Written by `make settings` from `recsys/config/sections.py`; change the descriptions there.
 
 Every job takes `--config FILE.yaml` and any number of `key.sub=value` arguments. Later sources override earlier ones:
 the defaults, the file, environment variables (`RECSYS__STORAGE__ROOT=/data` sets `storage.root`), the command line. An

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_documentation_is_up_to_date():
-    assert (ROOT / "docs" / "settings.md").read_text("utf-8") == settings_page(), "run `make docs`"
+    assert (ROOT / "docs" / "settings.md").read_text("utf-8") == settings_page(), "run `make settings`"
 
 
 @pytest.mark.parametrize(
