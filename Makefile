@@ -8,6 +8,7 @@ READY := $(VENV)/.ready
 PYTHON ?= python3.11 python3
 INSTALL := $(RUN) scripts/uv.py pip install --compile-bytecode --python $(RUN) -c constraints.txt -b constraints.txt \
 	-e '.[demo,dev,bench,docs]'
+GET_UV := $(RUN) -m pip install --quiet -c constraints.txt uv
 # Words passed on: make test ARGS="-k totals", make demo ARGS="seed=1".
 ARGS ?=
 # What the fast loop leaves out: whatever starts a JVM, a server or a process, or learns for long.
@@ -87,10 +88,10 @@ $(READY): setup.py constraints.txt scripts/uv.py
 	@:$(ask_python)
 	@if [ -e $@ ] && [ "`$(RUN) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null`" = 3.11 ]; then \
 		echo "Bringing $(VENV) up to date."; \
-		$(INSTALL) --quiet --dry-run || exit; \
+		$(GET_UV) && $(INSTALL) --quiet --dry-run || exit; \
 	else \
 		echo "Installing the tested versions into $(VENV): 3 GB of downloads the first time, then a minute of compiling."; \
-		"`sh scripts/check_machine.sh python $(PYTHON)`" -m venv --clear $(VENV) || exit; \
+		"`sh scripts/check_machine.sh python $(PYTHON)`" -m venv --clear $(VENV) && $(GET_UV) || exit; \
 	fi; \
 	rm -f $@; \
-	$(RUN) -m pip install --quiet -c constraints.txt uv && $(INSTALL) && $(RUN) scripts/uv.py pip check --quiet --python $(RUN) && touch $@
+	$(INSTALL) && $(RUN) scripts/uv.py pip check --quiet --python $(RUN) && touch $@
