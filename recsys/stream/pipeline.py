@@ -10,7 +10,6 @@ comes again. Every stage either finds its mark and does nothing, or does all of 
 * MLflow gets what the ledger has and it lacks; a version is found again by its batch id; the alias moves last.
 """
 
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,23 +21,16 @@ from recsys.config import Settings
 from recsys.contracts import InteractionBatch, LedgerRow, StepId
 from recsys.model import snapshot
 from recsys.model.evaluation.prequential import evaluate
+from recsys.model.evaluation.rivals import Rivals
 from recsys.model.recommender import OnlineModel
 from recsys.storage import snapshot_folder
-from recsys.stream.publish import Publisher
+from recsys.stream.publish import Observer, Publisher, log_stage
 from recsys.stream.recovery import Generation
 from recsys.tables import ledger, log, quarantine, totals
 from recsys.tables.delta import Tables
 from recsys.tables.source import computed_once, run_through
 
-logger = logging.getLogger(__name__)
-
-Observer = Callable[[str, StepId], None]
 SNAPSHOTS_KEPT = 3
-
-
-def log_stage(stage: str, step: StepId) -> None:
-    """The default observer of stage boundaries: a line for the debug log."""
-    logger.debug("batch %s: %s done", step, stage)
 
 
 @dataclass(frozen=True)
@@ -93,6 +85,7 @@ class Pipeline:
         self.logged_through = logged_through
         self.learned_through = generation.last_batch
         self.publisher = publisher
+        self.rivals = Rivals(publisher.load_rivals())
         self.report = report
         self.observe = observe
 
@@ -118,7 +111,7 @@ class Pipeline:
             self.learned_through = batch_id
             self.publisher.add(row)
             self.report(row)
-        self.publisher.publish(self.model, step, self.observe)
+        self.rivals.enter(self.publisher.publish_due(self.model, step, self.observe))
         if (batch_id + 1) % self.settings.storage.refresh_totals_every_batches == 0:
             totals.refresh(self.tables)
             self.observe("totals", step)
@@ -153,7 +146,7 @@ class Pipeline:
         )
 
     def learn(self, stored: StoredBatch, step: StepId) -> LedgerRow:
-        """Score the batch with what is known so far, learn it, and save the state if that is due.
+        """Evaluate the model on the batch, then learn the batch, and save the state if that is due.
 
         Returns:
             The row for the ledger.
@@ -192,16 +185,16 @@ class Pipeline:
         )
 
     def evaluate(self, batch: InteractionBatch, step: StepId) -> dict[str, float]:
-        """Measure the live model, the served ones and, where asked for, a rebuilt one on a batch not yet learned.
+        """Measure the live model, its rivals and, where asked for, a rebuilt one on a batch not yet learned.
 
         Returns:
             What `evaluate` returns; with a shadow also `shadow_gap`, the share of its NDCG that the live model lacks.
         """
         every = self.settings.staleness.shadow_every_batches
-        frozen = dict(self.publisher.frozen)
+        rivals = dict(self.rivals)
         if every and (step.batch_id + 1) % every == 0 and len(self.model.users):
-            frozen["shadow"] = self.model.shadow(step)
-        figures = evaluate(batch, self.model, frozen, self.settings, step)
+            rivals["shadow"] = self.model.shadow(step)
+        figures = evaluate(batch, self.model, rivals, self.settings, step)
         ndcg = f"ndcg_at_{self.settings.recommend.k}"
         if figures.get(f"shadow/{ndcg}"):
             figures["shadow_gap"] = 1 - figures[f"model/{ndcg}"] / figures[f"shadow/{ndcg}"]
@@ -216,10 +209,17 @@ class Pipeline:
         return path.as_posix()
 
     def close(self) -> None:
-        """Leave everything up to date after a last complete batch: a snapshot for a quick start, and the totals."""
-        if self.learned_through >= self.generation.first_batch and self.model.step is not None:
-            self.save_state(StepId(self.generation.number, self.learned_through))
+        """Leave everything up to date after a last complete batch.
+
+        That is a snapshot for a quick start, the totals, and, where there is no champion yet, a first version.
+        """
+        step = StepId(self.generation.number, self.learned_through)
+        learned = self.learned_through >= self.generation.first_batch and self.model.step is not None
+        if learned:
+            self.save_state(step)
         totals.refresh(self.tables)
+        if learned:
+            self.publisher.publish_first(self.model, step, self.observe)
 
 
 def application_id(events: DataFrame) -> str:

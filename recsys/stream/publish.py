@@ -6,11 +6,10 @@ metrics and versions; it never stops the stream.
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy.typing as npt
 from mlflow.tracking import MlflowClient
 
 from recsys.catalogue import NewItems
@@ -18,7 +17,7 @@ from recsys.config import Settings
 from recsys.contracts import LedgerRow, StepId
 from recsys.errors import RegistryError
 from recsys.model.evaluation.gate import GateResult, judge
-from recsys.model.frozen import FrozenModel
+from recsys.model.learner import State
 from recsys.model.recommender import OnlineModel
 from recsys.registry import versions
 from recsys.registry.runs import GenerationRun
@@ -28,11 +27,30 @@ from recsys.stream import plots
 
 logger = logging.getLogger(__name__)
 
+Observer = Callable[[str, StepId], None]
 ROWS_KEPT = 5_000  # For the plot and the gate: a week of batches, two a minute.
+FIRST, CHAMPION = "first", "champion"
+
+
+def log_stage(stage: str, step: StepId) -> None:
+    """The default observer of stage boundaries: a line for the debug log."""
+    logger.debug("batch %s: %s done", step, stage)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A version that went through the gate.
+
+    Attributes:
+        version: the registered version; promoted: whether it became champion.
+    """
+
+    version: Version
+    promoted: bool
 
 
 class Publisher:
-    """The stream's side of the registry, for one generation.
+    """The way to the registry, for one generation.
 
     Args:
         client: a client that `registry.client.connect` has tried.
@@ -42,8 +60,10 @@ class Publisher:
         rows: ledger rows of this generation, oldest first: those that MLflow has not got, and a few thousand before.
 
     Attributes:
-        frozen: models scored beside the learning one: `first` and `champion`, as far as they exist.
-        champion_version: registered version of the champion.
+        champion_version: registered version of the champion, None when there is none.
+
+    Raises:
+        RegistryError: MLflow failed.
     """
 
     def __init__(
@@ -56,72 +76,95 @@ class Publisher:
         self.rows = deque(rows, maxlen=ROWS_KEPT)
         self.new_items = NewItems(settings, run.generation)
         self.log_begin = self.rows[0].log_version if self.rows else 0
-        self.frozen: dict[str, FrozenModel] = {}
-        self.champion_version: str | None = None
         self._outage: str | None = None
-        self._load_frozen()
+        name = settings.mlflow.model_name
+        found = {FIRST: versions.first(client, name, run.run_id), CHAMPION: versions.champion(client, name)}
+        self._named: dict[str, Version] = {alias: version for alias, version in found.items() if version is not None}
+        self._new_rivals: dict[str, State] = {}
         run.send(list(self.rows))
 
-    def _load_frozen(self) -> None:
-        name = self.settings.mlflow.model_name
-        first = versions.first(self.client, name, self.run.run_id)
-        champion = versions.champion(self.client, name)
-        if first is not None:
-            self.frozen["first"] = FrozenModel(versions.load_arrays(first))
-        if champion is not None:
-            self.champion_version = champion.version
-            same = first is not None and champion.version == first.version
-            self.frozen["champion"] = self.frozen["first"] if same else FrozenModel(versions.load_arrays(champion))
+    @property
+    def champion_version(self) -> str | None:
+        """Registered version of the champion, None when there is none."""
+        return self._named[CHAMPION].version if CHAMPION in self._named else None
+
+    def load_rivals(self) -> dict[str, State]:
+        """The arrays of the first version of this generation and of the champion, as far as they exist.
+
+        Raises:
+            RegistryError: MLflow failed.
+        """
+        loaded = {version.version: versions.load_arrays(version) for version in self._named.values()}
+        return {name: loaded[version.version] for name, version in self._named.items()}
 
     def add(self, row: LedgerRow) -> None:
-        """Take in the ledger row of a batch just learned; `publish` sends it."""
+        """Take in the ledger row of a batch just learned; `publish_due` sends it."""
         self.rows.append(row)
         self.run.send([row])
 
-    def publish(self, model: OnlineModel, step: StepId, observe: Callable[[str, StepId], None]) -> None:
-        """Bring MLflow up to a step: its metrics, and a version when one is due.
+    def publish_due(self, model: OnlineModel, step: StepId, observe: Observer) -> dict[str, State]:
+        """Bring MLflow up to a step of the stream: its metrics, and a version when one is due.
 
         Args:
             model: the model as of `step`.
             step: a batch in the ledger.
             observe: told when metrics, version and alias are done.
+
+        Returns:
+            The arrays that batches are measured against from now on, by name: `first` for the first version of this
+            generation, `champion` for one that was promoted; nothing where no version was made.
         """
-        delivered = self.run.send()
-        self._tell_outage()
+        delivered = self._deliver()
         observe("metrics", step)
         due = step.batch_id - self.run.published_through >= self.settings.register_.every_batches
-        if not (delivered and due):
-            return
-        try:
-            self._publish_version(model, step, observe)
-        except RegistryError as error:
-            logger.warning("no version of batch %s yet, trying again with the next batch: %s", step, error)
+        if delivered and due:
+            self._publish_or_wait(model, step, observe)
+        new_rivals, self._new_rivals = self._new_rivals, {}
+        return new_rivals
 
-    def _tell_outage(self) -> None:
-        if self.run.error and not self._outage:
-            logger.warning("MLflow does not answer, metrics wait and are sent later: %s", self.run.error)
-        if self._outage and not self.run.error:
-            logger.warning("MLflow answers again, all waiting metrics were sent")
-        self._outage = self.run.error
+    def publish_first(self, model: OnlineModel, step: StepId, observe: Observer) -> None:
+        """Register a version at the clean end of a stream that has no champion yet, whatever the cadence says.
 
-    def _publish_version(self, model: OnlineModel, step: StepId, observe: Callable[[str, StepId], None]) -> None:
+        A stream of few batches, such as one file, would otherwise end without anything to recommend with.
+
+        Args:
+            model: the model as of `step`; one that knows no item is not registered.
+            step: the last batch in the ledger.
+            observe: told when version and alias are done.
+        """
+        if self.champion_version is None and len(model.items) and self._deliver():
+            self._publish_or_wait(model, step, observe)
+
+    def publish(self, model: OnlineModel, step: StepId, observe: Observer = log_stage) -> Published:
+        """Judge a model, register it as a version, and promote it if it has passed. Calling again is safe.
+
+        Args:
+            model: the model as of `step`.
+            step: a step in the ledger, by which the version is found again.
+            observe: told when version and alias are done.
+
+        Raises:
+            RegistryError: MLflow failed.
+        """
         verdict = self.judge_candidate()
         arrays = self.new_items.join(model.served())
         log_version = next(row.log_version for row in reversed(self.rows) if row.step <= step)
-        version = self.register(arrays, step, log_version, verdict)
+        tags = versions.gate_tags(verdict.passed, verdict.reasons, verdict.figures)
+        tags["interaction_log_version"] = str(log_version)
+        version = versions.register(self.client, self.settings, self.run.run_id, arrays, step, tags)
+        self.run.log_lineage(self.log_location, self.log_begin, log_version)
         observe("version", step)
-        frozen = FrozenModel(arrays)
-        self.frozen.setdefault("first", frozen)
+        if FIRST not in self._named:
+            self._named[FIRST], self._new_rivals[FIRST] = version, arrays
         if verdict.passed:
             versions.promote(self.client, version)
-            self.frozen["champion"] = frozen
-            self.champion_version = version.version
+            self._named[CHAMPION], self._new_rivals[CHAMPION] = version, arrays
         observe("alias", step)
         self.run.mark_published(step.batch_id)
-        self.plot()
+        return Published(version, verdict.passed)
 
     def judge_candidate(self) -> GateResult:
-        """Compare the learning model with the champion on the last batches, each scored before it was learned."""
+        """Compare the learning model with the champion on the last batches, each evaluated before it was learned."""
         live, frozen = (f"{ranker}/ndcg_at_{self.settings.recommend.k}" for ranker in ("model", "champion"))
         of_champion = [row for row in self.rows if row.model_version == self.champion_version]
         candidate = {row.step.batch_id: row.metrics[live] for row in self.rows if live in row.metrics}
@@ -132,16 +175,6 @@ class Publisher:
             tolerance=self.settings.gate.tolerance,
             batches=self.settings.gate.batches,
         )
-
-    def register(
-        self, arrays: Mapping[str, npt.NDArray[Any]], step: StepId, log_version: int, verdict: GateResult
-    ) -> Version:
-        """Register a version with its lineage and the gate's figures."""
-        tags = versions.gate_tags(verdict.passed, verdict.reasons, verdict.figures)
-        tags["interaction_log_version"] = str(log_version)
-        version = versions.register(self.client, self.settings, self.run.run_id, arrays, step, tags)
-        self.run.log_lineage(self.log_location, self.log_begin, log_version)
-        return version
 
     def plot(self) -> Path:
         """Draw quality and cost over the batches, and hang the picture into the run."""
@@ -157,3 +190,22 @@ class Publisher:
                 "%d batches could not be sent to MLflow; they are in the ledger and are sent by the next start",
                 len(self.run.pending),
             )
+
+    def _deliver(self) -> bool:
+        """Send the rows that wait, and report an outage once; returns whether MLflow has every row."""
+        delivered = self.run.send()
+        if self.run.error and not self._outage:
+            logger.warning("MLflow does not answer, metrics wait and are sent later: %s", self.run.error)
+        if self._outage and not self.run.error:
+            logger.warning("MLflow answers again, all waiting metrics were sent")
+        self._outage = self.run.error
+        return delivered
+
+    def _publish_or_wait(self, model: OnlineModel, step: StepId, observe: Observer) -> None:
+        """Publish and draw; a registry that fails only delays the version."""
+        try:
+            self.publish(model, step, observe)
+        except RegistryError as error:
+            logger.warning("no version of batch %s yet, trying again with the next batch: %s", step, error)
+        else:
+            self.plot()

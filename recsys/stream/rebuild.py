@@ -1,4 +1,4 @@
-"""Train anew from the whole log: the first model of old data, the repair of a drifted one, a new generation."""
+"""Retrain from the whole log: a first model of old data, the repair of a stale one, a new generation."""
 
 import time
 from dataclasses import dataclass
@@ -9,7 +9,6 @@ from recsys.config import Settings
 from recsys.contracts import INTERACTION_LOG, LedgerRow, StepId
 from recsys.errors import InputError
 from recsys.model import snapshot
-from recsys.registry import versions
 from recsys.registry.client import connect
 from recsys.registry.runs import GenerationRun
 from recsys.registry.versions import Version
@@ -78,12 +77,8 @@ def rebuild(settings: Settings) -> Rebuilt:
         ledger.append(tables, row, app_id="recsys:rebuild", txn_version=begin.generation)
         run = GenerationRun.open(client, settings, begin.generation, tables.identity(INTERACTION_LOG))
         publisher = Publisher(client, settings, run, tables.location(INTERACTION_LOG), [row])
-        verdict = publisher.judge_candidate()
-        version = publisher.register(publisher.new_items.join(model.served()), begin, row.log_version, verdict)
-        if verdict.passed:
-            versions.promote(client, version)
-        run.mark_published(begin.batch_id)
-        return Rebuilt(begin.generation, row.users, row.items, seconds, version, verdict.passed)
+        published = publisher.publish(model, begin)
+        return Rebuilt(begin.generation, row.users, row.items, seconds, published.version, published.promoted)
 
 
 def _next_step(settings: Settings, tables: Tables) -> StepId:

@@ -102,6 +102,63 @@ def test_events_become_tables_versions_and_recommendations(spark: SparkSession, 
     assert all(len(row["items"]) == 5 for row in recommended)
 
 
+def version_steps(settings: Settings) -> list[StepId | None]:
+    client, name = connect(settings), settings.mlflow.model_name
+    numbers = sorted(int(found.version) for found in client.search_model_versions(f"name='{name}'"))
+    return [versions.resolve(client, f"models:/{name}/{number}").step for number in numbers]
+
+
+def test_a_clean_end_registers_a_first_version(spark: SparkSession, stream: Settings) -> None:
+    """A history in one file is one batch, and the cadence asks for many."""
+    folder = Path(stream.source.path)
+    write_stream(folder, files=2)
+    summary = run_stream(stream)
+    assert summary.champion_version == "1"
+    assert version_steps(stream) == [StepId(0, 1)]
+    scored = score(spark, Tables(spark, stream.storage), connect(stream), stream)
+    assert (scored.version.step, scored.users) == (StepId(0, 1), 30)
+
+    assert run_stream(stream).batches == 0
+    write_stream(folder, files=6, first=2)
+    assert run_stream(stream).champion_version is not None
+    assert version_steps(stream) == [StepId(0, 1), StepId(0, 4)], "three batches after the first one, the next is due"
+
+
+def test_a_stream_that_learned_of_no_item_registers_nothing(settings: MakeSettings, tmp_path: Path) -> None:
+    write_lines(tmp_path / "events", 0, ["no json"])
+    made = settings(tmp_path, weights={"view": 1})
+    assert run_stream(made).champion_version is None
+    assert version_steps(made) == []
+
+
+def test_a_stream_that_fails_registers_nothing(stream: Settings) -> None:
+    write_stream(Path(stream.source.path), files=2)
+
+    def fail(stage: str, step: StepId) -> None:
+        if (stage, step.batch_id) == ("ledger", 1):
+            raise InputError("the observer failed")
+
+    with pytest.raises(InputError, match="the observer failed"):
+        run_stream(stream, observe=fail)
+    assert version_steps(stream) == []
+    assert run_stream(stream).champion_version == "1"
+    assert version_steps(stream) == [StepId(0, 1)]
+
+
+@pytest.mark.parametrize("stage", ["version", "alias"])
+def test_a_kill_at_the_clean_end_leaves_one_version(stream: Settings, tmp_path: Path, stage: str) -> None:
+    """A real SIGKILL between registering and promoting, and one before the version counts as published."""
+    write_stream(Path(stream.source.path), files=1)
+    config = tmp_path / "stream.yaml"
+    config.write_text(yaml.safe_dump(stream.model_dump(mode="json", by_alias=True)))
+    command = [sys.executable, "tests/stream/killed_stream.py", stage, "0", "--config", str(config)]
+    killed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert version_steps(stream) == [StepId(0, 0)]
+    assert run_stream(stream).champion_version == "1"
+    assert version_steps(stream) == [StepId(0, 0)]
+
+
 def test_a_stopped_stream_goes_on_where_it_was(spark: SparkSession, stream: Settings, tmp_path: Path) -> None:
     folder = Path(stream.source.path)
     write_stream(folder, files=3)

@@ -1,4 +1,4 @@
-"""Score-then-learn: measure the models on a batch before the batch is learned."""
+"""Prequential (test-then-train) evaluation: measure the models on a batch before the batch is learned."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -47,26 +47,26 @@ class _Sample:
 def evaluate(
     batch: InteractionBatch,
     model: OnlineModel,
-    frozen: Mapping[str, FrozenModel],
+    rivals: Mapping[str, FrozenModel],
     settings: Settings,
     step: StepId,
 ) -> dict[str, float]:
     """Rank the whole catalogue for users of a batch and compare with what they did in it.
 
-    A user's items with positive weight in the batch are relevant; with `recommend.exclude_seen` those the user had
-    before are neither recommended nor relevant. Users without factors get the most popular items. Items nobody had
-    before cannot be found, but count as missed.
+    A user's items with positive weight in the batch are relevant; with `recommend.exclude_seen`, those that the user
+    has interacted with before are neither recommended nor relevant. Users without factors get the most popular items.
+    Unseen items cannot be found, but count as missed.
 
     Args:
         batch: The batch, not yet learned.
         model: The live model.
-        frozen: Served models by name.
-        settings: The sections score and evaluation, and the seed, are used.
+        rivals: Served models by name, such as `Rivals`.
+        settings: The sections recommend and evaluation, and the seed, are used.
         step: Generation and number of the batch; they seed the sample of users.
 
     Returns:
         `NAME/recall_at_K`, `ndcg_at_K`, `precision_at_K`, `f1_at_K`, `auc` and `coverage_at_K`, means over the sampled
-        users, for NAME in `model`, `popularity` and the frozen models; the same over users known before the batch as
+        users, for NAME in `model`, `popularity` and the rivals; the same over users known before the batch as
         `NAME_warm/...`. A group without users has no figures. `cold_event_share`: share of events whose user or item
         was unknown; `evaluated_users`: size of the sample. Nothing at all for an empty batch.
     """
@@ -92,11 +92,11 @@ def evaluate(
     def served(version: FrozenModel) -> _Scorer:
         return lambda part: version.scores(part.ids, model.items)
 
-    scorers = {"model": live, "popularity": popular} | {name: served(version) for name, version in frozen.items()}
+    scorers = {"model": live, "popularity": popular} | {name: served(version) for name, version in rivals.items()}
     # One version may go by two names, as the first that is still champion does: it is measured once.
     measured_by: dict[int, RankingFigures] = {}
     for name, scorer in scorers.items():
-        version = id(frozen.get(name, scorer))
+        version = id(rivals.get(name, scorer))
         if version not in measured_by:
             measured_by[version] = _measure(sample, scorer, model, settings)
         measured = measured_by[version]
