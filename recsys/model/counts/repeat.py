@@ -5,20 +5,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from recsys.config import Settings
 from recsys.contracts import StepId
 from recsys.model.common.arrays import FloatArray, GrowingArray, IntArray
 from recsys.model.common.jit import compiled
 from recsys.model.common.ragged import RaggedPool
+from recsys.model.counts.counting import CountingLearner, EventClock
 from recsys.model.counts.popularity import Popularity
-from recsys.model.counts.trend import EventClock
-from recsys.model.drift.surprise import Decision
 from recsys.model.interactions.decay import SECONDS_PER_DAY
 from recsys.model.interactions.history import History
 from recsys.model.learner import CodedBatch, State
-from recsys.serving.arrays import prefixed
+from recsys.serving.arrays import part, prefixed
 from recsys.serving.scorers import RepeatScorer
 
 _COLUMNS = {"items": np.int32, "counts": np.float32, "lately": np.float32, "first": np.float64, "last": np.float64}
@@ -27,7 +25,7 @@ _SHARE_HALF_LIFE = 5_000
 _FACTS = ("again", "taken", "interval_days", "intervals")
 
 
-class Repeat:
+class Repeat(CountingLearner):
     """The items that a user took, with their rhythm, and how items are taken again in general; a `Learner`.
 
     A row with positive weight is one occasion. A user has places for a fixed number of items; where they are all taken,
@@ -37,22 +35,15 @@ class Repeat:
         settings: The section model.mixture is used.
     """
 
-    rehearsal = 0
-
     def __init__(self, settings: Settings) -> None:
         self._half_life = settings.model.mixture.repeat_half_life_days
         self._most = settings.model.mixture.repeats
         self._by_user = RaggedPool(_COLUMNS)
         # Of items: occasions on which their user knew them, all occasions, days between two of a user, and how many.
         self._facts = {name: GrowingArray((), np.float64) for name in _FACTS}
-        self._clock, self._popularity = EventClock(), Popularity(_SHARE_HALF_LIFE / SECONDS_PER_DAY)
+        self._clock, self._popularity = EventClock(), Popularity(_SHARE_HALF_LIFE)
         # Days.
         self._now = 0.0
-
-    def update(self, batch: CodedBatch, history: History, step: StepId, decision: Decision) -> dict[str, float]:
-        """See `Learner`."""
-        self.absorb(batch, history, step)
-        return {}
 
     def absorb(self, batch: CodedBatch, history: History, step: StepId) -> None:
         """See `Learner`."""
@@ -73,17 +64,9 @@ class Repeat:
         starts, lengths = self._by_user.starts, self._by_user.lengths
         _take(users, batch.items[order], days, self._half_life, starts, lengths, self._most, columns, facts)
 
-    def refit(self, history: History, step: StepId) -> dict[str, float]:
-        """There is nothing to learn but the counts."""
-        return {}
-
     def scorer(self) -> RepeatScorer:
         """What scores, from the counts as they are now."""
         return RepeatScorer(self._arrays(self._by_user.starts, self._by_user.columns))
-
-    def score(self, users: IntArray) -> torch.Tensor:
-        """See `Learner`."""
-        return torch.from_numpy(self.scorer().score(users))
 
     def score_pairs(self, users: IntArray, items: IntArray) -> FloatArray:
         """See `Learner`."""
@@ -97,8 +80,7 @@ class Repeat:
         facts = {name: array.values for name, array in self._facts.items()}
         lengths, columns = self._by_user.gather(np.arange(len(self._by_user)))
         state = {**columns, "lengths": lengths, **facts, "now": np.array([self._now])}
-        popularity = {"stored": self._popularity.stored, "clock": self._popularity.clock}
-        return {**state, "clock": self._clock.state, **prefixed(popularity, "popularity")}
+        return {**state, "clock": self._clock.state, **prefixed(self._popularity.state, "popularity")}
 
     @classmethod
     def from_state(cls, settings: Settings, state: Mapping[str, npt.NDArray[Any]]) -> "Repeat":
@@ -108,9 +90,7 @@ class Repeat:
         learner._facts = {name: GrowingArray(state[name], np.float64) for name in _FACTS}
         learner._now = float(state["now"][0])
         learner._clock = EventClock(state["clock"])
-        learner._popularity = Popularity(
-            _SHARE_HALF_LIFE / SECONDS_PER_DAY, state["popularity.stored"], state["popularity.clock"]
-        )
+        learner._popularity = Popularity(_SHARE_HALF_LIFE, part(state, "popularity"))
         return learner
 
     def served(self, history: History) -> State:
