@@ -12,6 +12,7 @@ from recsys.contracts import InteractionBatch, StepId
 from recsys.model.common.arrays import offsets_of
 from recsys.model.counts.popularity import Popularity
 from recsys.model.frozen import FrozenModel
+from recsys.model.interactions.decay import SECONDS_PER_DAY
 from recsys.model.interactions.vocab import Vocabulary
 from recsys.model.recommender import OnlineModel
 
@@ -58,7 +59,7 @@ class Popular:
     """What is popular, with a half-life."""
 
     def __init__(self, half_life_days: float) -> None:
-        self._popularity, self._items = Popularity(half_life_days), Vocabulary()
+        self._popularity, self._items = Popularity(half_life_days * SECONDS_PER_DAY), Vocabulary()
 
     def learn(self, batch: InteractionBatch, step: StepId) -> bool:
         """See `StreamingMethod`."""

@@ -17,6 +17,7 @@ from recsys.model.common.randomness import Purpose, generator
 from recsys.model.counts.popularity import Popularity
 from recsys.model.drift.surprise import AS_USUAL, DriftController, measure_surprise
 from recsys.model.frozen import FrozenModel
+from recsys.model.interactions.decay import SECONDS_PER_DAY
 from recsys.model.interactions.history import History
 from recsys.model.interactions.vocab import Vocabulary, pack_ids, unpack_ids
 from recsys.model.learner import CodedBatch, Learner, State
@@ -45,7 +46,7 @@ class OnlineModel:
         self.step: StepId | None = None
         self.users, self.items = Vocabulary(), Vocabulary()
         self.history = History(settings.decay.half_life_days)
-        self.popularity = Popularity(settings.evaluation.popularity_half_life_days)
+        self.popularity = Popularity(settings.evaluation.popularity_half_life_days * SECONDS_PER_DAY)
         self.learner: Learner = LEARNERS[settings.model.kind](settings)
         self.drift_controller = DriftController(settings.concept_drift)
         # How the last batch was learned.
@@ -205,7 +206,7 @@ class OnlineModel:
         """All arrays of the model; `from_state` continues from them as if nothing had happened."""
         state: State = prefixed(self.history.state(), "history") | prefixed(self.learner.state(), "learner")
         state |= prefixed(self.drift_controller.state(), "drift_controller")
-        state |= {"popularity.stored": self.popularity.stored, "popularity.clock": self.popularity.clock}
+        state |= prefixed(self.popularity.state, "popularity")
         for name, vocabulary in (("users", self.users), ("items", self.items)):
             state[f"{name}.bytes"], state[f"{name}.offsets"] = pack_ids(vocabulary.ids)
         return state
@@ -218,9 +219,8 @@ class OnlineModel:
         model = cls(settings)
         model.step = step
         model.history = History.from_state(settings.decay.half_life_days, part(state, "history"))
-        model.popularity = Popularity(
-            settings.evaluation.popularity_half_life_days, state["popularity.stored"], state["popularity.clock"]
-        )
+        half_life = settings.evaluation.popularity_half_life_days * SECONDS_PER_DAY
+        model.popularity = Popularity(half_life, part(state, "popularity"))
         model.users, model.items = (
             Vocabulary(unpack_ids(state[f"{name}.bytes"], state[f"{name}.offsets"])) for name in ("users", "items")
         )

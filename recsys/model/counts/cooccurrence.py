@@ -5,26 +5,24 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from recsys.config import Settings
 from recsys.contracts import StepId
 from recsys.model.common.arrays import FloatArray, GrowingArray, Int32Array, IntArray
 from recsys.model.common.jit import compiled
+from recsys.model.counts.counting import CountingLearner, EventClock
 from recsys.model.counts.popularity import Popularity
-from recsys.model.counts.trend import EventClock
-from recsys.model.drift.surprise import Decision
-from recsys.model.interactions.decay import SECONDS_PER_DAY, DecayClock
+from recsys.model.interactions.decay import DecayClock
 from recsys.model.interactions.history import History
 from recsys.model.learner import CodedBatch, State
-from recsys.serving.arrays import prefixed
+from recsys.serving.arrays import part, prefixed
 from recsys.serving.scorers import CoOccurrenceScorer
 
 # What each older one of a user's items counts of the next newer one, when it is asked what may follow.
 _FADING = 0.9
 
 
-class CoOccurrence:
+class CoOccurrence(CountingLearner):
     """Each user's last items, and for each item the ones that most often came after it; a `Learner`.
 
     A user who takes an item adds 1 to what follows each of the user's last items. Sums halve with the events that come
@@ -36,22 +34,15 @@ class CoOccurrence:
         settings: The section model.mixture is used.
     """
 
-    rehearsal = 0
-
     def __init__(self, settings: Settings) -> None:
         mixture = settings.model.mixture
-        self._half_life = mixture.cooccurrence_half_life / SECONDS_PER_DAY
+        self._half_life = mixture.cooccurrence_half_life
         self._width, self._places = mixture.recent_items, mixture.neighbors
         # Codes are kept one higher, so that 0 is none. Flat: (users * width,), newest first, and (items * places,).
         self._recent, self._neighbors = GrowingArray((), np.int32), GrowingArray((), np.int32)
         self._strengths, self._totals = GrowingArray((), np.float32), GrowingArray((), np.float64)
         self._decay, self._popularity = DecayClock(self._half_life), Popularity(self._half_life)
         self._clock = EventClock()
-
-    def update(self, batch: CodedBatch, history: History, step: StepId, decision: Decision) -> dict[str, float]:
-        """See `Learner`."""
-        self.absorb(batch, history, step)
-        return {}
 
     def absorb(self, batch: CodedBatch, history: History, step: StepId) -> None:
         """See `Learner`."""
@@ -73,17 +64,9 @@ class CoOccurrence:
         recent, neighbors, strengths = self._tables()
         _count(batch.users[order], batch.items[order], amounts, recent, neighbors, strengths, self._totals.values)
 
-    def refit(self, history: History, step: StepId) -> dict[str, float]:
-        """There is nothing to learn but the counts."""
-        return {}
-
     def scorer(self) -> CoOccurrenceScorer:
         """What scores, from the counts as they are now."""
         return CoOccurrenceScorer(self._arrays())
-
-    def score(self, users: IntArray) -> torch.Tensor:
-        """See `Learner`."""
-        return torch.from_numpy(self.scorer().score(users))
 
     def score_pairs(self, users: IntArray, items: IntArray) -> FloatArray:
         """See `Learner`."""
@@ -97,7 +80,7 @@ class CoOccurrence:
         recent, neighbors, strengths = self._tables()
         state: State = {"recent": recent, "neighbors": neighbors, "strengths": strengths}
         state |= {"totals": self._totals.values, "clock": self._clock.state, "decay": self._decay.state}
-        return state | prefixed({"stored": self._popularity.stored, "clock": self._popularity.clock}, "popularity")
+        return state | prefixed(self._popularity.state, "popularity")
 
     @classmethod
     def from_state(cls, settings: Settings, state: Mapping[str, npt.NDArray[Any]]) -> "CoOccurrence":
@@ -108,7 +91,7 @@ class CoOccurrence:
         learner._strengths = GrowingArray(state["strengths"].ravel(), np.float32)
         learner._totals = GrowingArray(state["totals"], np.float64)
         learner._decay = DecayClock(learner._half_life, state["decay"])
-        learner._popularity = Popularity(learner._half_life, state["popularity.stored"], state["popularity.clock"])
+        learner._popularity = Popularity(learner._half_life, part(state, "popularity"))
         learner._clock = EventClock(state["clock"])
         return learner
 

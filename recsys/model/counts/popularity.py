@@ -1,6 +1,10 @@
 """Recency-weighted popularity: the baseline, and the answer to users about whom nothing is known."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from recsys.model.common.arrays import FloatArray, GrowingArray, IntArray
 from recsys.model.interactions.decay import DecayClock
@@ -10,25 +14,18 @@ class Popularity:
     """Sum of each item's positive weights, each decayed from its event's time on.
 
     Args:
-        half_life_days: Days after which a weight counts half.
-        stored, clock: What `stored` and `clock` were, to continue from there.
+        half_life: Time after which a weight counts half, in the unit of the times that `add` gets: seconds, or events.
+        state: What `state` was, to continue from there.
     """
 
-    def __init__(
-        self, half_life_days: float, stored: FloatArray | None = None, clock: FloatArray | None = None
-    ) -> None:
-        self._clock = DecayClock(half_life_days, clock)
-        self._stored = GrowingArray(() if stored is None else stored, np.float64)
+    def __init__(self, half_life: float, state: Mapping[str, npt.NDArray[Any]] | None = None) -> None:
+        self._clock = DecayClock(half_life, None if state is None else state["clock"])
+        self._stored = GrowingArray(() if state is None else state["stored"], np.float64)
 
     @property
-    def stored(self) -> FloatArray:
-        """(items,) sums as they are stored, decay not applied."""
-        return self._stored.values
-
-    @property
-    def clock(self) -> FloatArray:
-        """State of the clock that `stored` belongs to."""
-        return self._clock.state
+    def state(self) -> dict[str, FloatArray]:
+        """`stored`: (items,) sums with the decay not applied; `clock`: the state of the clock that they belong to."""
+        return {"stored": self._stored.values, "clock": self._clock.state}
 
     def scores(self) -> FloatArray:
         """(items,) popularity now."""
@@ -40,7 +37,7 @@ class Popularity:
         Args:
             items: (n,) item codes, repeated as they come.
             weights: (n,) weights; only positive ones count.
-            times: (n,) seconds.
+            times: (n,) in the unit of the half-life.
             count: Number of items known now.
         """
         self._stored.resize(count)
@@ -48,5 +45,5 @@ class Popularity:
             return
         halvings = self._clock.advance(times)
         if halvings:
-            np.ldexp(self.stored, -halvings, out=self.stored)
-        np.add.at(self.stored, items, self._clock.stored(np.maximum(weights, 0), times))
+            np.ldexp(self._stored.values, -halvings, out=self._stored.values)
+        np.add.at(self._stored.values, items, self._clock.stored(np.maximum(weights, 0), times))

@@ -5,19 +5,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from recsys.config import Settings
 from recsys.contracts import StepId
-from recsys.model.common.arrays import Float32Array, FloatArray, GrowingArray, Int32Array, IntArray
+from recsys.model.common.arrays import FloatArray, GrowingArray, IntArray
 from recsys.model.common.jit import compiled
+from recsys.model.common.ragged import RaggedPool
+from recsys.model.counts.counting import CountingLearner, EventClock
 from recsys.model.counts.popularity import Popularity
-from recsys.model.counts.trend import EventClock
-from recsys.model.drift.surprise import Decision
 from recsys.model.interactions.decay import SECONDS_PER_DAY
 from recsys.model.interactions.history import History
 from recsys.model.learner import CodedBatch, State
-from recsys.serving.arrays import prefixed, ragged_ranges
+from recsys.serving.arrays import part, prefixed
 from recsys.serving.scorers import RepeatScorer
 
 _COLUMNS = {"items": np.int32, "counts": np.float32, "lately": np.float32, "first": np.float64, "last": np.float64}
@@ -26,7 +25,7 @@ _SHARE_HALF_LIFE = 5_000
 _FACTS = ("again", "taken", "interval_days", "intervals")
 
 
-class Repeat:
+class Repeat(CountingLearner):
     """The items that a user took, with their rhythm, and how items are taken again in general; a `Learner`.
 
     A row with positive weight is one occasion. A user has places for a fixed number of items; where they are all taken,
@@ -36,21 +35,15 @@ class Repeat:
         settings: The section model.mixture is used.
     """
 
-    rehearsal = 0
-
     def __init__(self, settings: Settings) -> None:
         self._half_life = settings.model.mixture.repeat_half_life_days
-        self._shelves = Shelves(settings.model.mixture.repeats)
+        self._most = settings.model.mixture.repeats
+        self._by_user = RaggedPool(_COLUMNS)
         # Of items: occasions on which their user knew them, all occasions, days between two of a user, and how many.
         self._facts = {name: GrowingArray((), np.float64) for name in _FACTS}
-        self._clock, self._popularity = EventClock(), Popularity(_SHARE_HALF_LIFE / SECONDS_PER_DAY)
+        self._clock, self._popularity = EventClock(), Popularity(_SHARE_HALF_LIFE)
         # Days.
         self._now = 0.0
-
-    def update(self, batch: CodedBatch, history: History, step: StepId, decision: Decision) -> dict[str, float]:
-        """See `Learner`."""
-        self.absorb(batch, history, step)
-        return {}
 
     def absorb(self, batch: CodedBatch, history: History, step: StepId) -> None:
         """See `Learner`."""
@@ -63,25 +56,17 @@ class Repeat:
         order = liked[np.lexsort((batch.items[liked], batch.times[liked], batch.users[liked]))]
         users, days = batch.users[order], batch.times[order] / SECONDS_PER_DAY
         self._now = float(np.max(days, initial=self._now))
-        self._shelves.make_room(users, batch.user_count)
+        self._by_user.add_rows(batch.user_count)
+        takers, more = np.unique(users, return_counts=True)
+        self._by_user.reserve(takers, np.minimum(self._by_user.lengths[takers] + more, self._most))
         facts = tuple(array.values for array in self._facts.values())
-        columns = self._shelves.columns()
-        starts, lengths, most = self._shelves.starts, self._shelves.lengths, self._shelves.most
-        _take(users, batch.items[order], days, self._half_life, starts, lengths, most, columns, facts)
-
-    def refit(self, history: History, step: StepId) -> dict[str, float]:
-        """There is nothing to learn but the counts."""
-        return {}
+        columns = tuple(self._by_user.columns.values())
+        starts, lengths = self._by_user.starts, self._by_user.lengths
+        _take(users, batch.items[order], days, self._half_life, starts, lengths, self._most, columns, facts)
 
     def scorer(self) -> RepeatScorer:
         """What scores, from the counts as they are now."""
-        return RepeatScorer(
-            self._arrays(self._shelves.starts, dict(zip(_COLUMNS, self._shelves.columns(), strict=True)))
-        )
-
-    def score(self, users: IntArray) -> torch.Tensor:
-        """See `Learner`."""
-        return torch.from_numpy(self.scorer().score(users))
+        return RepeatScorer(self._arrays(self._by_user.starts, self._by_user.columns))
 
     def score_pairs(self, users: IntArray, items: IntArray) -> FloatArray:
         """See `Learner`."""
@@ -93,28 +78,25 @@ class Repeat:
     def state(self) -> State:
         """See `Learner`."""
         facts = {name: array.values for name, array in self._facts.items()}
-        state = {**self._shelves.packed(), "lengths": self._shelves.lengths, **facts, "now": np.array([self._now])}
-        popularity = {"stored": self._popularity.stored, "clock": self._popularity.clock}
-        return {**state, "clock": self._clock.state, **prefixed(popularity, "popularity")}
+        lengths, columns = self._by_user.gather(np.arange(len(self._by_user)))
+        state = {**columns, "lengths": lengths, **facts, "now": np.array([self._now])}
+        return {**state, "clock": self._clock.state, **prefixed(self._popularity.state, "popularity")}
 
     @classmethod
     def from_state(cls, settings: Settings, state: Mapping[str, npt.NDArray[Any]]) -> "Repeat":
         """See `Learner`."""
         learner = cls(settings)
-        columns = {name: state[name] for name in _COLUMNS}
-        learner._shelves = Shelves(settings.model.mixture.repeats, state["lengths"], columns)
+        learner._by_user = RaggedPool(_COLUMNS, state["lengths"], state)
         learner._facts = {name: GrowingArray(state[name], np.float64) for name in _FACTS}
         learner._now = float(state["now"][0])
         learner._clock = EventClock(state["clock"])
-        learner._popularity = Popularity(
-            _SHARE_HALF_LIFE / SECONDS_PER_DAY, state["popularity.stored"], state["popularity.clock"]
-        )
+        learner._popularity = Popularity(_SHARE_HALF_LIFE, part(state, "popularity"))
         return learner
 
     def served(self, history: History) -> State:
         """The arrays of `RepeatScorer`."""
-        lengths = self._shelves.lengths
-        arrays = self._arrays(np.cumsum(lengths) - lengths, self._shelves.packed())
+        lengths, columns = self._by_user.gather(np.arange(len(self._by_user)))
+        arrays = self._arrays(np.cumsum(lengths) - lengths, columns)
         return {name: array.copy() for name, array in arrays.items()}
 
     def _arrays(self, starts: IntArray, columns: Mapping[str, npt.NDArray[Any]]) -> State:
@@ -122,80 +104,13 @@ class Repeat:
         return {
             **columns,
             "starts": starts,
-            "lengths": self._shelves.lengths,
+            "lengths": self._by_user.lengths,
             "occasions": np.stack([facts["again"], facts["taken"]]),
             "intervals": np.stack([facts["interval_days"], facts["intervals"]]),
             "share": counts / max(float(counts.sum()), 1.0),
             "now": np.array([self._now]),
             "half_life": np.array([self._half_life]),
         }
-
-
-class Shelves:
-    """Lists of at most `most` items per user, with numbers beside each, in one pool.
-
-    A list has room for a power of two of entries; one that needs more moves to the end of the pool, whose abandoned
-    half is given back when it has become that large.
-
-    Args:
-        most: Longest list.
-        lengths, columns: What `lengths` and `packed` were, to continue from there.
-    """
-
-    def __init__(
-        self, most: int, lengths: npt.ArrayLike = (), columns: Mapping[str, npt.NDArray[Any]] | None = None
-    ) -> None:
-        self.most = most
-        self._lengths = GrowingArray(lengths, np.int64)
-        self._starts = GrowingArray(np.cumsum(self.lengths) - self.lengths, np.int64)
-        self._rooms = GrowingArray(self.lengths, np.int64)
-        given = columns or {}
-        self._columns = {name: GrowingArray(given.get(name, ()), kind) for name, kind in _COLUMNS.items()}
-
-    @property
-    def lengths(self) -> IntArray:
-        """(users,), as a view."""
-        return self._lengths.values
-
-    @property
-    def starts(self) -> IntArray:
-        """(users,) where each list begins in the pool, as a view."""
-        return self._starts.values
-
-    def columns(self) -> tuple[Int32Array, Float32Array, Float32Array, FloatArray, FloatArray]:
-        """The pool's columns, as views: items, counts, lately, first, last."""
-        items, counts, lately, first, last = (column.values for column in self._columns.values())
-        return items, counts, lately, first, last
-
-    def packed(self) -> State:
-        """Copies of the columns, one user's list after the other's."""
-        places = ragged_ranges(self.starts, self.lengths)
-        return {name: column.values[places] for name, column in self._columns.items()}
-
-    def make_room(self, users: IntArray, count: int) -> None:
-        """Have `count` users, and room for one more item of each of users (n,), as often as they are named."""
-        for array in (self._lengths, self._starts, self._rooms):
-            array.resize(count)
-        rows, more = np.unique(users, return_counts=True)
-        needed = np.minimum(self.lengths[rows] + more, self.most)
-        moving = needed > self._rooms.values[rows]
-        rows, needed = rows[moving], needed[moving]
-        rooms = np.minimum(1 << np.ceil(np.log2(np.maximum(needed, 1))).astype(np.int64), self.most)
-        self._move(rows, rooms)
-        if len(self._columns["items"]) > 2 * self._rooms.values.sum() + 1024:
-            self._move(np.arange(count), self._rooms.values.copy(), first=0)
-
-    def _move(self, rows: IntArray, rooms: IntArray, first: int | None = None) -> None:
-        """Give lists another room, at the end of the pool or instead of the whole pool."""
-        begin = len(self._columns["items"]) if first is None else first
-        starts = begin + np.cumsum(rooms) - rooms
-        source = ragged_ranges(self.starts[rows], self.lengths[rows])
-        target = ragged_ranges(starts, self.lengths[rows])
-        for column in self._columns.values():
-            moved = column.values[source]
-            column.resize(begin + int(rooms.sum()))
-            column.values[target] = moved
-        self.starts[rows], self._rooms.values[rows] = starts, rooms
 
 
 @compiled
@@ -207,10 +122,10 @@ def _take(
     starts: IntArray,
     lengths: IntArray,
     most: int,
-    columns: tuple[Int32Array, Float32Array, Float32Array, FloatArray, FloatArray],
+    columns: tuple[npt.NDArray[Any], ...],
     facts: tuple[FloatArray, ...],
 ) -> None:
-    """Enter occasions (n,), in the order in which each user had them."""
+    """Enter occasions (n,), in the order in which each user had them. The columns are those of `_COLUMNS`."""
     own, counts, lately, first, last = columns
     again, taken, interval_days, intervals = facts
     for event in range(len(users)):

@@ -22,12 +22,12 @@ class DecayClock:
     half-lives before the reference on and is 0 from 149 on: it counts nothing by then.
 
     Args:
-        half_life_days: Days after which a weight counts half; None: weights never age.
+        half_life: Time after which a weight counts half, in the unit of the times; None: weights never age.
         state: What `state` returned, to continue from there.
     """
 
-    def __init__(self, half_life_days: float | None, state: FloatArray | None = None) -> None:
-        self._half_life = None if half_life_days is None else half_life_days * SECONDS_PER_DAY
+    def __init__(self, half_life: float | None, state: FloatArray | None = None) -> None:
+        self._half_life = half_life
         start = (math.nan, 0.0, -math.inf) if state is None else state
         self._reference, self._halvings, self._now = (float(number) for number in start)
 
@@ -47,7 +47,7 @@ class DecayClock:
         return 1.0 if self._half_life is None or math.isnan(self._reference) else 2.0 ** -self._age(self._now)
 
     def advance(self, times: FloatArray) -> int:
-        """See the times (n,) of a batch, n > 0, in seconds.
+        """See the times (n,) of a batch, n > 0.
 
         Returns:
             The power of two by which everything stored must now be divided; mostly 0.

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from recsys.model.common.arrays import Float32Array, FloatArray, GrowingArray, Int32Array, IntArray
 from recsys.model.interactions.adjacency import AdjacencyLists
-from recsys.model.interactions.decay import DecayClock
+from recsys.model.interactions.decay import SECONDS_PER_DAY, DecayClock
 from recsys.model.interactions.pair_index import PairIndex
 
 
@@ -93,7 +93,7 @@ class History:
     def __init__(self, half_life_days: float | None) -> None:
         self.by_user = Orientation()
         self.by_item = Orientation()
-        self._clock = DecayClock(half_life_days)
+        self._clock = _clock(half_life_days)
         self._pairs = PairIndex()
         # How often `age` has halved everything.
         self._aged = 0
@@ -179,7 +179,7 @@ class History:
     def from_state(cls, half_life_days: float | None, state: dict[str, npt.NDArray[np.generic]]) -> "History":
         """A history from what `state` returned."""
         history = cls(half_life_days)
-        history._clock = DecayClock(half_life_days, state["clock"].astype(np.float64))
+        history._clock = _clock(half_life_days, state["clock"].astype(np.float64))
         history._pairs = PairIndex(state["keys"])
         history._aged = int(state["aged"][0])
         history.by_user = Orientation(state["user_total"])
@@ -203,3 +203,8 @@ class History:
     def _rows(self, side: Orientation, rows: IntArray) -> Rows:
         lengths, others, weights = side.lists.gather(rows)
         return Rows(lengths, others, weights * np.float64(self.scale))
+
+
+def _clock(half_life_days: float | None, state: FloatArray | None = None) -> DecayClock:
+    """A clock for times in seconds."""
+    return DecayClock(None if half_life_days is None else half_life_days * SECONDS_PER_DAY, state)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.model.counts.repeat import Repeat, Shelves
+from recsys.model.counts.repeat import Repeat
 from recsys.model.drift.surprise import AS_USUAL
 from recsys.model.learner import CodedBatch
 from tests.model.counts.test_trend import NO_HISTORY, STEP, coded
@@ -34,16 +34,16 @@ def taught(batches: list[CodedBatch]) -> Repeat:
     return learner
 
 
-def slow_shelves(batches: list[CodedBatch]) -> tuple[dict[int, dict[int, list[float]]], np.ndarray]:
+def slow_repeats(batches: list[CodedBatch]) -> tuple[dict[int, dict[int, list[float]]], np.ndarray]:
     """For each user the items with [count, lately, first, last], and for all items the four facts."""
-    shelves: dict[int, dict[int, list[float]]] = {}
+    kept: dict[int, dict[int, list[float]]] = {}
     facts = np.zeros((4, 6))
     for batch in batches:
         for row in np.lexsort((batch.items, batch.times, batch.users)).tolist():
             if batch.weights[row] <= 0:
                 continue
             own, item, day = (
-                shelves.setdefault(int(batch.users[row]), {}),
+                kept.setdefault(int(batch.users[row]), {}),
                 int(batch.items[row]),
                 batch.times[row] / DAY,
             )
@@ -57,15 +57,15 @@ def slow_shelves(batches: list[CodedBatch]) -> tuple[dict[int, dict[int, list[fl
             if len(own) == MOST:
                 del own[min(own, key=lambda other: own[other][3])]
             own[item] = [1.0, 1.0, day, day]
-    return shelves, facts
+    return kept, facts
 
 
 @given(st.integers(0, 10_000))
 @settings(max_examples=30, deadline=None)
-def test_shelves_are_those_of_the_definition(seed: int) -> None:
+def test_what_is_kept_of_users_is_that_of_the_definition(seed: int) -> None:
     batches = random_days(seed)
     served = taught(batches).served(NO_HISTORY)
-    shelves, facts = slow_shelves(batches)
+    kept, facts = slow_repeats(batches)
     np.testing.assert_allclose(np.concatenate([served["occasions"], served["intervals"]]), facts)
     for user in range(4):
         places = served["starts"][user] + np.arange(served["lengths"][user])
@@ -73,9 +73,9 @@ def test_shelves_are_those_of_the_definition(seed: int) -> None:
             int(served["items"][place]): [float(served[name][place]) for name in ("counts", "lately", "first", "last")]
             for place in places
         }
-        assert own.keys() == shelves.get(user, {}).keys()
+        assert own.keys() == kept.get(user, {}).keys()
         for item, numbers in own.items():
-            assert numbers == pytest.approx(shelves[user][item], rel=1e-5)
+            assert numbers == pytest.approx(kept[user][item], rel=1e-5)
 
 
 def test_a_restored_learner_goes_on_alike() -> None:
@@ -109,12 +109,3 @@ def test_what_is_due_is_told_from_what_was_just_taken() -> None:
     # Both are bought once a week; one was bought seven days ago, the other six.
     assert due[1] > due[2]
     assert abs(due[1]) < 0.5
-
-
-def test_a_pool_gives_back_what_moving_lists_leave() -> None:
-    shelves = Shelves(64)
-    for _ in range(64):
-        shelves.make_room(np.arange(200), 200)
-        shelves.lengths[:] += 1
-    assert len(shelves.columns()[0]) <= 2 * 200 * 64 + 1024
-    assert (np.diff(np.sort(shelves.starts)) >= 64).all()

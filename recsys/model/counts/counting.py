@@ -1,0 +1,68 @@
+"""What learners that only count have in common."""
+
+from abc import ABC, abstractmethod
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from recsys.contracts import StepId
+from recsys.model.common.arrays import FloatArray, IntArray
+from recsys.model.drift.surprise import Decision
+from recsys.model.interactions.history import History
+from recsys.model.learner import CodedBatch
+from recsys.serving.arrays import Array
+
+
+class CountScorer(Protocol):
+    """Scores all items from counts."""
+
+    def score(self, users: Array) -> Array:
+        """(n, items) float32 for users (n,), -1 for unknown ones."""
+
+
+class CountingLearner(ABC):
+    """Has learned a batch when it has counted it, so that there is nothing left to retrain; part of a `Learner`."""
+
+    rehearsal = 0
+
+    @abstractmethod
+    def absorb(self, batch: CodedBatch, history: History, step: StepId) -> None:
+        """See `Learner`."""
+
+    @abstractmethod
+    def scorer(self) -> CountScorer:
+        """What scores, from the counts as they are now."""
+
+    def update(self, batch: CodedBatch, history: History, step: StepId, decision: Decision) -> dict[str, float]:
+        """See `Learner`."""
+        self.absorb(batch, history, step)
+        return {}
+
+    def refit(self, history: History, step: StepId) -> dict[str, float]:
+        """See `Learner`; the counts are all there is."""
+        return {}
+
+    def score(self, users: IntArray) -> torch.Tensor:
+        """See `Learner`."""
+        return torch.from_numpy(self.scorer().score(users))
+
+
+class EventClock:
+    """Numbers events in the order of their times.
+
+    Args:
+        state: What `state` was, to continue from there.
+    """
+
+    def __init__(self, state: npt.ArrayLike = (0.0,)) -> None:
+        self.state: FloatArray = np.array(state, dtype=np.float64)
+
+    def advance(self, batch: CodedBatch) -> FloatArray:
+        """Count the events of a batch on; the number of the last event of each of its rows, (n,)."""
+        order = np.argsort(batch.times, kind="stable")
+        positions = np.empty(len(batch))
+        positions[order] = self.state + np.cumsum(batch.events[order])
+        self.state = self.state + float(batch.events.sum())
+        return positions
