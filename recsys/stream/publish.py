@@ -23,7 +23,6 @@ from recsys.registry import versions
 from recsys.registry.runs import GenerationRun
 from recsys.registry.versions import Version
 from recsys.storage import plot_file
-from recsys.stream import plots
 
 logger = logging.getLogger(__name__)
 
@@ -178,6 +177,8 @@ class Publisher:
 
     def plot(self) -> Path:
         """Draw quality and cost over the batches, and hang the picture into the run."""
+        from recsys.stream import plots  # matplotlib is not waited for at the start
+
         path = plot_file(self.settings.storage.root)
         plots.quality(self.rows, path, self.settings.recommend.k)
         self.run.log_plot(path)

@@ -29,7 +29,8 @@ def build_session(settings: Settings) -> SparkSession:
     """Get the active session (Databricks, notebooks, tests) or start one.
 
     `settings.spark` wins over every default made here; in a session that is already active, the part of it that can
-    still change is applied.
+    still change is applied. Delta is fetched from Maven, unless `spark.jars` or `spark.driver.extraClassPath` names its
+    jar.
 
     Raises:
         InputError: Java is missing or too old, or Delta's jar cannot be found.
@@ -77,7 +78,8 @@ def _session_settings(given: dict[str, str], local: bool) -> dict[str, str]:
     values |= given
     if local:
         log_settings = resources.files("recsys") / "conf" / "log4j2.properties"
-        values[PACKAGES] = ",".join(filter(None, [delta_package(), given.get(PACKAGES)]))
+        brought = any("delta-spark" in given.get(key, "") for key in ("spark.jars", "spark.driver.extraClassPath"))
+        values[PACKAGES] = ",".join(filter(None, [None if brought else delta_package(), given.get(PACKAGES)]))
         values[JAVA_OPTIONS] = f"-Dlog4j2.configurationFile={log_settings} {given.get(JAVA_OPTIONS, '')}".strip()
     return values
 

@@ -9,11 +9,11 @@ from recsys.registry.client import connect
 from recsys.registry.runs import GenerationRun
 
 
-@pytest.fixture(scope="session")
-def database(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Storage root whose MLflow database is made: that takes seconds, so it is made once."""
+@pytest.fixture(scope="module")
+def database(empty_registry: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Storage root with an MLflow database."""
     root = str(tmp_path_factory.mktemp("registry"))
-    connect(load_settings(overrides=[f"storage.root={root}"]))
+    empty_registry(root)
     return root
 
 

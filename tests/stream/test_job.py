@@ -70,6 +70,7 @@ def arrays(settings: Settings, step: StepId) -> dict[str, np.ndarray]:
 
 
 def test_events_become_tables_versions_and_recommendations(spark: SparkSession, stream: Settings) -> None:
+    shutil.rmtree(stream.storage.root)  # from nothing, as a first start
     write_stream(Path(stream.source.path), files=7)
     summary = run_stream(stream)
     tables = Tables(spark, stream.storage)
@@ -270,6 +271,7 @@ def test_one_job_at_a_time_writes(stream: Settings) -> None:
         run_stream(stream)
 
 
+@pytest.mark.process
 def test_sigterm_finishes_the_batch_and_stops(spark: SparkSession, stream: Settings, tmp_path: Path) -> None:
     """A real process that would run for ever; the files that are left are worked off by the next start."""
     write_stream(Path(stream.source.path), files=12)

@@ -11,7 +11,9 @@ from recsys.tables.delta import Tables
 
 
 @pytest.fixture
-def tables(spark: SparkSession, settings: Callable[..., Settings], tmp_path: Path) -> Tables:
-    made = Tables(spark, settings(tmp_path).storage)
-    made.create_missing()
-    return made
+def tables(
+    spark: SparkSession, settings: Callable[..., Settings], empty_tables: Callable[[str], None], tmp_path: Path
+) -> Tables:
+    storage = settings(tmp_path).storage
+    empty_tables(storage.root)
+    return Tables(spark, storage)

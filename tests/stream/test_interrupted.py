@@ -1,0 +1,55 @@
+"""The quick form of `test_exactly_once`: an exception in place of a kill, in the session of all tests."""
+
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from recsys.config import load_settings
+from recsys.contracts import INTERACTION_LOG, INTERACTIONS, MODEL_UPDATES, QUARANTINE, StepId
+from recsys.stream.job import run_stream
+from tests.stream.disturbed import (
+    assert_arrays_are_equal,
+    assert_tables_are_equal,
+    registry_content,
+    write_config,
+    write_event_files,
+)
+from tests.stream.test_exactly_once import KILLS
+
+BATCHES = 12
+
+
+class InterruptedStage(Exception):
+    """Comes out of the stream where a kill would end it."""
+
+
+def test_a_stream_interrupted_after_every_stage_ends_where_an_undisturbed_one_ends(
+    spark: SparkSession, spark_settings: dict[str, str], tmp_path: Path
+) -> None:
+    write_event_files(tmp_path / "events", BATCHES)
+    interrupted, undisturbed = (
+        load_settings(write_config(tmp_path, name, spark_settings)) for name in ("interrupted", "undisturbed")
+    )
+    first: dict[str, int] = {}
+
+    def note(stage: str, step: StepId) -> None:
+        if step.batch_id:
+            first.setdefault(stage, step.batch_id)
+
+    run_stream(undisturbed, observe=note)
+    assert first.keys() == {stage for stage, _ in KILLS}, "every stage is to be killed in test_exactly_once too"
+    for stage, batch in first.items():
+
+        def stop(reached: str, step: StepId, at: tuple[str, int] = (stage, batch)) -> None:
+            if (reached, step.batch_id) == at:
+                raise InterruptedStage
+
+        with pytest.raises(InterruptedStage):
+            run_stream(interrupted, observe=stop)
+    run_stream(interrupted)
+
+    for name in (INTERACTION_LOG, INTERACTIONS, QUARANTINE, MODEL_UPDATES):
+        assert_tables_are_equal(spark, name, interrupted, undisturbed)
+    assert_arrays_are_equal(interrupted, undisturbed, BATCHES)
+    assert registry_content(interrupted) == registry_content(undisturbed)
