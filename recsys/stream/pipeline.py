@@ -113,10 +113,10 @@ class Pipeline:
             if stored is None:
                 return
             row = self.learn(stored, step)
-            ledger.append(self.tables, row, application_id(events), step.batch_id)
+            ledger.append(self.tables, [row], application_id(events), step.batch_id)
             self.observe("ledger", step)
             self.learned_through = batch_id
-            self.publisher.add(row)
+            self.publisher.add([row])
             self.report(row)
         self.publisher.publish(self.model, step, self.observe)
         if (batch_id + 1) % self.settings.storage.refresh_totals_every_batches == 0:

@@ -6,7 +6,7 @@ metrics and versions; it never stops the stream.
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +73,14 @@ class Publisher:
             same = first is not None and champion.version == first.version
             self.frozen["champion"] = self.frozen["first"] if same else FrozenModel(versions.load_arrays(champion))
 
-    def add(self, row: LedgerRow) -> None:
-        """Take in the ledger row of a batch just learned; `publish` sends it."""
-        self.rows.append(row)
-        self.run.send([row])
+    def add(self, rows: Sequence[LedgerRow]) -> None:
+        """Take in the ledger rows of batches just learned; `publish` sends what cannot be sent now."""
+        self.rows.extend(rows)
+        self.run.send(rows)
+
+    def is_due(self, step: StepId) -> bool:
+        """Whether a version of this batch is to be registered."""
+        return step.batch_id - self.run.published_through >= self.settings.register_.every_batches
 
     def publish(self, model: OnlineModel, step: StepId, observe: Callable[[str, StepId], None]) -> None:
         """Bring MLflow up to a step: its metrics, and a version when one is due.
@@ -89,8 +93,7 @@ class Publisher:
         delivered = self.run.send()
         self._tell_outage()
         observe("metrics", step)
-        due = step.batch_id - self.run.published_through >= self.settings.register_.every_batches
-        if not (delivered and due):
+        if not (delivered and self.is_due(step)):
             return
         try:
             self._publish_version(model, step, observe)
