@@ -27,7 +27,7 @@ from recsys.stream.handover import Handover
 from recsys.stream.job import StopRequested, close, open_pipeline, run_query, stop_signals
 from recsys.stream.pipeline import Observer, Pipeline, StoredBatch, application_id, log_stage
 from recsys.stream.report import StreamReport
-from recsys.tables import history, ledger, log, quarantine
+from recsys.tables import history, log, quarantine
 from recsys.tables.delta import Tables
 from recsys.tables.history import HistoryCounts
 from recsys.tables.session import build_session
@@ -182,20 +182,12 @@ class _Reading:
             self.report(rows[-1])
             stopping = self._stop.is_set() and step != last
             if stopping or step == last or rows[-1].state_uri or pipeline.publisher.is_due(step):
-                self._record(rows, application)
+                pipeline.record(rows, application)
+                pipeline.publish(step)
+                pipeline.observe("batch", step)
                 rows = []
             if stopping:
                 raise StopRequested
-
-    def _record(self, rows: list[LedgerRow], application: str) -> None:
-        """Write the rows of the batches learned last to the ledger, in one commit, and bring MLflow up to them."""
-        pipeline, step = self.pipeline, rows[-1].step
-        ledger.append(pipeline.tables, rows, application, step.batch_id)
-        pipeline.observe("ledger", step)
-        pipeline.learned_through = step.batch_id
-        pipeline.publisher.add(rows)
-        pipeline.publisher.publish(pipeline.model, step, pipeline.observe)
-        pipeline.observe("batch", step)
 
 
 def _begin(settings: Settings, tables: Tables, events: DataFrame, held: Handover | None) -> Handover:
