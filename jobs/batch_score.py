@@ -2,24 +2,45 @@
 
 import sys
 
-from recsys.batch_scoring import score
+from recsys.batch_scoring import chosen_version, score
 from recsys.cli import run_job
 from recsys.config import Settings
-from recsys.contracts import RECOMMENDATIONS
-from recsys.registry.client import connect
+from recsys.contracts import ITEM, RECOMMENDATIONS, USER
 from recsys.tables.delta import Tables
 from recsys.tables.session import build_session
 
+EXAMPLES = {
+    "the champion's lists for every user": "--config my.yaml",
+    "longer lists that may repeat what a user had": "--config my.yaml recommend.k=50 recommend.exclude_seen=false",
+    "another version than the champion": "--config my.yaml recommend.model=models:/recsys/3",
+}
+SETTINGS = (
+    "recommend.k",
+    "recommend.exclude_seen",
+    "recommend.model",
+    "storage.root",
+    "storage.catalog",
+    "mlflow.tracking_uri",
+    "mlflow.model_name",
+    "spark",
+)
+USERS_SHOWN, ITEMS_SHOWN = 3, 5
+
 
 def batch_score(settings: Settings) -> None:
-    """Let the champion (or `recommend.model`) recommend items to every user it knows."""
-    client = connect(settings)
+    """Let the champion (or `recommend.model`) recommend items to every user it knows.
+
+    All lists are written to the table `recommendations` in one commit.
+    """
+    version = chosen_version(settings)
     tables = Tables(build_session(settings), settings.storage)
     tables.create_missing()
-    scored = score(tables.spark, tables, client, settings)
-    print(f"{scored.users:,} users scored by version {scored.version.version} of {scored.version.name}")
+    scored = score(tables, version, settings)
+    print(f"{scored.users:,} users scored by version {version.version} of {version.name}, the first of them:")
+    for row in tables.read(RECOMMENDATIONS).orderBy(USER).limit(USERS_SHOWN).collect():
+        print(f"  {row[USER]}: {', '.join(item[ITEM] for item in row['items'][:ITEMS_SHOWN])}")
     print(f"recommendations: {tables.location(RECOMMENDATIONS)}")
 
 
 if __name__ == "__main__":
-    sys.exit(run_job(batch_score))
+    sys.exit(run_job(batch_score, examples=EXAMPLES, settings=SETTINGS))

@@ -3,16 +3,44 @@
 import sys
 from pathlib import Path
 
-from recsys.batch_scoring import score
+from pyspark.sql import functions as F
+
+from recsys.batch_scoring import chosen_version, score
 from recsys.cli import run_job
 from recsys.config import Settings
-from recsys.contracts import INTERACTION_LOG, INTERACTIONS, MODEL_UPDATES, QUARANTINE, RECOMMENDATIONS, USER
-from recsys.registry.client import connect
+from recsys.contracts import (
+    EVENTS,
+    INTERACTION_LOG,
+    INTERACTIONS,
+    ITEM,
+    LAST_TIME,
+    MODEL_UPDATES,
+    QUARANTINE,
+    RECOMMENDATIONS,
+    USER,
+)
 from recsys.stream.job import run_stream
 from recsys.stream.replay import product_names, replay
 from recsys.tables.delta import Tables
 from recsys.tables.session import build_session
 
+EXAMPLES = {
+    "as `make demo` runs it": "--config conf/demo.yaml",
+    "two months, and lists of ten": "--config conf/demo.yaml replay.until=2017-03-01 recommend.k=10",
+    "factors alone": "--config conf/demo.yaml model.kind=als",
+}
+SETTINGS = (
+    "replay.dataset",
+    "replay.until",
+    "replay.events_per_file",
+    "source.path",
+    "storage.root",
+    "model.kind",
+    "decay.half_life_days",
+    "register.every_batches",
+    "recommend.k",
+    "recommend.exclude_seen",
+)
 HOUSEHOLDS_SHOWN = 3
 PRODUCTS_SHOWN = 5
 
@@ -22,7 +50,7 @@ def demo(settings: Settings) -> None:
     replayed = replay(settings)
     summary = run_stream(settings, batches=replayed.files)
     tables = Tables(build_session(settings), settings.storage)
-    scored = score(tables.spark, tables, connect(settings), settings)
+    scored = score(tables, chosen_version(settings), settings)
 
     print(f"\n{summary.events:,} events learned in {summary.batches} batches; {scored.users:,} households scored")
     print(f"quality over the batches: {summary.plot}")
@@ -37,13 +65,28 @@ def demo(settings: Settings) -> None:
 
 
 def show_recommendations(tables: Tables) -> None:
-    """Print what a few households are recommended, by product name."""
+    """Print what a few households are recommended, by product name, and what they have bought of it.
+
+    A score has no unit of its own, it only ranks: so the place in the list stands here instead.
+    """
     names = product_names()
-    for row in tables.read(RECOMMENDATIONS).orderBy(USER).limit(HOUSEHOLDS_SHOWN).collect():
+    lists = tables.read(RECOMMENDATIONS).orderBy(USER).limit(HOUSEHOLDS_SHOWN).collect()
+    shown = [item.item_id for row in lists for item in row["items"][:PRODUCTS_SHOWN]]
+    bought = tables.read(INTERACTIONS).filter(F.col(ITEM).isin(shown))
+    buyers = {row[ITEM]: row.buyers for row in bought.groupBy(ITEM).agg(F.count("*").alias("buyers")).collect()}
+    own = {
+        (row[USER], row[ITEM]): row for row in bought.filter(F.col(USER).isin([row[USER] for row in lists])).collect()
+    }
+    for row in lists:
         print(f"\nhousehold {row[USER]}")
-        for item in row["items"][:PRODUCTS_SHOWN]:
-            print(f"  {item.score:6.3f}  {names.get(item.item_id, item.item_id)}")
+        for place, item in enumerate(row["items"][:PRODUCTS_SHOWN], start=1):
+            before = own.get((row[USER], item.item_id))
+            if before is None:
+                why = f"not bought before; {buyers.get(item.item_id, 0):,} households have"
+            else:
+                why = f"bought {before[EVENTS]:,} times, last on {before[LAST_TIME]:%Y-%m-%d}"
+            print(f"  {place}. {names.get(item.item_id, item.item_id)}: {why}")
 
 
 if __name__ == "__main__":
-    sys.exit(run_job(demo))
+    sys.exit(run_job(demo, examples=EXAMPLES, settings=SETTINGS))

@@ -6,9 +6,30 @@ from recsys.cli import run_job
 from recsys.config import Settings
 from recsys.stream.rebuild import rebuild
 
+EXAMPLES = {
+    "after a change of the model's settings in my.yaml": "--config my.yaml",
+    "another learner": "--config my.yaml model.kind=als model.factors=128",
+    "interactions that fade": "--config my.yaml decay.half_life_days=30",
+}
+SETTINGS = (
+    "model.kind",
+    "model.factors",
+    "model.alpha",
+    "model.regularization",
+    "model.mixture.members",
+    "decay.half_life_days",
+    "seed",
+    "device",
+    "storage.root",
+    "mlflow.model_name",
+)
+
 
 def rebuild_model(settings: Settings) -> None:
-    """Train the model anew from the whole interaction log, and begin a new generation with it."""
+    """Retrain the model from the whole interaction log, and begin a new generation with it.
+
+    It is registered as a version; the stream goes on from it. Stop the stream first.
+    """
     rebuilt = rebuild(settings)
     size = f"{rebuilt.users:,} users and {rebuilt.items:,} items"
     print(f"generation {rebuilt.generation} begins with {size}, trained in {rebuilt.seconds:.1f} s")
@@ -18,4 +39,4 @@ def rebuild_model(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_job(rebuild_model))
+    sys.exit(run_job(rebuild_model, examples=EXAMPLES, settings=SETTINGS))

@@ -6,12 +6,31 @@ from recsys.cli import run_job
 from recsys.config import Settings
 from recsys.stream.replay import replay
 
+EXAMPLES = {
+    "a Parquet file, in the columns of the event contract": (
+        "source.path=var/replay replay.dataset=/data/events.parquet"
+    ),
+    "the purchases of the demo, a file every 10 seconds": "--config conf/demo.yaml replay.pause_seconds=10",
+}
+SETTINGS = (
+    "replay.dataset",
+    "replay.until",
+    "replay.events_per_file",
+    "replay.pause_seconds",
+    "source.path",
+    "source.columns.user_id",
+    "source.columns.item_id",
+    "source.columns.event_type",
+    "source.columns.value",
+    "source.columns.event_time",
+)
+
 
 def replay_events(settings: Settings) -> None:
-    """Turn a data set (`replay.dataset`) into a stream of JSON-lines files in `source.path`."""
+    """Turn a data set (`replay.dataset`) into a stream of JSON-lines files in `source.path`, in the order of time."""
     written = replay(settings)
     print(f"{written.events:,} events in {written.files:,} files in {settings.source.path}")
 
 
 if __name__ == "__main__":
-    sys.exit(run_job(replay_events))
+    sys.exit(run_job(replay_events, examples=EXAMPLES, settings=SETTINGS))

@@ -6,9 +6,31 @@ from recsys.cli import run_job
 from recsys.config import Settings
 from recsys.stream.job import run_stream
 
+EXAMPLES = {
+    "process what has come since the last run, then end": "--config my.yaml",
+    "keep running": "--config my.yaml trigger.mode=processing_time",
+    "JSON lines in the columns of the event contract, no file needed": "source.path=/data/events",
+}
+SETTINGS = (
+    "source.format",
+    "source.path",
+    "source.columns.event_id",
+    "source.max_records_per_batch",
+    "trigger.mode",
+    "weights",
+    "storage.root",
+    "model.kind",
+    "register.every_batches",
+    "mlflow.tracking_uri",
+)
+
 
 def stream_update(settings: Settings) -> None:
-    """Read events as they come and keep the interaction tables and the model up to date."""
+    """Read events as they come and keep the interaction tables and the model up to date.
+
+    Each micro-batch is evaluated, then learned; versions are registered in MLflow. Stopped or killed, it goes on where
+    it was. Old events are taken in faster by jobs/backfill.py, before the first run of this job.
+    """
     summary = run_stream(settings)
     duplicates = f", {summary.duplicates:,} duplicates dropped" if summary.duplicates else ""
     print(f"{summary.batches:,} batches, {summary.events:,} events learned{duplicates}")
@@ -18,4 +40,4 @@ def stream_update(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_job(stream_update))
+    sys.exit(run_job(stream_update, examples=EXAMPLES, settings=SETTINGS))

@@ -136,9 +136,8 @@ for household, items in zip(lists["user_id"], lists["item_ids"], strict=True):
 
 # COMMAND ----------
 
-from recsys.batch_scoring import score
-from recsys.registry.client import connect
+from recsys.batch_scoring import chosen_version, score
 
-scored = score(spark, tables, connect(settings), settings)
+scored = score(tables, chosen_version(settings), settings)
 print(f"{scored.users:,} households scored by version {scored.version.version}")
 tables.read(RECOMMENDATIONS).limit(3).show(truncate=60)

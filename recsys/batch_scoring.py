@@ -15,7 +15,6 @@ import mlflow
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from mlflow import MlflowClient
 from pyspark import SparkFiles
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -23,7 +22,9 @@ from pyspark.sql import functions as F
 from recsys.config import Settings
 from recsys.contracts import ITEM, USER
 from recsys.registry import versions
+from recsys.registry.client import connect
 from recsys.registry.versions import CHAMPION, Version
+from recsys.storage import mlflow_database
 from recsys.tables import recommendations
 from recsys.tables.delta import Tables
 
@@ -50,26 +51,36 @@ class Scored:
     seconds: float
 
 
-def score(spark: SparkSession, tables: Tables, client: MlflowClient, settings: Settings) -> Scored:
-    """Replace the table of recommendations by those of one version.
+def chosen_version(settings: Settings) -> Version:
+    """The version that `recommend.model` names, or the champion.
 
-    The alias is resolved once, so that every row names the version that made it.
-
-    Args:
-        spark: session whose executors do the work.
-        tables: where `recommendations` is written.
-        client: from `registry.client.connect`.
-        settings: `score.*`, and the name of the model.
+    An alias is resolved here, once, so that every row names the version that made it.
 
     Raises:
-        RegistryError: there is no such model, or MLflow failed.
+        RegistryError: there is no such version, or MLflow failed.
         ConfigError: `recommend.model` is not a model's URI.
     """
-    version = versions.resolve(client, settings.recommend.model or f"models:/{settings.mlflow.model_name}@{CHAMPION}")
+    uri = settings.recommend.model or f"models:/{settings.mlflow.model_name}@{CHAMPION}"
+    if settings.mlflow.tracking_uri is None and not mlflow_database(settings.storage.root).exists():
+        raise versions.no_version(uri)  # Looked up in MLflow, this would first make an empty database.
+    return versions.resolve(connect(settings), uri)
+
+
+def score(tables: Tables, version: Version, settings: Settings) -> Scored:
+    """Replace the table of recommendations by those of one version.
+
+    Args:
+        tables: where `recommendations` is written; the executors of their session do the work.
+        version: from `chosen_version`.
+        settings: `recommend.*`.
+
+    Raises:
+        RegistryError: MLflow failed.
+    """
     start = time.perf_counter()
-    archive = _send_to_executors(spark, version)
+    archive = _send_to_executors(tables.spark, version)
     users = versions.count_users(Path(SparkFiles.get(archive)))
-    lists = recommend(spark, archive, users, settings)
+    lists = recommend(tables.spark, archive, users, settings)
     recommendations.write(tables, _signed(lists, version))
     return Scored(version, users, time.perf_counter() - start)
 

@@ -1,30 +1,52 @@
-"""What every job's command line shares: the arguments, and what a failure looks like from outside."""
+"""What every job's command line shares: the arguments, the help, and what a failure looks like from outside."""
 
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from recsys.config import Settings, load_settings
-from recsys.errors import RecsysError
+from recsys.config.table import default_weights, described_settings
+from recsys.errors import RecsysError, RegistryDownError
 
-DONE, BAD_INPUT = 0, 2
+DONE, BAD_INPUT, TRY_AGAIN = 0, 2, 75
+
+_WIDTH = 100
+_LAST_WORDS = """\
+all settings: docs/settings.md. A file in YAML (--config) overrides the defaults, environment variables
+  (RECSYS__STORAGE__ROOT=/data sets storage.root) override the file, key.sub=value overrides them all.
+exit codes: 0 done; 2 bad configuration or input; 75 something outside is down, try again; 1 anything else."""
 
 
-def run_job(job: Callable[[Settings], object], arguments: Sequence[str] | None = None) -> int:
+def run_job(
+    job: Callable[[Settings], object],
+    arguments: Sequence[str] | None = None,
+    examples: Mapping[str, str] | None = None,
+    settings: Sequence[str] = (),
+) -> int:
     """Run a job as a command.
 
     Args:
-        job: Takes the checked settings; its docstring is the command's help.
-        arguments: Command-line words; those of the process when left out.
+        job: takes the checked settings; its docstring is the head of the command's help.
+        arguments: command-line words; those of the process when left out.
+        examples: for the help: what for, and the words of the command after the program's name.
+        settings: for the help: keys of the settings that matter most; `weights` is one key.
 
     Returns:
-        Exit code: 0 done, 2 for bad settings or input (one line on the error stream). Anything else that goes wrong
-        is raised, so that Python shows where it happened and exits with 1.
+        Exit code: 0 done, 2 for bad settings or input, 75 when a server is down (one line on the error stream each).
+        Anything else that goes wrong is raised, so that Python shows where it happened and exits with 1.
     """
-    parser = argparse.ArgumentParser(description=job.__doc__)
+    program = f"python jobs/{Path(sys.argv[0]).name}"
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description=textwrap.fill(" ".join((job.__doc__ or "").split()), _WIDTH),
+        epilog="\n".join([*_examples(program, examples or {}), *_settings(settings), _LAST_WORDS]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--config", metavar="FILE", help="settings in YAML; without it the defaults apply")
     parser.add_argument(
         "overrides", nargs="*", metavar="key.sub=value", help="settings that win over the file and the environment"
@@ -37,5 +59,30 @@ def run_job(job: Callable[[Settings], object], arguments: Sequence[str] | None =
             job(load_settings(parsed.config, parsed.overrides))
     except RecsysError as error:
         print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
+        return TRY_AGAIN if isinstance(error, RegistryDownError) else BAD_INPUT
     return DONE
+
+
+def _examples(program: str, examples: Mapping[str, str]) -> Iterator[str]:
+    if examples:
+        yield "examples:"
+    for purpose, words in examples.items():
+        yield f"  # {purpose}\n  {program} {words}\n"
+
+
+def _settings(keys: Sequence[str]) -> Iterator[str]:
+    """What the typed settings say of the keys.
+
+    Raises:
+        KeyError: there is no such setting.
+    """
+    described = {setting.key: setting for setting in described_settings()}
+    if keys:
+        yield "settings that matter most here:"
+    for key in keys:
+        setting = described[key]
+        default = default_weights() if key == "weights" else setting.default
+        yield f"  {key}  ({setting.kind}; default: {default})".replace("`", "")
+        yield textwrap.fill(setting.meaning.replace("`", ""), _WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    if keys:
+        yield ""

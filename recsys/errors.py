@@ -1,4 +1,4 @@
-"""The errors a user of the project can meet. Jobs turn them into one line and exit code 2."""
+"""The errors a user of the project can meet. Jobs turn them into one line and an exit code: 2, or 75 to try again."""
 
 
 class RecsysError(Exception):
@@ -14,7 +14,11 @@ class InputError(RecsysError):
 
 
 class RegistryError(RecsysError):
-    """The MLflow tracking server or model registry did not answer, or holds no such model."""
+    """The model registry holds no such model, or refuses; see `RegistryDownError` for one that does not answer."""
+
+
+class RegistryDownError(RegistryError):
+    """MLflow did not answer, or failed; the same call may work later."""
 
 
 class SolveError(RecsysError):

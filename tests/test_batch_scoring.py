@@ -2,7 +2,7 @@ import mlflow
 import pytest
 from pyspark.sql import functions as F
 
-from recsys.batch_scoring import score
+from recsys.batch_scoring import chosen_version, score
 from recsys.contracts import RECOMMENDATIONS, StepId
 from recsys.errors import RegistryError
 from recsys.registry import versions
@@ -48,7 +48,7 @@ def test_every_user_gets_the_items_of_the_slow_oracle(spark, scene, exclude_seen
     )
     version, arrays = register(client, settings, 1)
     versions.promote(client, version)
-    scored = score(spark, tables, client, settings)
+    scored = score(tables, chosen_version(settings), settings)
     assert (scored.version, scored.users) == (version, len(USERS))
     wanted = {}
     for row, user in enumerate(USERS):
@@ -62,10 +62,10 @@ def test_the_champion_is_replaced_in_one_commit(spark, scene):
     first, _ = register(client, settings, 1)
     second, _ = register(client, settings, 2, users=["only"])
     versions.promote(client, first)
-    score(spark, tables, client, settings)
+    score(tables, chosen_version(settings), settings)
     before = tables.version(RECOMMENDATIONS)
     versions.promote(client, second)
-    score(spark, tables, client, settings)
+    score(tables, chosen_version(settings), settings)
     assert tables.version(RECOMMENDATIONS) == before + 1
     assert set(written(tables)) == {"only"}
     assert len(tables.read(RECOMMENDATIONS, before).collect()) == len(USERS)
@@ -79,7 +79,7 @@ def test_a_version_can_be_asked_for_in_place_of_the_champion(spark, scene):
     second, _ = register(client, settings, 2, users=["bob"])
     versions.promote(client, second)
     asked = settings.model_copy(update={"recommend": settings.recommend.model_copy(update={"model": first.uri})})
-    assert score(spark, tables, client, asked).version == first
+    assert score(tables, chosen_version(asked), asked).version == first
     assert set(written(tables)) == {"ann"}
 
 
@@ -88,14 +88,15 @@ def test_an_empty_vocabulary_is_scored_too(spark, scene, users, items):
     tables, client, settings = scene
     version, _ = register(client, settings, 1, users=users, items=items)
     versions.promote(client, version)
-    assert score(spark, tables, client, settings).users == len(users)
+    assert score(tables, chosen_version(settings), settings).users == len(users)
     assert written(tables) == {user: ([], [], version.version) for user in users}
 
 
-def test_without_a_champion_one_line_says_what_to_do(spark, scene):
-    tables, client, settings = scene
-    with pytest.raises(RegistryError, match="run stream_update until it has registered a version"):
-        score(spark, tables, client, settings)
+def test_without_a_champion_one_line_says_what_to_do(scene, settings, tmp_path):
+    for asked in (scene[2], settings(tmp_path)):  # a registry without this model, and none at all
+        with pytest.raises(RegistryError, match="the registry holds no models:/.*@champion: run jobs/stream_update.py"):
+            chosen_version(asked)
+    assert not (tmp_path / "recsys").exists(), "looking makes nothing"
 
 
 def test_the_model_answers_as_a_spark_function(spark, scene):

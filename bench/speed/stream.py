@@ -195,7 +195,8 @@ def write_history(spark: SparkSession, settings: Settings, shape: StreamSize, si
     model.absorb(log.to_batch(rows), StepId(0, 0))
     model.refit(begin)
     snapshot.save(snapshot.path_for(snapshot_folder(settings.storage.root), begin), model)
-    ledger.append(tables, LedgerRow(begin, version, 0, 0, 0, 0, datetime.now(UTC)), APPLICATION, begin.generation)
+    row = LedgerRow(begin, version, 0, 0, 0, 0, datetime.now(UTC))
+    ledger.append(tables, [row], APPLICATION, begin.generation)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt
 from pydantic import BaseModel
@@ -29,32 +29,56 @@ TABLE_HEAD = "| key | type | default | meaning |\n|---|---|---|---|"
 PLAIN_NAMES = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false", "datetime": "time"}
 
 
+class DescribedSetting(NamedTuple):
+    """A setting for people; `kind` and `default` in Markdown."""
+
+    key: str
+    kind: str
+    default: str
+    meaning: str
+
+
 def settings_page() -> str:
     """The page as Markdown: a table of the top-level settings, then one per section."""
-    plain = [(name, field) for name, field in _fields(Settings) if _section(field) is None]
-    parts = [HEADING, TABLE_HEAD, *(_row(name, field) for name, field in plain)]
+    plain = [_described(name, field) for name, field in _fields(Settings) if _section(field) is None]
+    parts = [HEADING, TABLE_HEAD, *map(_line, plain)]
     for name, field in _fields(Settings):
         section = _section(field)
         if section is not None:
-            parts += [f"\n## `{name}`\n\n{_summary(section)}\n", TABLE_HEAD, *_rows(section, f"{name}.")]
-    kinds = ", ".join(f"`{kind}` {weight:g}" for kind, weight in DEFAULT_WEIGHTS.items())
-    parts.append(f"\n## `weights.<event_type>`\n\n{_summary(EventWeight)} Defaults: {kinds}.\n")
-    parts += [TABLE_HEAD, *_rows(EventWeight, "weights.<event_type>.")]
+            parts += [f"\n## `{name}`\n\n{_summary(section)}\n", TABLE_HEAD]
+            parts += map(_line, described_settings(section, f"{name}."))
+    parts.append(f"\n## `weights.<event_type>`\n\n{_summary(EventWeight)} Defaults: {default_weights()}.\n")
+    parts += [TABLE_HEAD, *map(_line, described_settings(EventWeight, "weights.<event_type>."))]
     return "\n".join(parts) + "\n"
 
 
-def _rows(section: type[BaseModel], prefix: str) -> Iterator[str]:
+def default_weights() -> str:
+    """The event types that count where `weights` is not set, each with its weight."""
+    return ", ".join(f"`{kind}` {weight:g}" for kind, weight in DEFAULT_WEIGHTS.items())
+
+
+def described_settings(section: type[BaseModel] = Settings, prefix: str = "") -> Iterator[DescribedSetting]:
+    """Every setting of a section, those of its inner sections included, in the order of their declaration.
+
+    Args:
+        section: a section; without one, all settings.
+        prefix: what the keys of the section begin with.
+    """
     for name, field in _fields(section):
         inner = _section(field)
         if inner is None:
-            yield _row(prefix + name, field)
+            yield _described(prefix + name, field)
         else:
-            yield from _rows(inner, f"{prefix}{name}.")
+            yield from described_settings(inner, f"{prefix}{name}.")
 
 
-def _row(key: str, field: FieldInfo) -> str:
+def _described(key: str, field: FieldInfo) -> DescribedSetting:
     kind = _type_name(field.annotation) + _bound(field.metadata)
-    cells = (f"`{key}`", kind, _default(field), field.description or "")
+    return DescribedSetting(key, kind, _default(field), field.description or "")
+
+
+def _line(setting: DescribedSetting) -> str:
+    cells = (f"`{setting.key}`", *setting[1:])
     return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 

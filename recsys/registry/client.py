@@ -10,10 +10,11 @@ from urllib.parse import urlsplit
 
 import mlflow
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from sqlalchemy import create_engine
 
 from recsys.config import Settings
-from recsys.errors import RegistryError
+from recsys.errors import RegistryDownError, RegistryError
 from recsys.storage import mlflow_artifacts
 
 _ENVIRONMENT = {
@@ -36,7 +37,9 @@ def registry_errors(doing: str) -> Iterator[None]:
         doing: what failed, first words of the line.
 
     Raises:
-        RegistryError: anything failed. Artifact stores raise the errors of their own libraries, so every kind counts.
+        RegistryError: MLflow refused what was asked of it, or an address names what cannot be.
+        RegistryDownError: anything else failed. Artifact stores raise the errors of their own libraries, so every kind
+            counts.
     """
     try:
         yield
@@ -44,7 +47,8 @@ def registry_errors(doing: str) -> Iterator[None]:
         raise
     except Exception as error:
         text = " ".join(str(error).split()) or type(error).__name__
-        raise RegistryError(f"{doing}: {_without_credentials(text)[:300]}") from error
+        kind = RegistryError if _is_refusal(error) else RegistryDownError
+        raise kind(f"{doing}: {_without_credentials(text)[:300]}") from error
 
 
 def connect(settings: Settings) -> MlflowClient:
@@ -54,7 +58,8 @@ def connect(settings: Settings) -> MlflowClient:
     and shortens MLflow's timeouts and forbids pickled models, unless the environment says otherwise.
 
     Raises:
-        RegistryError: the server does not answer, or refuses; the line names it without its credentials.
+        RegistryDownError: the server does not answer; the line names it without its credentials.
+        RegistryError: it refuses, or the address cannot be one.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -89,6 +94,13 @@ def experiment_id(client: MlflowClient, settings: Settings) -> str:
     if found.lifecycle_stage != "active":
         raise RegistryError(f"the experiment '{name}' was deleted in MLflow: restore it, or set mlflow.experiment")
     return str(found.experiment_id)
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether trying again would fail again: the request, or a path, is wrong."""
+    if isinstance(error, MlflowException):
+        return bool(error.get_http_status_code() < 500)  # type: ignore[no-untyped-call]
+    return isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError)
 
 
 def _try_database(uri: str) -> None:

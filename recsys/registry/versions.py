@@ -190,8 +190,15 @@ def resolve(client: MlflowClient, uri: str) -> Version:
         with registry_errors(f"cannot look up {uri}"):
             version = _get(client, parts["name"], parts["version"])
     if version is None:
-        raise RegistryError(f"the registry holds no {uri}: run stream_update until it has registered a version")
+        raise no_version(uri)
     return version
+
+
+def no_version(uri: str) -> RegistryError:
+    """What to raise where a version is asked for that is not there."""
+    return RegistryError(
+        f"the registry holds no {uri}: run jobs/stream_update.py, or jobs/backfill.py on old events, to register one"
+    )
 
 
 def download(version: Version, folder: Path) -> Path:

@@ -3,14 +3,15 @@
 import logging
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from mlflow import MlflowClient
 from pyspark.errors import StreamingQueryException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 from pyspark.sql.streaming.listener import (
     QueryProgressEvent,
     QueryStartedEvent,
@@ -22,19 +23,20 @@ from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from recsys.config import Settings
 from recsys.config.sections import Trigger
-from recsys.contracts import INTERACTION_LOG
+from recsys.contracts import INTERACTION_LOG, LedgerRow
 from recsys.registry.client import connect
 from recsys.registry.runs import GenerationRun
 from recsys.storage import checkpoint_folder, writer_lock
-from recsys.stream.pipeline import Pipeline
-from recsys.stream.publish import ROWS_KEPT, Observer, Publisher, log_stage
+from recsys.stream.handover import first_batch
+from recsys.stream.pipeline import Observer, Pipeline, log_stage
+from recsys.stream.publish import ROWS_KEPT, Publisher
 from recsys.stream.recovery import current_generation, recover_model, refuse_lost_checkpoint
 from recsys.stream.report import StreamReport
 from recsys.tables import checkpoint, ledger, log
 from recsys.tables.delta import Tables
 from recsys.tables.failures import explain_failure
 from recsys.tables.session import build_session
-from recsys.tables.source import dropped_duplicates, open_events
+from recsys.tables.source import dropped_duplicates, open_events, refuse_unusable
 
 logger = logging.getLogger(__name__)
 
@@ -76,47 +78,95 @@ def run_stream(settings: Settings, observe: Observer = log_stage, batches: int |
         RegistryError: the tracking server does not answer at the start.
     """
     with writer_lock(settings.storage.root), stop_signals() as stop:
+        refuse_unusable(settings)
+        client = connect(settings)
         spark = build_session(settings)
         events = open_events(spark, settings)
-        client = connect(settings)
         tables = Tables(spark, settings.storage)
         tables.create_missing()
-        generation = current_generation(tables)
-        logged = log.last_step(tables, generation.number)
-        query_id = checkpoint.query_id(spark, str(checkpoint_folder(settings.storage.root)))
-        refuse_lost_checkpoint(settings, query_id, generation, logged)
-        model = recover_model(settings, tables, generation)
-        run = GenerationRun.open(client, settings, generation.number, tables.identity(INTERACTION_LOG))
-        oldest = min(run.last_sent, generation.last_batch - ROWS_KEPT)
-        publisher = Publisher(
-            client,
-            settings,
-            run,
-            tables.location(INTERACTION_LOG),
-            ledger.read(tables, generation.number, after=oldest),
-        )
+        first = first_batch(settings, events)
         with StreamReport(settings.recommend.k, batches) as report:
-            pipeline = Pipeline(
-                settings,
-                tables,
-                model,
-                generation,
-                logged_through=-1 if logged is None else logged.batch_id,
-                publisher=publisher,
-                report=report,
-                observe=observe,
-            )
-            duplicates = _run_query(spark, settings, events, pipeline, stop)
-        pipeline.close()
-        plot = publisher.plot() if publisher.rows else None
-        publisher.close(failed=False)
-        return StreamSummary(report.batches, report.events, duplicates, publisher.champion_version, plot)
+            pipeline = open_pipeline(settings, client, tables, report, observe, first)
+
+            def handle_batch(batch: DataFrame, batch_id: int) -> None:
+                pipeline.handle_batch(batch, first + batch_id)
+
+            duplicates = run_query(events, settings, handle_batch, pipeline, stop)
+        plot = close(pipeline)
+        return StreamSummary(report.batches, report.events, duplicates, pipeline.publisher.champion_version, plot)
 
 
-def _run_query(
-    spark: SparkSession, settings: Settings, events: DataFrame, pipeline: Pipeline, stop: threading.Event
+def open_pipeline(
+    settings: Settings,
+    client: MlflowClient,
+    tables: Tables,
+    report: Callable[[LedgerRow], None],
+    observe: Observer,
+    first_batch: int = 0,
+) -> Pipeline:
+    """Bring back the model and the generation's run as the tables say.
+
+    Args:
+        settings: all settings.
+        client: from `registry.client.connect`.
+        tables: the Delta tables.
+        report: receives the ledger row of every batch learned.
+        observe: told of every completed stage of every batch.
+        first_batch: the ledger's number of the checkpoint's batch 0.
+
+    Raises:
+        InputError: the checkpoint is gone, or a snapshot was made with other settings.
+        RegistryError: MLflow failed.
+    """
+    generation = current_generation(tables)
+    logged = log.last_step(tables, generation.number)
+    query_id = checkpoint.query_id(tables.spark, str(checkpoint_folder(settings.storage.root)))
+    refuse_lost_checkpoint(settings, query_id, generation, logged, first_batch)
+    model = recover_model(settings, tables, generation)
+    run = GenerationRun.open(client, settings, generation.number, tables.identity(INTERACTION_LOG))
+    oldest = min(run.last_sent, generation.last_batch - ROWS_KEPT)
+    publisher = Publisher(
+        client,
+        settings,
+        run,
+        tables.location(INTERACTION_LOG),
+        ledger.read(tables, generation.number, after=oldest),
+    )
+    return Pipeline(
+        settings,
+        tables,
+        model,
+        generation,
+        logged_through=-1 if logged is None else logged.batch_id,
+        publisher=publisher,
+        report=report,
+        observe=observe,
+    )
+
+
+def close(pipeline: Pipeline) -> Path | None:
+    """Leave tables and MLflow up to date after a last complete batch; return the plot, if anything was ever learned."""
+    pipeline.close()
+    plot = pipeline.publisher.plot() if pipeline.publisher.rows else None
+    pipeline.publisher.close(failed=False)
+    return plot
+
+
+def run_query(
+    events: DataFrame,
+    settings: Settings,
+    handle_batch: Callable[[DataFrame, int], None],
+    pipeline: Pipeline,
+    stop: threading.Event,
 ) -> int:
     """Run the query to its end.
+
+    Args:
+        events: the stream.
+        settings: all settings.
+        handle_batch: the function for `foreachBatch`.
+        pipeline: whose run in MLflow is closed where the query fails.
+        stop: once it is set, no other batch is begun.
 
     Returns:
         The number of duplicates that were dropped.
@@ -127,11 +177,12 @@ def _run_query(
         if stop.is_set():
             raise StopRequested
         try:
-            pipeline.handle_batch(batch, batch_id)
+            handle_batch(batch, batch_id)
         except Exception as error:
             failures.append(error)  # Through Java it would come back as text, behind Spark's whole plan.
             raise
 
+    spark = events.sparkSession
     listener = DuplicateCounter()
     spark.streams.addListener(listener)
     try:
@@ -201,7 +252,7 @@ class DuplicateCounter(StreamingQueryListener):
         dropped = dropped_duplicates(event.progress)
         if dropped:
             self.dropped += dropped
-            logger.info("batch %d: %d duplicates dropped", event.progress.batchId, dropped)
+            logger.info("%d duplicates dropped", dropped)
 
     def onQueryTerminated(self, event: QueryTerminatedEvent) -> None:  # noqa: N802 - Spark's name
         """Note that all is told."""

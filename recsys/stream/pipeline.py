@@ -11,7 +11,7 @@ comes again. Every stage either finds its mark and does nothing, or does all of 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -106,12 +106,9 @@ class Pipeline:
             if stored is None:
                 return
             row = self.learn(stored, step)
-            ledger.append(self.tables, row, application_id(events), step.batch_id)
-            self.observe("ledger", step)
-            self.learned_through = batch_id
-            self.publisher.add(row)
+            self.record([row], application_id(events))
             self.report(row)
-        self.rivals.enter(self.publisher.publish_due(self.model, step, self.observe))
+        self.publish(step)
         if (batch_id + 1) % self.settings.storage.refresh_totals_every_batches == 0:
             totals.refresh(self.tables)
             self.observe("totals", step)
@@ -183,6 +180,18 @@ class Pipeline:
             state_uri=state_uri,
             decisions=self.model.decision.reasons,
         )
+
+    def record(self, rows: Sequence[LedgerRow], application: str) -> None:
+        """Write the rows of the batches learned last to the ledger, in one commit."""
+        step = rows[-1].step
+        ledger.append(self.tables, rows, application, step.batch_id)
+        self.observe("ledger", step)
+        self.learned_through = step.batch_id
+        self.publisher.add(rows)
+
+    def publish(self, step: StepId) -> None:
+        """Bring MLflow up to a batch in the ledger, the last one learned."""
+        self.publisher.publish(self.model, step, self.observe)
 
     def evaluate(self, batch: InteractionBatch, step: StepId) -> dict[str, float]:
         """Measure the live model, its rivals and, where asked for, a rebuilt one on a batch not yet learned.

@@ -6,8 +6,7 @@ metrics and versions; it never stops the stream.
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mlflow.tracking import MlflowClient
@@ -96,10 +95,14 @@ class Publisher:
         loaded = {version.version: versions.load_arrays(version) for version in self._named.values()}
         return {name: loaded[version.version] for name, version in self._named.items()}
 
-    def add(self, row: LedgerRow) -> None:
-        """Take in the ledger row of a batch just learned; `publish_due` sends it."""
-        self.rows.append(row)
-        self.run.send([row])
+    def add(self, rows: Sequence[LedgerRow]) -> None:
+        """Take in the ledger rows of batches just learned; `publish` sends what cannot be sent now."""
+        self.rows.extend(rows)
+        self.run.send(rows)
+
+    def is_due(self, step: StepId) -> bool:
+        """Whether a version of this batch is to be registered."""
+        return step.batch_id - self.run.published_through >= self.settings.register_.every_batches
 
     def publish_due(self, model: OnlineModel, step: StepId, observe: Observer) -> dict[str, State]:
         """Bring MLflow up to a step of the stream: its metrics, and a version when one is due.
@@ -115,11 +118,12 @@ class Publisher:
         """
         delivered = self._deliver()
         observe("metrics", step)
-        due = step.batch_id - self.run.published_through >= self.settings.register_.every_batches
-        if delivered and due:
-            self._publish_or_wait(model, step, observe)
-        new_rivals, self._new_rivals = self._new_rivals, {}
-        return new_rivals
+        if not (delivered and self.is_due(step)):
+            return
+        try:
+            self._publish_version(model, step, observe)
+        except RegistryError as error:
+            logger.warning("no version of batch %s yet, trying again with the next batch: %s", step, error)
 
     def publish_first(self, model: OnlineModel, step: StepId, observe: Observer) -> None:
         """Register a version at the clean end of a stream that has no champion yet, whatever the cadence says.

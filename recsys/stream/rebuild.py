@@ -13,6 +13,7 @@ from recsys.registry.client import connect
 from recsys.registry.runs import GenerationRun
 from recsys.registry.versions import Version
 from recsys.storage import checkpoint_folder, snapshot_folder, writer_lock
+from recsys.stream.handover import load, refuse_unfinished
 from recsys.stream.publish import Publisher
 from recsys.stream.recovery import current_generation, rebuilt_model
 from recsys.tables import checkpoint, ledger, log
@@ -45,10 +46,11 @@ def rebuild(settings: Settings) -> Rebuilt:
     neither has seen, that the new model is no worse.
 
     Raises:
-        InputError: the log is empty, or a stream is running on the same storage.
+        InputError: the log is empty, a backfill is unfinished, or a stream is running on the same storage.
         RegistryError: the tracking server does not answer.
     """
     with writer_lock(settings.storage.root):
+        refuse_unfinished(settings.storage.root)
         client = connect(settings)
         spark = build_session(settings)
         tables = Tables(spark, settings.storage)
@@ -74,7 +76,7 @@ def rebuild(settings: Settings) -> Rebuilt:
             metrics={"rebuild_seconds": seconds},
             state_uri=path.as_posix(),
         )
-        ledger.append(tables, row, app_id="recsys:rebuild", txn_version=begin.generation)
+        ledger.append(tables, [row], app_id="recsys:rebuild", txn_version=begin.generation)
         run = GenerationRun.open(client, settings, begin.generation, tables.identity(INTERACTION_LOG))
         publisher = Publisher(client, settings, run, tables.location(INTERACTION_LOG), [row])
         published = publisher.publish(model, begin)
@@ -85,10 +87,12 @@ def _next_step(settings: Settings, tables: Tables) -> StepId:
     """The step of the rebuilt model: the next generation, and the last batch of the checkpoint that the log holds.
 
     A batch that a crash left in the log, but not in the ledger, counts as contained. Where the checkpoint is gone,
-    the stream that follows begins with a new one, whose first batch is number 0.
+    the stream that follows begins with a new one, whose first batch is number 0. One that a backfill has left counts
+    on, though Spark may not have begun it.
     """
     present = current_generation(tables)
-    if checkpoint.query_id(tables.spark, str(checkpoint_folder(settings.storage.root))) is None:
+    root = settings.storage.root
+    if checkpoint.query_id(tables.spark, str(checkpoint_folder(root))) is None and load(root) is None:
         return StepId(present.number + 1, -1)
     logged = log.last_step(tables, present.number)
     last = present.last_batch if logged is None else max(present.last_batch, logged.batch_id)

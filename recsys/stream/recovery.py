@@ -49,7 +49,7 @@ def current_generation(tables: Tables) -> Generation:
 
 
 def refuse_lost_checkpoint(
-    settings: Settings, query_id: str | None, generation: Generation, logged: StepId | None
+    settings: Settings, query_id: str | None, generation: Generation, logged: StepId | None, first_batch: int = 0
 ) -> None:
     """Stop before events are counted twice: without its checkpoint, Spark would read everything from the start.
 
@@ -58,12 +58,13 @@ def refuse_lost_checkpoint(
         query_id: id found in the checkpoint, None when there is no checkpoint.
         generation: the running generation.
         logged: last step of this generation in the log.
+        first_batch: the ledger's number of the checkpoint's batch 0.
 
     Raises:
         InputError: the tables hold batches of this generation, but the checkpoint that delivered them is gone.
     """
-    begun = logged is not None or generation.first_batch > 0 or generation.last_batch >= 0
-    if query_id is None and begun:
+    last = max(generation.last_batch, -1 if logged is None else logged.batch_id)
+    if query_id is None and last >= first_batch:
         root = settings.storage.root
         raise InputError(
             f"the checkpoint {checkpoint_folder(root)} is gone, but the tables under {root} hold its batches, and "

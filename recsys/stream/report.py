@@ -31,6 +31,11 @@ class StreamReport:
     ) -> None:
         self._bar.close()
 
+    def expect(self, batches: int) -> None:
+        """Say how many batches are to come."""
+        self._bar.total = batches
+        self._bar.refresh()
+
     def __call__(self, row: LedgerRow) -> None:
         """Print the line of one batch."""
         self.events += row.events

@@ -1,6 +1,6 @@
 """Judging and weighing events: pure functions on columns. No record vanishes here; a bad one gets its reasons."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import reduce
 
@@ -113,9 +113,15 @@ def weigh(tagged: DataFrame, weights: Mapping[str, EventWeight]) -> DataFrame:
     return tagged.withColumn(WEIGHT, F.coalesce(*(F.when(condition, weight) for condition, weight in cases)))
 
 
-def aggregate(weighed: DataFrame) -> DataFrame:
-    """Sum weighed events to one row per (user, item), with the time at which the newest of them was ingested."""
+def aggregate(weighed: DataFrame, within: Sequence[str] = ()) -> DataFrame:
+    """Sum weighed events to one row per (user, item), with the time at which the newest of them was ingested.
+
+    Args:
+        weighed: As `weigh` returns it.
+        within: Columns by which the events are told apart as well, such as a batch id; they come first in the result.
+    """
     rows = weighed.select(
+        *within,
         USER,
         ITEM,
         WEIGHT,
@@ -124,8 +130,8 @@ def aggregate(weighed: DataFrame) -> DataFrame:
         F.col(EVENT_TIME).alias(LAST_TIME),
         INGESTED_AT,
     )
-    sums = _grouped(rows, [LAST_TIME, WEIGHT]).agg(*_sums(), F.max(INGESTED_AT).alias(INGESTED_AT))
-    return sums.select(*TOTALS, INGESTED_AT)
+    sums = _grouped(rows, [LAST_TIME, WEIGHT], within).agg(*_sums(), F.max(INGESTED_AT).alias(INGESTED_AT))
+    return sums.select(*within, *TOTALS, INGESTED_AT)
 
 
 def totals(rows: DataFrame, order: list[str]) -> DataFrame:
@@ -133,13 +139,14 @@ def totals(rows: DataFrame, order: list[str]) -> DataFrame:
     return _grouped(rows, order).agg(*_sums()).select(*TOTALS)
 
 
-def _grouped(rows: DataFrame, order: list[str]) -> GroupedData:
-    """Group by (user, item), each group's rows in the given order.
+def _grouped(rows: DataFrame, order: list[str], within: Sequence[str] = ()) -> GroupedData:
+    """Group by (user, item), and by what they lie within, each group's rows in the given order.
 
     Sums of floating-point numbers depend on their order, and Spark promises none: without the sort a replayed batch,
     or another schedule of folds, could differ in the last bit.
     """
-    return rows.repartition(USER, ITEM).sortWithinPartitions(USER, ITEM, *order).groupBy(USER, ITEM)
+    keys = [*within, USER, ITEM]
+    return rows.repartition(*keys).sortWithinPartitions(*keys, *order).groupBy(*keys)
 
 
 def _sums() -> list[Column]:

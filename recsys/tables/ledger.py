@@ -1,5 +1,6 @@
 """The ledger `model_updates`: one row for what each micro-batch did to the model."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -22,34 +23,20 @@ _COLUMNS = pa.schema(
 )
 
 
-def append(tables: Tables, row: LedgerRow, app_id: str, txn_version: int) -> int:
-    """Append a row once.
+def append(tables: Tables, rows: Sequence[LedgerRow], app_id: str, txn_version: int) -> int:
+    """Append rows once, in one commit.
 
     Args:
         tables: The tables.
-        row: The row.
-        app_id: Who writes it: the same after every restart.
-        txn_version: Number of the row among those of this writer; it grows from row to row.
+        rows: The rows, in order.
+        app_id: Who writes them: the same after every restart.
+        txn_version: Number of the last row among those of this writer; it grows from row to row.
 
     Returns:
-        Delta version of the ledger that holds it.
+        Delta version of the ledger that holds them.
     """
-    values = {
-        GENERATION: row.step.generation,
-        BATCH: row.step.batch_id,
-        "log_version": row.log_version,
-        EVENTS: row.events,
-        "users": row.users,
-        "items": row.items,
-        "duration_ms": row.duration_ms,
-        "metrics": row.metrics,
-        "model_version": row.model_version,
-        "state_uri": row.state_uri,
-        INGESTED_AT: row.ingested_at,
-        DECISIONS: list(row.decisions),
-    }
-    # Through Arrow: from Python objects, Spark would start Python workers to bring one row over.
-    frame = tables.spark.createDataFrame(pa.Table.from_pylist([values], _COLUMNS)).coalesce(1)
+    # Through Arrow: from Python objects, Spark would start Python workers to bring a row over.
+    frame = tables.spark.createDataFrame(pa.Table.from_pylist([_values(row) for row in rows], _COLUMNS)).coalesce(1)
     return tables.append(MODEL_UPDATES, frame, app_id, txn_version)
 
 
@@ -68,6 +55,23 @@ def first_step(tables: Tables, generation: int) -> StepId:
     """Oldest step of a generation that the ledger holds."""
     rows = tables.read(MODEL_UPDATES).filter(F.col(GENERATION) == generation)
     return StepId(generation, rows.agg(F.min(BATCH)).collect()[0][0])
+
+
+def _values(row: LedgerRow) -> dict[str, Any]:
+    return {
+        GENERATION: row.step.generation,
+        BATCH: row.step.batch_id,
+        "log_version": row.log_version,
+        EVENTS: row.events,
+        "users": row.users,
+        "items": row.items,
+        "duration_ms": row.duration_ms,
+        "metrics": row.metrics,
+        "model_version": row.model_version,
+        "state_uri": row.state_uri,
+        INGESTED_AT: row.ingested_at,
+        DECISIONS: list(row.decisions),
+    }
 
 
 def _row(values: dict[str, Any]) -> LedgerRow:

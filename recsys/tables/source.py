@@ -1,7 +1,9 @@
 """Event sources as one streaming frame: files of JSON lines, CSV or Parquet, or a Delta table."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from delta import DeltaTable
 from py4j.protocol import Py4JJavaError
@@ -38,13 +40,27 @@ def open_events(spark: SparkSession, settings: Settings) -> DataFrame:
         InputError: the path or a mapped column is missing, or the first file cannot be read.
         ConfigError: the event types or the watermark of the settings make no sense.
     """
+    refuse_unusable(settings)
+    source = settings.source
+    tagged = tag(read_events(spark, source), settings)
+    return deduplicated(tagged, source.watermark) if EVENT_ID in tagged.columns else tagged
+
+
+def refuse_unusable(settings: Settings) -> None:
+    """Refuse a source that cannot work, as far as that can be told in no time, without Spark.
+
+    Raises:
+        InputError: the path does not exist.
+        ConfigError: the event types of the settings make no sense.
+    """
     source = settings.source
     if source.columns.event_type is None and source.default_event_type is None:
         raise ConfigError("source.columns.event_type is null: set source.default_event_type")
     if source.default_event_type is not None and source.default_event_type not in settings.weights:
         raise ConfigError(f"source.default_event_type '{source.default_event_type}' is not one of weights")
-    tagged = tag(read_events(spark, source), settings)
-    return deduplicated(tagged, source.watermark) if EVENT_ID in tagged.columns else tagged
+    # A scheme is Spark's to look up, and so is a pattern.
+    if not re.search(r":/|[*?\[{]", source.path) and not Path(source.path).exists():
+        raise InputError(f"source.path {source.path} does not exist: set it to a file or a folder of your events")
 
 
 def read_events(spark: SparkSession, source: Source) -> DataFrame:
@@ -114,7 +130,7 @@ def _read_json(spark: SparkSession, source: Source) -> DataFrame:
     if "true" in (options.get("multiline"), options.get("wholetext")):
         raise InputError("source.options: multiLine is not supported, events must be one JSON object per line")
     first = _first_file(spark, source.path)
-    lines = spark.readStream.options(**_stream_options(spark, source, first)).text(source.path)
+    lines = spark.readStream.options(**_stream_options(spark, source, first)).text(_streamed(source.path))
     mapped = source.columns.model_dump()
     record = StructType([StructField(name, StringType()) for name in sorted(filter(None, set(mapped.values())))])
     # Parsed as a list: two objects in one line, or text after an object, are then seen to be broken, where the parser
@@ -142,7 +158,7 @@ def _read_csv(spark: SparkSession, source: Source) -> DataFrame:
     mapped = _present(source, names)
     schema = StructType([StructField(name, StringType()) for name in [*names, _CORRUPT]])
     options = _merged(options, _stream_options(spark, source, first))
-    rows = spark.readStream.schema(schema).options(**options).csv(source.path)
+    rows = spark.readStream.schema(schema).options(**options).csv(_streamed(source.path))
     unreadable = F.when(F.isnotnull(_CORRUPT), F.lit(MALFORMED)).alias(UNREADABLE)
     raw = F.coalesce(_CORRUPT, F.to_json(F.struct(*map(_column, names)))).alias(RAW)
     return rows.select(*_named(mapped, _column), unreadable, raw)
@@ -152,7 +168,8 @@ def _read_parquet(spark: SparkSession, source: Source) -> DataFrame:
     first = _needed_file(spark, source)
     schema = spark.read.options(**source.options).parquet(source.path).schema
     options = _stream_options(spark, source, first)
-    return _typed(source, spark.readStream.schema(schema).options(**options).parquet(source.path))
+    rows = spark.readStream.schema(schema).options(**options).parquet(_streamed(source.path))
+    return _typed(source, rows)
 
 
 def _read_delta(spark: SparkSession, source: Source) -> DataFrame:
@@ -216,6 +233,13 @@ def _needed_file(spark: SparkSession, source: Source) -> tuple[str, int]:
     if first is None:
         raise InputError(f"source.path {source.path} holds no file yet: one is needed to learn its columns")
     return first
+
+
+def _streamed(path: str) -> str:
+    """A path that Spark streams from: it takes a single file only as a pattern, here one that nothing else matches."""
+    if not Path(path).is_file():
+        return path
+    return f"{path[:-1]}[{path[-1]}]"
 
 
 def _stream_options(spark: SparkSession, source: Source, first: tuple[str, int] | None) -> dict[str, str]:

@@ -1,7 +1,7 @@
 import pytest
 
 from recsys.config import load_settings
-from recsys.errors import RegistryError
+from recsys.errors import RegistryDownError, RegistryError
 from recsys.registry.client import connect, experiment_id, registry_errors
 
 
@@ -21,7 +21,7 @@ def test_a_deleted_experiment_is_refused_in_one_line(registry):
 
 def test_a_server_that_does_not_answer_is_named_without_its_credentials():
     settings = load_settings(overrides=["mlflow.tracking_uri=http://ann:s3cret@127.0.0.1:9/x"])
-    with pytest.raises(RegistryError) as raised:
+    with pytest.raises(RegistryDownError) as raised:
         connect(settings)
     line = str(raised.value)
     assert line.startswith("MLflow does not answer at http://127.0.0.1:9/x; start it or set mlflow.tracking_uri")
@@ -30,12 +30,18 @@ def test_a_server_that_does_not_answer_is_named_without_its_credentials():
 
 
 @pytest.mark.parametrize(
-    "uri", ["sqlite:////dev/null/mlflow.db", "nonsense://somewhere", "postgresql://ann:s3cret@127.0.0.1:9/mlflow"]
+    ("uri", "may_come_back"),
+    [
+        ("sqlite:////dev/null/mlflow.db", False),
+        ("nonsense://somewhere", False),
+        ("postgresql://ann:s3cret@127.0.0.1:9/mlflow", True),
+    ],
 )
-def test_an_unusable_address_is_refused_at_once(uri):
+def test_an_unusable_address_is_refused_at_once(uri, may_come_back):
     with pytest.raises(RegistryError, match="MLflow does not answer at") as raised:
         connect(load_settings(overrides=[f"mlflow.tracking_uri={uri}"]))
     assert "s3cret" not in str(raised.value)
+    assert isinstance(raised.value, RegistryDownError) == may_come_back
 
 
 def test_an_error_without_words_still_says_what_failed():

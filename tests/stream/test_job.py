@@ -16,7 +16,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from safetensors.numpy import load_file
 
-from recsys.batch_scoring import score
+from recsys.batch_scoring import chosen_version, score
 from recsys.config import Settings
 from recsys.contracts import INTERACTION_LOG, INTERACTIONS, MODEL_UPDATES, QUARANTINE, RECOMMENDATIONS, StepId
 from recsys.errors import InputError
@@ -96,7 +96,7 @@ def test_events_become_tables_versions_and_recommendations(spark: SparkSession, 
     assert summary.plot.stat().st_size > 10_000
 
     client = connect(stream)
-    scored = score(spark, tables, client, stream)
+    scored = score(tables, chosen_version(stream), stream)
     assert scored.version == versions.champion(client, stream.mlflow.model_name)
     recommended = tables.read(RECOMMENDATIONS).collect()
     assert len(recommended) == 30

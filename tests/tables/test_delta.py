@@ -67,7 +67,7 @@ def test_a_ledger_of_an_earlier_release_is_given_its_new_column(
         for _ in range(2):
             tables.create_missing()
         assert tables.version(MODEL_UPDATES) == 2
-        ledger.append(tables, row, "app", 0)
+        ledger.append(tables, [row], "app", 0)
         assert [old.decisions for old in ledger.read(tables, 0, after=-2)] == [(), row.decisions]
     finally:
         spark.sql("DROP DATABASE old CASCADE")
@@ -104,8 +104,8 @@ def test_the_ledger_gives_back_what_it_was_given(tables: Tables) -> None:
         for batch in range(3)
     ]
     for row in [rows[1], rows[1], rows[2]]:
-        ledger.append(tables, row, "app", row.step.batch_id)
-    ledger.append(tables, rows[0], "earlier", 0)
+        ledger.append(tables, [row], "app", row.step.batch_id)
+    ledger.append(tables, [rows[0]], "earlier", 0)
     assert transactions(tables, MODEL_UPDATES) == [("app", 1), ("app", 2), ("earlier", 0)]
     assert ledger.read(tables, generation=1, after=-1) == rows
     assert ledger.read(tables, generation=1, after=1) == rows[2:]
