@@ -6,7 +6,7 @@ metrics and versions; it never stops the stream.
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from mlflow.tracking import MlflowClient
