@@ -20,6 +20,7 @@ SLOW := spark or mlflow or process or encoder or bench or docs or heavy
 export LC_ALL := C.UTF-8
 export PYTHONUTF8 := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export NO_MKDOCS_2_WARNING := 1
 unexport PYTHONHOME PYTHONPATH SPARK_HOME
 
 # Stops make with one line, if there is one.

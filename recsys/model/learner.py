@@ -54,9 +54,8 @@ class Learner(Protocol):
         settings: All settings; a learner uses its own section, device and seed.
 
     Attributes:
-        rehearsal: How many of the last batches are learned one by one in a rebuild, after a first refit of the rest:
-        for
-            what can only be learned by scoring a batch before it is known.
+        rehearsal: How many of the last batches are learned one by one in a rebuild, after a first refit of the rest,
+            for what can only be learned by scoring a batch before it is known.
     """
 
     rehearsal: int
