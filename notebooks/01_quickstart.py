@@ -1,17 +1,28 @@
 # Databricks notebook source
 # MAGIC %md
-# MAGIC # Quickstart: a stream that learns
+# MAGIC # Quickstart: a recommender that learns from a stream
 # MAGIC
-# MAGIC Two weeks of real grocery purchases go through the whole path: events → Delta tables → incremental ALS → MLflow
-# MAGIC versions → recommendations. It runs on one machine in a few minutes, and on a cluster with the paths changed.
+# MAGIC Two weeks of real grocery purchases go through the whole path: events → Delta tables → model → MLflow versions →
+# MAGIC recommendations. It runs on one machine in a few minutes, and on a cluster with other paths.
+# MAGIC
+# MAGIC The model is the default, `model.kind: mixture`. Four members generate candidates:
+# MAGIC
+# MAGIC * `als`: incremental implicit ALS, factors of users and items;
+# MAGIC * `trend`: decayed popularity at several half-lives, over all users and per user segment;
+# MAGIC * `cooccurrence`: decayed counts of which item follows which;
+# MAGIC * `repeat`: repeat consumption, each user's own items and their rhythm.
+# MAGIC
+# MAGIC A LambdaRank model, trained online, re-ranks the candidates. AdaHedge expert weighting then serves each user
+# MAGIC segment (new, occasional and frequent users) with the ranking that has done best for it so far: the re-ranker or
+# MAGIC a single member. `ncf`, neural collaborative filtering, can be added with `model.mixture.members`.
 
 # COMMAND ----------
 
 # MAGIC %md
 # MAGIC ## Settings
 # MAGIC
-# MAGIC Everything starts from a configuration file; what differs here is passed as overrides. On Databricks the folder
-# MAGIC comes from a widget, elsewhere from the environment.
+# MAGIC Only what differs from the defaults is passed, as overrides; a YAML file or a job's command line would also do.
+# MAGIC The folder comes from a widget on Databricks, and from the environment elsewhere.
 
 # COMMAND ----------
 
@@ -41,14 +52,14 @@ settings = load_settings(
         "recommend.exclude_seen=false",
     ]
 )
-print(f"everything is kept below {folder}")
+print(f"everything is stored under {folder}")
 
 # COMMAND ----------
 
 # MAGIC %md
 # MAGIC ## Events, as they would arrive
 # MAGIC
-# MAGIC `replay` writes the purchases as JSON-lines files, in the order in which they were made.
+# MAGIC `replay` writes the purchases as JSON-lines files, in order of time.
 
 # COMMAND ----------
 
@@ -62,7 +73,8 @@ print(f"{replayed.events:,} events in {replayed.files} files")
 # MAGIC %md
 # MAGIC ## The stream
 # MAGIC
-# MAGIC Every micro-batch is first ranked by the model as it is, and then learned. One line per batch.
+# MAGIC Each micro-batch is used to evaluate the model before it is learned (prequential evaluation). One line per batch
+# MAGIC shows NDCG@20 of the model, of recency-weighted popularity and of the first version.
 
 # COMMAND ----------
 
@@ -76,7 +88,7 @@ print(f"{summary.events:,} events learned in {summary.batches} batches")
 # MAGIC %md
 # MAGIC ## Quality over the batches
 # MAGIC
-# MAGIC The ledger `model_updates` holds the figures of every batch.
+# MAGIC The ledger `model_updates` holds the metrics of every batch.
 
 # COMMAND ----------
 
@@ -98,7 +110,9 @@ quality = (
     .toPandas()
     .set_index("batch_id")
 )
-quality.plot(ylabel="NDCG@20", title="Quality of each batch's lists, before the batch was learned", figsize=(10, 4))
+quality.plot(
+    ylabel="NDCG@20", title="Prequential NDCG@20: each batch is evaluated before it is learned", figsize=(10, 4)
+)
 quality.round(3)
 
 # COMMAND ----------
@@ -106,7 +120,7 @@ quality.round(3)
 # MAGIC %md
 # MAGIC ## The champion, from the registry
 # MAGIC
-# MAGIC Any MLflow client can load it: no code of this project is needed for serving.
+# MAGIC Any MLflow client can load it. Serving needs no code of this project: the version carries its own.
 
 # COMMAND ----------
 
@@ -132,7 +146,7 @@ for household, items in zip(lists["user_id"], lists["item_ids"], strict=True):
 # MAGIC %md
 # MAGIC ## Recommendations for everyone
 # MAGIC
-# MAGIC The scoring job writes one row per user to Delta, with the version that made it.
+# MAGIC The scoring job writes one row per user to the Delta table `recommendations`, with the version that made it.
 
 # COMMAND ----------
 

@@ -1,4 +1,4 @@
-"""The champion recommends to every user it knows: one row each in `recommendations`, written in one commit."""
+"""Batch scoring: the champion recommends items to every user it knows, one row each, written in one commit."""
 
 import hashlib
 import os
@@ -31,18 +31,18 @@ from recsys.tables.delta import Tables
 if TYPE_CHECKING:
     from recsys.serving import Ranker, Rankings
 
-# Users of one task: enough to be worth loading the model for, few enough to be scored again after a failure.
+# Users per task: enough to amortize loading the model, few enough to be repeated after a failure.
 USERS_PER_TASK = 50_000
 LISTS = f"{USER} STRING, items ARRAY<STRUCT<{ITEM}: STRING, score: DOUBLE>>"
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What a scoring has done.
+    """Result of batch scoring.
 
     Attributes:
         version: the version that made the recommendations.
-        users: how many users have a row now.
+        users: number of users that have a row now.
         seconds: wall time from the download of the model to the commit of the table.
     """
 
@@ -51,10 +51,16 @@ class Scored:
     seconds: float
 
 
-def chosen_version(settings: Settings) -> Version:
-    """The version that `recommend.model` names, or the champion.
+def score(spark: SparkSession, tables: Tables, client: MlflowClient, settings: Settings) -> Scored:
+    """Replace the table `recommendations` with the lists of one version.
 
-    An alias is resolved here, once, so that every row names the version that made it.
+    The alias is resolved once, so every row names the version that made it.
+
+    Args:
+        spark: session whose executors do the work.
+        tables: where `recommendations` is written.
+        client: from `registry.client.connect`.
+        settings: `recommend.*`, and the name of the model.
 
     Raises:
         RegistryError: there is no such version, or MLflow failed.
@@ -89,9 +95,9 @@ def recommend(spark: SparkSession, archive: str, users: int, settings: Settings)
     """Rank items for all users of an artifact, on the executors.
 
     Args:
-        spark: session that was given the archive.
+        spark: session that has the archive.
         archive: name of the artifact's archive in the session.
-        users: how many users the artifact serves.
+        users: number of users of the artifact.
         settings: `recommend.k` and `recommend.exclude_seen`.
 
     Returns:
@@ -103,10 +109,10 @@ def recommend(spark: SparkSession, archive: str, users: int, settings: Settings)
 
 
 def _send_to_executors(spark: SparkSession, version: Version) -> str:
-    """Give a version's artifact to the session, once; return the name under which `SparkFiles` finds its folder.
+    """Add a version's artifact to the session, once; return the name under which `SparkFiles` finds its folder.
 
-    An archive, because Spark takes folders in local mode only. It lies where Spark keeps the session's files: executors
-    that start later fetch it too, and it goes when the session does.
+    It is an archive, because Spark takes folders in local mode only. It is stored with the session's files: executors
+    that start later fetch it, too, and it is deleted with the session.
     """
     name = f"model-{hashlib.sha256(f'{version.uri} {version.run_id}'.encode()).hexdigest()[:16]}.zip"
     context = spark.sparkContext
@@ -136,7 +142,7 @@ def _ranking(
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def rank(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
-        # The artifact's own code ranks: a version of another kind, or of an older release, is scored as it was made.
+        # The artifact's own code ranks, so a version of another kind or an older release scores as it did originally.
         model: Any = mlflow.pyfunc.load_model(SparkFiles.get(archive)).unwrap_python_model()
         ranker: Ranker = model.ranker
         user_ids = _strings(ranker.arrays["user_ids_bytes"], ranker.arrays["user_ids_offsets"])
@@ -152,12 +158,12 @@ def _ranking(
 
 
 def _strings(text: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> pa.Array:
-    """Packed ids as an Arrow array, without a copy and without a Python object for each."""
+    """Packed ids as an Arrow array, without a copy and without a Python object per id."""
     return pa.LargeStringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(text))
 
 
 def _lists(ranked: "Rankings", item_ids: pa.Array) -> pa.Array:
-    """Rankings as an Arrow array of list<struct<item_id, score>>."""
+    """Rankings as an Arrow array of type list<struct<item_id, score>>."""
     pairs = pa.StructArray.from_arrays(
         [item_ids.take(pa.array(ranked.items)).cast(pa.string()), pa.array(ranked.scores, pa.float64())],
         [ITEM, "score"],

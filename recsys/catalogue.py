@@ -1,4 +1,4 @@
-"""The catalogue of items with their texts: read, embedded, and joined to versions as items that nobody had yet."""
+"""The item catalog: reads it, embeds its texts, and adds its cold items to versions."""
 
 import logging
 from pathlib import Path
@@ -23,18 +23,18 @@ logger = logging.getLogger(__name__)
 
 
 class NewItems:
-    """Joins items of the catalogue that nobody had yet to versions, so that they can be recommended at once.
+    """Adds cold items of the catalog to versions, so that they can be recommended at once.
 
-    The catalogue is read again for every version; texts that were seen before are not encoded again. What the texts
-    stand for is learned from the version's own factors, so the model itself stays a function of the log.
+    The catalog is read again for every version; texts are encoded once. The map from texts to factors is trained on the
+    version's own factors, so the model itself stays a function of the log.
 
     Args:
-        settings: The sections items and storage, and device, are used; without `items.path` versions stay as they are.
-        generation: Whose adapter is used, if its rebuild has trained one.
+        settings: Uses the sections `items` and `storage`, and `device`; without `items.path` versions are unchanged.
+        generation: Generation whose adapter is used, if its rebuild trained one.
 
     Raises:
         ConfigError: the packages of the extra `text` are missing.
-        InputError: the catalogue or the encoder cannot be read.
+        InputError: the catalog or the encoder cannot be read.
     """
 
     def __init__(self, settings: Settings, generation: int) -> None:
@@ -47,21 +47,21 @@ class NewItems:
             self._embeddings = TextEmbeddings(settings, adapter if adapter.is_dir() else None)
 
     def join(self, arrays: State) -> State:
-        """A version with the new items of the catalogue.
+        """A version with the cold items of the catalog added.
 
         Args:
-            arrays: What `OnlineModel.served` returned.
+            arrays: Arrays from `OnlineModel.served`.
 
         Raises:
-            ConfigError: versions of this kind cannot have such items.
+            ConfigError: `model.kind` does not support cold items.
         """
         if self._catalogue is None:
             return arrays
         try:
             self._catalogue = read_catalogue(self._settings.items)
         except InputError as error:
-            # It may just be in the middle of being replaced; a stream does not end for that.
-            logger.warning("new items are those of the last catalogue that could be read: %s", error)
+            # The file may be in the middle of being replaced, which must not end a stream.
+            logger.warning("cannot read the catalog now, so new items come from the last one that was read: %s", error)
         if not len(self._catalogue):
             return arrays
         texts = Texts.of(self._catalogue.ids, self._embeddings.of(self._catalogue.texts))
@@ -71,19 +71,19 @@ class NewItems:
 
 
 def fit_adapter(settings: Settings, model: OnlineModel, step: StepId) -> Path:
-    """Train the adapter of a generation on the texts and factors of the items that most users had.
+    """Train the adapter of a generation on the texts and factors of the items with the most users.
 
     Args:
-        settings: The sections items and storage, device and seed are used.
-        model: The model that the generation begins with.
-        step: Its step.
+        settings: Uses the sections `items` and `storage`, `device` and `seed`.
+        model: First model of the generation.
+        step: Step of the model.
 
     Returns:
-        The adapter's folder.
+        Folder of the adapter.
 
     Raises:
         ConfigError: the packages of the extra `text` are missing, or the encoder cannot be adapted.
-        InputError: the catalogue or the encoder cannot be read, or too few items have a text.
+        InputError: the catalog or the encoder cannot be read, or too few items have a text.
     """
     catalogue = read_catalogue(settings.items)
     codes = model.items.lookup(catalogue.ids)
@@ -91,17 +91,19 @@ def fit_adapter(settings: Settings, model: OnlineModel, step: StepId) -> Path:
     order = np.argsort(-users, kind="stable")
     order = order[codes[order] >= 0][: settings.items.adapter.items]
     if len(order) < 2:
-        raise InputError(f"setting 'items.adapter.enabled': {settings.items.path} knows no items that somebody had")
+        raise InputError(
+            f"setting 'items.adapter.enabled': {settings.items.path} has no texts of items with interactions"
+        )
     encoder = load_encoder(encoder_folder(settings.items.encoder), None, str(model.als.device))
     factors: npt.NDArray[Any] = model.als.item_factors.cpu().numpy()[codes[order]]
     return train_adapter(encoder, [catalogue.texts[row] for row in order.tolist()], factors, settings, step)
 
 
 def read_catalogue(items: Items) -> Catalogue:
-    """The texts of all items.
+    """Read the texts of all items.
 
     Args:
-        items: `path` is set.
+        items: The section `items`, with `path` set.
 
     Raises:
         InputError: the file is missing, cannot be read, or lacks a column.
@@ -113,11 +115,11 @@ def read_catalogue(items: Items) -> Catalogue:
     try:
         raw = readers[path.suffix](path)
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read the catalogue {path}: {' '.join(str(error).split()):.300}") from error
+        raise InputError(f"cannot read the catalog {path}: {' '.join(str(error).split()):.300}") from error
     names = items.columns
     missing = [name for name in (names.item_id, names.title, names.text) if name is not None and name not in raw]
     if missing:
-        raise InputError(f"the catalogue {path} has no column '{missing[0]}' (items.columns)")
+        raise InputError(f"the catalog {path} has no column '{missing[0]}': set items.columns to the names it has")
     raw = raw[raw[names.item_id].notna()]
     titles, texts = ([None] * len(raw) if name is None else _text(raw[name]) for name in (names.title, names.text))
     return Catalogue.of(raw[names.item_id].astype(str).tolist(), titles, texts)
@@ -132,5 +134,5 @@ def _read_lines(path: Path) -> pd.DataFrame:
 
 
 def _text(column: "pd.Series[str]") -> list[str | None]:
-    """Values as text, None where there is none."""
+    """Values as text, None for missing values."""
     return [None if missing else str(value) for value, missing in zip(column, column.isna(), strict=True)]

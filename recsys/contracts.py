@@ -1,6 +1,6 @@
-"""What the parts agree on: column names, table schemas, step numbers and the batch handed from Spark to the model.
+"""What the packages share: column names, table schemas, step ids and the batch that Spark hands to the model.
 
-Nothing here imports Spark, torch or MLflow, so that every package can import it.
+Nothing here imports Spark, torch or MLflow, so every package can import it.
 """
 
 from collections.abc import Sequence
@@ -43,8 +43,8 @@ _TOTALS = f"""
     {USER} STRING NOT NULL, {ITEM} STRING NOT NULL, {WEIGHT} DOUBLE NOT NULL, {EVENTS} BIGINT NOT NULL,
     {FIRST_TIME} TIMESTAMP NOT NULL, {LAST_TIME} TIMESTAMP NOT NULL"""
 
-# Column definitions in Spark SQL. BIGINT and DOUBLE from the first day: widening later breaks change feeds. A column
-# that came later stands at the end and may be null: tables that lack it are given it when they are opened.
+# Column definitions in Spark SQL. BIGINT and DOUBLE from the start, because widening later breaks change feeds. Columns
+# added later come last and are nullable: a table that lacks them gets them when it is opened.
 TABLE_SCHEMAS = {
     INTERACTION_LOG: f"{GENERATION} BIGINT NOT NULL, {BATCH} BIGINT NOT NULL, {_TOTALS}",
     INTERACTIONS: _TOTALS,
@@ -61,12 +61,12 @@ TABLE_SCHEMAS = {
         model_name STRING NOT NULL, model_version STRING NOT NULL, scored_at TIMESTAMP NOT NULL""",
 }
 
-# --- values passed between the parts -----------------------------------------------------------------------------
+# --- values passed between the packages -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, order=True)
 class StepId:
-    """Where in its life a model is. A generation begins with a rebuild; batch ids are the streaming checkpoint's."""
+    """Position of a model in time: its generation, which begins with a rebuild, and the batch id of the checkpoint."""
 
     generation: int
     batch_id: int
@@ -79,13 +79,13 @@ class StepId:
 class InteractionBatch:
     """One micro-batch, aggregated: one row per (user, item), sorted by user id, then item id.
 
-    The sort makes everything computed from it independent of the order in which Spark delivered the rows.
+    The sort makes every result independent of the order in which Spark delivered the rows.
 
     Attributes:
         user_ids: n ids.
         item_ids: n ids.
         weights: (n,) float64, summed event weights; may be negative.
-        events: (n,) int64, number of events summed.
+        events: (n,) int64, number of aggregated events.
         times: (n,) float64, time of the last event, seconds since 1970 UTC.
     """
 
@@ -101,18 +101,18 @@ class InteractionBatch:
 
 @dataclass(frozen=True)
 class LedgerRow:
-    """One row of `model_updates`: what one micro-batch did to the model.
+    """One row of the ledger `model_updates`: what one micro-batch did to the model.
 
     Attributes:
         step: generation and batch id.
         log_version: Delta version of `interaction_log` that holds the batch.
-        events: events learned from; users, items: distinct ids among them.
+        events: number of events learned; users, items: number of distinct ids among them.
         duration_ms: wall time of the batch up to this row.
-        metrics: figures by name, as they are sent to MLflow (`model/ndcg_at_20`, `spark_seconds`, ...).
-        model_version: registered version that was champion while the batch was scored.
+        metrics: metrics by name, as they are sent to MLflow (`model/ndcg_at_20`, `spark_seconds`, ...).
+        model_version: registered version that was champion when the batch was evaluated.
         state_uri: snapshot of the model saved with this batch, if one was due.
         ingested_at: when Spark planned the batch (UTC); the same when the batch is replayed.
-        decisions: what was decided of the learning because of how the stream changes, a line with its reason each.
+        decisions: how learning was adapted to concept drift, one line per decision with its reason.
     """
 
     step: StepId

@@ -1,12 +1,12 @@
-"""Every path under `storage.root`, and who may write there.
+"""All paths under `storage.root`, and the lock of their single writer.
 
 tables/                       the Delta tables, unless `storage.catalog` is set
-checkpoint/                   what Spark has read of the source
-state/generation-G/           snapshots of the model, one file per batch that saved one
+checkpoint/                   Spark's progress in the source
+state/generation-G/           snapshots of the model, one file each
 items/                        embeddings of item texts, and the adapter of each generation
 plots/quality.png             quality and cost over the batches
 mlflow.db, mlflow-artifacts/  runs and versions, unless `mlflow.tracking_uri` is set
-writer.lock                   held by the one job that writes
+writer.lock                   held by the job that writes
 """
 
 from collections.abc import Iterator
@@ -19,49 +19,49 @@ from recsys.errors import InputError
 
 
 def table_path(root: str, name: str) -> str:
-    """Where a Delta table lies: absolute, as Delta takes a relative path for a table's name; a scheme is kept."""
+    """Path of a Delta table. It is absolute, because Delta reads a relative path as a table name; a scheme is kept."""
     root = root.rstrip("/")
     return f"{root if ':/' in root else Path(root).absolute()}/tables/{name}"
 
 
 def checkpoint_folder(root: str) -> Path:
-    """Where Spark keeps what it has read."""
+    """Folder of the streaming checkpoint."""
     return Path(root) / "checkpoint"
 
 
 def snapshot_folder(root: str) -> Path:
-    """Where the snapshots of the model's state lie; `model.snapshot` names the files."""
+    """Folder of the model's snapshots; `model.snapshot` names the files."""
     return Path(root) / "state"
 
 
 def items_folder(root: str) -> Path:
-    """Where embeddings of item texts are kept."""
+    """Folder of the embeddings of item texts."""
     return Path(root) / "items"
 
 
 def adapter_folder(root: str, generation: int) -> Path:
-    """Where the adapter of the text encoder of a generation lies, if its rebuild trained one."""
+    """Folder of a generation's adapter of the text encoder, if its rebuild trained one."""
     return items_folder(root) / f"adapter-generation-{generation}"
 
 
 def plot_file(root: str) -> Path:
-    """The picture of quality and cost over the batches."""
+    """Plot of quality and cost over the batches."""
     return Path(root) / "plots" / "quality.png"
 
 
 def mlflow_database(root: str) -> Path:
-    """The MLflow database when no tracking server is set; absolute."""
+    """Absolute path of the MLflow database, used when no tracking server is set."""
     return Path(root).absolute() / "mlflow.db"
 
 
 def mlflow_artifacts(root: str) -> Path:
-    """MLflow's artifacts when no tracking server is set; absolute."""
+    """Absolute path of MLflow's artifacts, used when no tracking server is set."""
     return Path(root).absolute() / "mlflow-artifacts"
 
 
 @contextmanager
 def writer_lock(root: str) -> Iterator[None]:
-    """Let one job at a time write below a storage root; the lock is free again when its process is gone.
+    """Let one job at a time write under a storage root. The lock is released when the process ends.
 
     Raises:
         InputError: the folder cannot be written, or another job holds the lock.

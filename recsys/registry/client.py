@@ -1,4 +1,4 @@
-"""The connection to MLflow, and what its failures look like to the rest of the project."""
+"""Connection to MLflow, and translation of its failures."""
 
 import logging
 import os
@@ -18,10 +18,10 @@ from recsys.errors import RegistryDownError, RegistryError
 from recsys.storage import mlflow_artifacts
 
 _ENVIRONMENT = {
-    # With MLflow's own defaults one call to a dead server takes four minutes.
+    # With MLflow's defaults, a call to a dead server takes four minutes to fail.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-    # Our artifacts hold no pickle; whatever else is registered under the name is refused.
+    # Our artifacts contain no pickle; anything else that is registered under the name is refused.
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -31,15 +31,13 @@ _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
 @contextmanager
 def registry_errors(doing: str) -> Iterator[None]:
-    """Turn any failure of MLflow inside the block into one line, without credentials.
+    """Turn any failure of MLflow inside the block into a one-line error without credentials.
 
     Args:
-        doing: what failed, first words of the line.
+        doing: what failed; the message begins with it.
 
     Raises:
-        RegistryError: MLflow refused what was asked of it, or an address names what cannot be.
-        RegistryDownError: anything else failed. Artifact stores raise the errors of their own libraries, so every kind
-            counts.
+        RegistryError: anything failed. Artifact stores raise errors of their own libraries, so all kinds are caught.
     """
     try:
         yield
@@ -52,23 +50,24 @@ def registry_errors(doing: str) -> Iterator[None]:
 
 
 def connect(settings: Settings) -> MlflowClient:
-    """Connect to the tracking server and make sure that it answers, trying briefly.
+    """Connect to the tracking server and check that it answers, with a short timeout.
 
-    Also makes the server the process's own, for what MLflow offers no client call for (downloads by `models:/` URIs),
-    and shortens MLflow's timeouts and forbids pickled models, unless the environment says otherwise.
+    Also sets it as the tracking server of the process, because some operations (downloads by `models:/` URIs) have no
+    client call. Shortens MLflow's timeouts and forbids pickled models, unless the environment says otherwise.
 
     Raises:
-        RegistryDownError: the server does not answer; the line names it without its credentials.
-        RegistryError: it refuses, or the address cannot be one.
+        RegistryError: the server does not answer, or refuses. The message names it without its credentials.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if "MLFLOW_LOGGING_LEVEL" not in os.environ:
         logging.getLogger("mlflow").setLevel(logging.WARNING)
-        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # its retries are ours to report
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # we report its retries ourselves
     uri = settings.tracking_uri
     shown = _without_credentials(uri)
-    with registry_errors(f"MLflow does not answer at {shown}; start it or set mlflow.tracking_uri to one that runs"):
+    with registry_errors(
+        f"MLflow does not answer at {shown}; start it, or set mlflow.tracking_uri to a running server"
+    ):
         if urlsplit(uri).scheme.split("+")[0] in _DATABASES:
             _try_database(uri)
         mlflow.set_tracking_uri(uri)
@@ -78,12 +77,12 @@ def connect(settings: Settings) -> MlflowClient:
 
 
 def experiment_id(client: MlflowClient, settings: Settings) -> str:
-    """The id of the experiment of the settings, made when it is missing.
+    """Id of the configured experiment, which is created if it is missing.
 
-    Artifacts go where the server says; without a server, under the storage root.
+    Artifacts go where the server says, or, without a server, under the storage root.
 
     Raises:
-        RegistryError: MLflow failed, or the experiment was deleted there.
+        RegistryError: MLflow failed, or the experiment was deleted.
     """
     name = settings.mlflow.experiment
     with registry_errors(f"cannot open the experiment '{name}'"):
@@ -104,7 +103,7 @@ def _is_refusal(error: Exception) -> bool:
 
 
 def _try_database(uri: str) -> None:
-    """One attempt: MLflow itself would go on trying for an hour."""
+    """Try to connect once. MLflow itself would keep trying for an hour."""
     if uri.startswith("sqlite:///"):
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(uri)

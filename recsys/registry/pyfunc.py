@@ -1,7 +1,7 @@
 """The served model. This file travels inside the artifact, so it imports numpy, pandas, safetensors and MLflow only.
 
-MLflow runs the file when the artifact is loaded (models-from-code): nothing is unpickled. Beside it lie `serving/`,
-which computes the scores, and the arrays: those that the scorers name, and
+MLflow runs this file when the artifact is loaded (models-from-code), so nothing is unpickled. Beside it are `serving/`,
+which computes the scores, and the arrays: those of the scorers, and
 
 | name                                     | shape            | type            |
 |------------------------------------------|------------------|-----------------|
@@ -34,17 +34,17 @@ UNKNOWN = -1
 
 
 class ServedModel(PythonModel):
-    """MLflow's face of the ranker. Settings (MLflow's `model_config`): `k`, `exclude_seen`."""
+    """The ranker as an MLflow model. `k` and `exclude_seen` come from MLflow's `model_config`."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Read what lies beside this file in the artifact."""
+        """Load the arrays and the scoring code of the artifact."""
         arrays = load_file(context.artifacts["arrays"])
         # A `Ranker` of the code that came with the artifact, whose class has no name here.
         self.ranker: Any = _package(Path(context.artifacts["serving"])).Ranker(arrays)
         self._k = int(context.model_config["k"])
         self._exclude_seen = bool(context.model_config["exclude_seen"])
 
-    # Only what is asked by id needs these; whoever scores all users by row does not pay for them.
+    # Only requests by id need these; a job that scores all users by row does not pay for them.
 
     @cached_property
     def _item_ids(self) -> Array:
@@ -65,17 +65,17 @@ class ServedModel(PythonModel):
         """Recommend items.
 
         Args:
-            context: unused, MLflow's.
-            model_input: `user_id` and, where wanted, `k`, `exclude_seen` and `candidates` (lists of item ids; unknown
-                ones are left out). A missing value means the artifact's setting, or the whole catalogue.
-            params: unused, MLflow's.
+            context: required by MLflow, unused.
+            model_input: `user_id` and, optionally, `k`, `exclude_seen`, `candidates` (lists of item ids, unknown ones
+                ignored). A missing value means the setting of the artifact, or the whole catalog.
+            params: required by MLflow, unused.
 
         Returns:
-            `user_id`, `item_ids`, `scores`: one row per row of the input, lists best first. Users that are unknown
-            get the most popular items.
+            `user_id`, `item_ids`, `scores`: one row per input row, lists best first. Unknown users get the most popular
+            items.
 
         Raises:
-            ValueError: no column `user_id`, or a `k` below 1.
+            ValueError: the column `user_id` is missing, or a `k` is below 1.
         """
         if "user_id" not in model_input:
             raise ValueError("the input has no column 'user_id'")
@@ -108,7 +108,7 @@ class ServedModel(PythonModel):
 
 
 def _package(folder: Path) -> ModuleType:
-    """Import a folder as a package under a name of its own: each version keeps to the code that came with it."""
+    """Import a folder as a package under a unique name, so that each version uses the code that came with it."""
     name = f"serving_{uuid.uuid4().hex}"
     spec = importlib.util.spec_from_file_location(
         name, folder / "__init__.py", submodule_search_locations=[str(folder)]
@@ -122,14 +122,14 @@ def _package(folder: Path) -> ModuleType:
 
 
 def _split(values: Array, lengths: Array) -> Array:
-    """An array of lists, of the given lengths."""
+    """An array of lists with the given lengths."""
     flat, ends = values.tolist(), np.cumsum(lengths).tolist()
     lists = (flat[end - length : end] for length, end in zip(lengths.tolist(), ends, strict=True))
     return np.fromiter(lists, dtype=object, count=len(lengths))
 
 
 def _filled(frame: pd.DataFrame, column: str, default: Any) -> Array:
-    """A column as an array of objects, the default in place of missing values and of a missing column."""
+    """A column as an array of objects, with the default for missing values or a missing column."""
     values = np.empty(len(frame), dtype=object)
     values[:] = default
     if column in frame:

@@ -24,22 +24,22 @@ PUBLISHED_TAG = "published_batch_id"
 NOTHING_SENT = -1
 METRICS_PER_CALL = 999  # MLflow takes 1,000 entries; one is the tag
 PARAMETERS_PER_CALL = 100
-# An outage may cost a stream at most this share of its time.
+# Share of the stream's time that an outage may cost at most.
 SHARE_OF_TIME = 0.1
 
 
 class GenerationRun:
-    """The run of one generation. MLflow being away never raises here: rows wait and go with a later call.
+    """The MLflow run of one generation. An outage of MLflow raises nothing here: rows wait for a later call.
 
-    Waiting rows are kept in memory (a few kilobytes each). They are in the ledger too, so a restart loses none: whoever
-    opens the run sends it the ledger's rows after `last_sent`.
+    Waiting rows are kept in memory (a few kilobytes each). They are in the ledger, too, so a restart loses none: the
+    caller that opens the run sends it the ledger rows after `last_sent`.
 
     Attributes:
         run_id: MLflow's id of the run.
-        last_sent: batch id of the last row that MLflow has, -1 when it has none.
-        published_through: batch id of the last version that was registered and went through the gate, -1 at first.
+        last_sent: batch id of the last row that MLflow has, -1 if it has none.
+        published_through: batch id of the last version that was registered and judged by the gate, -1 if there is none.
         pending: rows that MLflow does not have yet, oldest first.
-        error: one line that says why the last call failed; None when it did not.
+        error: one line that says why the last call failed; None if it succeeded.
     """
 
     def __init__(self, client: MlflowClient, generation: int, run: Run) -> None:
@@ -54,13 +54,13 @@ class GenerationRun:
 
     @classmethod
     def open(cls, client: MlflowClient, settings: Settings, generation: int, stream_id: str) -> "GenerationRun":
-        """Find the run of a generation, or make it, and log the settings it lacks.
+        """Find or create the run of a generation, and log the settings that it lacks.
 
         Args:
             client: from `connect`.
-            settings: what is logged as parameters, without what may be secret.
+            settings: logged as parameters, except those that may hold secrets.
             generation: the generation.
-            stream_id: id of the stream's checkpoint; several streams may share an experiment.
+            stream_id: id of the stream, because several streams may share an experiment.
 
         Raises:
             RegistryError: MLflow failed.
@@ -84,17 +84,17 @@ class GenerationRun:
         return cls(client, generation, run)
 
     def send(self, rows: Sequence[LedgerRow] = ()) -> bool:
-        """Log the metrics of rows, after those that still wait; the step is the batch id.
+        """Log the metrics of rows, after those that still wait. The step of a metric is its batch id.
 
-        MLflow is told in the same call which batch was the last, and drops an equal metric of an equal step, so that
-        nothing is lost and nothing counted twice wherever the process ends.
+        The same call records which batch was the last, and MLflow drops a metric that it already has for a step. So
+        nothing is lost or counted twice, wherever the process dies.
 
         Args:
-            rows: rows of this generation in order; those that were sent or wait already are skipped.
+            rows: rows of this generation in order; those that were sent or are waiting are skipped.
 
         Returns:
-            Whether MLflow has every row. If not, the next try is made only after a while, so that a server that hangs
-            does not slow the stream down.
+            Whether MLflow has every row. If not, the next attempt is made only after a while, so that a hanging server
+            does not slow down the stream.
         """
         newest = self.pending[-1].step.batch_id if self.pending else self.last_sent
         for row in rows:
@@ -108,7 +108,7 @@ class GenerationRun:
         return not self.pending or self._attempt(self._send_pending)
 
     def mark_published(self, batch_id: int) -> None:
-        """Note that the version of a batch is registered and has its aliases: it is not made again.
+        """Record that the version of a batch is registered and has its aliases, so that it is not made again.
 
         Raises:
             RegistryError: MLflow failed.
@@ -118,16 +118,16 @@ class GenerationRun:
         self.published_through = batch_id
 
     def log_plot(self, path: Path) -> bool:
-        """Keep a picture with the run, in place of the one of that name; returns whether it arrived."""
+        """Store a plot with the run, replacing the one of that name; returns whether it arrived."""
         return self._attempt(lambda: self._client.log_artifact(self.run_id, str(path), "plots"))
 
     def log_lineage(self, log_location: str, from_version: int, to_version: int) -> bool:
-        """Note which versions of the interaction log the run has learned from.
+        """Record which versions of the interaction log the run has learned from.
 
         Args:
             log_location: path, or `catalog.schema.table`.
-            from_version: Delta version the generation began with.
-            to_version: Delta version learned from last.
+            from_version: first Delta version of the generation.
+            to_version: last Delta version that was learned.
 
         Returns:
             Whether it arrived.
@@ -138,7 +138,7 @@ class GenerationRun:
             is_local = ":" not in log_location
             path = str(Path(log_location).absolute()) if is_local else log_location
             source = DeltaDatasetSource(path=path, delta_table_version=to_version)
-        # MLflow keeps an input once per name and digest, however often it is logged.
+        # MLflow stores an input once per name and digest, however often it is logged.
         digest = hashlib.sha256(source.to_json().encode()).hexdigest()[:16]
         dataset = Dataset(INTERACTION_LOG, digest, source_type="delta_table", source=source.to_json())
         versions = {"from_version": str(from_version), "to_version": str(to_version)}
@@ -153,7 +153,7 @@ class GenerationRun:
         return self._attempt(log)
 
     def close(self, failed: bool = False) -> bool:
-        """Send what waits, at once, and end the run; returns whether MLflow has everything."""
+        """Send all waiting rows at once and end the run; returns whether MLflow has everything."""
         self._not_before = -math.inf
         sent = self.send()
         ended = self._attempt(lambda: self._client.set_terminated(self.run_id, "FAILED" if failed else "FINISHED"))
@@ -162,7 +162,7 @@ class GenerationRun:
     def _send_pending(self) -> None:
         while self.pending:
             count, metrics = 0, _metrics(self.pending[0])
-            # As many rows as one call takes, but never less than one.
+            # As many rows as one call takes, but at least one.
             while (count := count + 1) < len(self.pending):
                 more = _metrics(self.pending[count])
                 if len(metrics) + len(more) > METRICS_PER_CALL:
@@ -201,10 +201,10 @@ def _metrics(row: LedgerRow) -> list[Metric]:
     return [
         Metric(name, float(value), milliseconds, row.step.batch_id)
         for name, value in figures.items()
-        if math.isfinite(value)  # a figure that could not be measured is no figure
+        if math.isfinite(value)  # NaN: not measured
     ]
 
 
 def _parameter_key(key: str) -> str:
-    """Event types are free text; MLflow's names are not."""
+    """Event types are free text; MLflow's parameter names are not."""
     return re.sub(r"[^\w.\- ]", "_", key)[:250]

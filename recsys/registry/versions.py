@@ -1,4 +1,4 @@
-"""Registered versions of the model: made, found, promoted, loaded."""
+"""Registered model versions: register, find, promote, load."""
 
 import re
 import shutil
@@ -35,7 +35,7 @@ CHALLENGER = "challenger"
 ARRAYS_FILE = "arrays.safetensors"
 
 _SERVED_CODE = Path(__file__).with_name("pyfunc.py")
-# Travels with every version, so that it is scored as it was when it was measured.
+# Travels with every version, so that it always scores as it did when it was evaluated.
 _SERVING = Path(serving.__file__).parent
 _SERVED_PACKAGES = ("mlflow", "numpy", "pandas", "safetensors")
 _SIGNATURE = ModelSignature(
@@ -62,7 +62,7 @@ _EXISTS = ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS")
 
 @dataclass(frozen=True)
 class Version:
-    """A registered version. What it points at never changes, unlike an alias."""
+    """A registered version. Unlike an alias, it never points at anything else."""
 
     name: str
     version: str
@@ -76,7 +76,7 @@ class Version:
 
     @property
     def step(self) -> StepId | None:
-        """The step whose model it is; None for a version that this project did not register."""
+        """The step of its model; None for a version that this project did not register."""
         if GENERATION not in self.tags or BATCH not in self.tags:
             return None
         return StepId(int(self.tags[GENERATION]), int(self.tags[BATCH]))
@@ -94,14 +94,14 @@ def register(
 
     Args:
         client: from `connect`.
-        settings: name of the model, and `score` for what the served model does unless asked otherwise.
+        settings: name of the model, and `recommend` for the defaults of the served model.
         run_id: run that the version belongs to.
-        arrays: what is served, see `pyfunc`.
-        step: the last batch the model has learned from.
-        tags: more tags, such as `gate_tags` and `interaction_log_version`.
+        arrays: the served arrays, see `pyfunc`.
+        step: the last batch that the model has learned.
+        tags: additional tags, such as `gate_tags` and `interaction_log_version`.
 
     Returns:
-        The version; the one that is there if the step was registered before.
+        The version; the existing one if the step was registered before.
 
     Raises:
         RegistryError: MLflow failed. Calling again is safe.
@@ -126,7 +126,7 @@ def register(
 
 
 def gate_tags(passed: bool, reasons: Sequence[str], figures: Mapping[str, float]) -> dict[str, str]:
-    """A verdict of the gate as tags of a version."""
+    """The gate's verdict as tags of a version."""
     return {
         "gate.passed": str(passed).lower(),
         "gate.reasons": "; ".join(reasons),
@@ -135,7 +135,7 @@ def gate_tags(passed: bool, reasons: Sequence[str], figures: Mapping[str, float]
 
 
 def promote(client: MlflowClient, version: Version) -> None:
-    """Make a version the champion: the one thing that scoring and serving look at, so it comes last.
+    """Make a version the champion. Scoring and serving depend on this alias only, so it is set last.
 
     Raises:
         RegistryError: MLflow failed. Calling again is safe.
@@ -156,7 +156,7 @@ def rollback(client: MlflowClient, name: str, version: str) -> Version:
 
 
 def champion(client: MlflowClient, name: str) -> Version | None:
-    """The champion, None when there is none yet.
+    """The champion, or None if there is none yet.
 
     Raises:
         RegistryError: MLflow failed.
@@ -165,7 +165,7 @@ def champion(client: MlflowClient, name: str) -> Version | None:
 
 
 def first(client: MlflowClient, name: str, run_id: str) -> Version | None:
-    """The earliest version that a run registered, None when there is none yet.
+    """The earliest version that a run registered, or None if there is none yet.
 
     Raises:
         RegistryError: MLflow failed.
@@ -175,7 +175,7 @@ def first(client: MlflowClient, name: str, run_id: str) -> Version | None:
 
 
 def resolve(client: MlflowClient, uri: str) -> Version:
-    """The version behind `models:/NAME@ALIAS` or `models:/NAME/VERSION` at this moment.
+    """The version that `models:/NAME@ALIAS` or `models:/NAME/VERSION` currently points at.
 
     Raises:
         ConfigError: the URI has neither form.
@@ -202,11 +202,11 @@ def no_version(uri: str) -> RegistryError:
 
 
 def download(version: Version, folder: Path) -> Path:
-    """Fetch the whole artifact of a version.
+    """Download the artifact of a version.
 
     Args:
-        version: which.
-        folder: an empty folder to put it into.
+        version: the version.
+        folder: an empty folder for the artifact.
 
     Returns:
         The folder that MLflow loads as a model.
@@ -219,7 +219,7 @@ def download(version: Version, folder: Path) -> Path:
 
 
 def load_arrays(version: Version) -> dict[str, npt.NDArray[Any]]:
-    """The arrays a version serves, by name (see `pyfunc`); read without unpickling anything.
+    """The served arrays of a version, by name (see `pyfunc`), read without unpickling.
 
     Raises:
         RegistryError: MLflow failed.
@@ -230,7 +230,7 @@ def load_arrays(version: Version) -> dict[str, npt.NDArray[Any]]:
 
 
 def count_users(artifact: Path) -> int:
-    """How many users a downloaded artifact serves, without reading its arrays."""
+    """Number of users of a downloaded artifact, without reading its arrays."""
     with safe_open(artifact / "artifacts" / ARRAYS_FILE, framework="np") as arrays:
         offsets: int = arrays.get_slice("user_ids_offsets").get_shape()[0]
     return offsets - 1
@@ -238,7 +238,7 @@ def count_users(artifact: Path) -> int:
 
 @cache
 def code_version() -> str:
-    """The package's version and, in a checkout, its commit: `0.1.0+1a2b3c4`."""
+    """The version of the package and, in a checkout, its commit: `0.1.0+1a2b3c4`."""
     package = installed_version("recsys")
     checkout = Path(__file__).parents[2]
     command = ["git", "-C", str(checkout), "rev-parse", "--show-toplevel", "--short", "HEAD"]
@@ -246,7 +246,7 @@ def code_version() -> str:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.splitlines()
     except (OSError, subprocess.SubprocessError):
         return package
-    # An installed package may lie inside the checkout of something else.
+    # An installed package may be inside the checkout of another project.
     return f"{package}+{answer[1]}" if Path(answer[0]) == checkout.resolve() else package
 
 
@@ -259,7 +259,7 @@ def _log_model(
 ) -> str:
     """Upload the artifact and return its id.
 
-    Not `mlflow.pyfunc.log_model`: that copies the history of each of the run's metrics, which grows with the stream.
+    Not with `mlflow.pyfunc.log_model`, which copies the history of all metrics of the run: it grows with the stream.
     """
     experiment = client.get_run(run_id).info.experiment_id
     logged = client.create_logged_model(experiment, f"{settings.mlflow.model_name}-{step}", run_id)
@@ -269,7 +269,7 @@ def _log_model(
         artifact, code = Path(folder, "model"), Path(folder, "serving")
         shutil.copytree(_SERVING, code, ignore=shutil.ignore_patterns("__pycache__"))
         with warnings.catch_warnings():
-            # An example would be run through the model at every registration; the signature says what it would.
+            # MLflow would run an example through the model at every registration; the signature says the same.
             warnings.filterwarnings("ignore", message=".*input example")
             mlflow.pyfunc.save_model(
                 path=artifact,
@@ -303,7 +303,7 @@ def _find(client: MlflowClient, name: str, run_id: str, step: StepId) -> Version
 
 
 def _of_run(client: MlflowClient, name: str, run_id: str) -> list[ModelVersion]:
-    """Versions of a run, newest first. Unity Catalog can filter by run, but neither by tag nor by two things."""
+    """Versions of a run, newest first. Unity Catalog can filter by run, but not by tag or by two conditions."""
 
     def pages() -> Iterator[ModelVersion]:
         token = None
@@ -338,6 +338,6 @@ def _get(client: MlflowClient, name: str, number: str) -> Version | None:
 
 
 def _version(client: MlflowClient, found: ModelVersion) -> Version:
-    """A search result; Unity Catalog lists versions without their tags."""
+    """Convert a search result. Unity Catalog lists versions without their tags, so they are fetched."""
     whole = found if found.tags else client.get_model_version(found.name, found.version)
     return Version(whole.name, str(whole.version), whole.run_id or "", dict(whole.tags))

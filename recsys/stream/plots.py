@@ -1,4 +1,4 @@
-"""Pictures of how a stream has learned. No global state of matplotlib is used: the stream may plot from any thread."""
+"""Plots of a stream's quality and cost. They use no global state of matplotlib, so any thread may plot."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from recsys.contracts import LedgerRow
 
 Array = npt.NDArray[np.float64]
 
-# Who is measured, what it is called, its color (told apart by color-blind readers too), its line width.
+# Name of each ranker in the metrics, label, color (distinguishable by color-blind readers), line width.
 RANKERS = (
     ("popularity", "recent popularity", "#8c8c8c", 1.6),
     ("first", "first model, frozen", "#d98200", 1.6),
@@ -22,18 +22,18 @@ RANKERS = (
 )
 STAGES = (("spark_seconds", "Spark and Delta", "#b9cfe3"), ("learn_seconds", "learning", "#0868ac"))
 INK, PALE = "#333333", "#d9d9d9"
-BATCHES_PER_MEAN = 12  # The picture's width takes about this many independent means.
+BATCHES_PER_MEAN = 12  # About this many independent means fit the width of the plot.
 
 
 def quality(rows: Sequence[LedgerRow], path: Path, k: int) -> Path:
     """Draw NDCG@k and the seconds of each batch.
 
-    Every ranker was measured on a batch before the batch was learned: raw values are faint, trailing means strong.
+    Every ranker was evaluated on a batch before the batch was learned. Raw values are faint, trailing means strong.
 
     Args:
-        rows: rows of one generation in order; a figure that a row lacks leaves a gap.
-        path: PNG to write; its folder is made, and the file is replaced at once.
-        k: length of the lists that were measured.
+        rows: rows of one generation in order; a metric that a row lacks leaves a gap.
+        path: PNG file; its folder is created, and the file is replaced atomically.
+        k: cutoff of NDCG.
 
     Returns:
         The path.
@@ -100,7 +100,7 @@ def _draw_seconds(axes: Axes, rows: Sequence[LedgerRow], batches: npt.NDArray[np
     axes.legend(loc="upper right", frameon=False, labelcolor=INK, ncols=len(STAGES), fontsize=9)
     if len(rows) == 0:
         return
-    # One slow batch, mostly the first, must not flatten the others: it is cut off. There is room for the legend.
+    # One slow batch, usually the first, must not flatten the others, so it is cut off. The rest is room for the legend.
     top = max(2.2 * float(np.percentile(bottom, 95)), 0.1)
     axes.set_ylim(top=top)
     slowest = int(bottom.argmax())
@@ -110,14 +110,14 @@ def _draw_seconds(axes: Axes, rows: Sequence[LedgerRow], batches: npt.NDArray[np
 
 
 def trailing_mean(values: Array, window: int) -> Array:
-    """Mean of each value and those before it, `window` in all; values that are no number do not count.
+    """Mean of each value and its predecessors, over a window; NaN values do not count.
 
     Args:
-        values: (n,) figures.
-        window: how many values a mean covers at most, at least 1.
+        values: (n,) values.
+        window: number of values per mean, at least 1.
 
     Returns:
-        (n,) means, NaN where the value itself is.
+        (n,) means, NaN where the value itself is NaN.
     """
     known = np.isfinite(values)
     sums = np.cumsum(np.concatenate([np.zeros(window), np.where(known, values, 0.0)]))

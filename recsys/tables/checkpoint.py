@@ -1,4 +1,4 @@
-"""What a streaming checkpoint says about itself."""
+"""Reads the metadata of a streaming checkpoint."""
 
 import json
 
@@ -7,11 +7,11 @@ from pyspark.sql import SparkSession
 
 
 def query_id(spark: SparkSession, checkpoint: str) -> str | None:
-    """Id of the streaming query that a checkpoint belongs to; it stays the same over restarts.
+    """Id of the streaming query that a checkpoint belongs to. It survives restarts.
 
     Args:
-        spark: Any session: Spark reads the file, so that every file system it knows will do.
-        checkpoint: The checkpoint's folder.
+        spark: Any session. Spark reads the file, so any file system that it supports will do.
+        checkpoint: Folder of the checkpoint.
 
     Returns:
         The id; None if there is no checkpoint.

@@ -1,4 +1,4 @@
-"""Addressing of the Delta tables: by path under the storage root, or by name in a catalog."""
+"""Access to the Delta tables: by path under the storage root, or by name in a catalog."""
 
 from typing import cast
 
@@ -14,11 +14,11 @@ from recsys.errors import InputError
 from recsys.storage import table_path
 from recsys.tables.failures import first_line
 
-# Delta's own record, in the session, of the version its last commit made.
+# Session setting in which Delta records the version of its last commit.
 LAST_COMMIT = "spark.databricks.delta.lastCommitVersionInSession"
 
-# A stream commits all day: a checkpoint of the Delta log every 10 commits would be one batch in ten that waits for it.
-# Statistics are kept of the leading columns only: generation and batch id, by which these tables are read.
+# A stream commits all the time: with a checkpoint of the Delta log every 10 commits, one batch in ten waits for it.
+# Statistics cover the two leading columns only, generation and batch id, because these tables are read by them.
 _STREAMED = {"delta.checkpointInterval": "100", "delta.dataSkippingNumIndexedCols": "2"}
 PROPERTIES = {INTERACTION_LOG: _STREAMED, QUARANTINE: _STREAMED, MODEL_UPDATES: _STREAMED}
 
@@ -27,8 +27,8 @@ class Tables:
     """The tables of one storage root or catalog schema.
 
     Args:
-        spark: Session that reads and writes them.
-        storage: Where they live.
+        spark: Session that reads and writes the tables.
+        storage: Where the tables are.
     """
 
     def __init__(self, spark: SparkSession, storage: Storage) -> None:
@@ -36,16 +36,16 @@ class Tables:
         self._storage = storage
 
     def location(self, name: str) -> str:
-        """Path, or `catalog.schema.name`, of a table, for people."""
+        """Path or `catalog.schema.name` of a table, for messages."""
         if self._storage.catalog:
             return f"{self._storage.catalog}.{name}"
         return table_path(self._storage.root, name)
 
     def create_missing(self) -> None:
-        """Create the tables that do not exist yet, and add the columns that those of an earlier release lack.
+        """Create missing tables, and add the columns that tables of an earlier release lack.
 
         Raises:
-            InputError: the storage cannot be written, or holds a table of this name with other columns.
+            InputError: the storage cannot be written to, or has a table of this name with other columns.
         """
         for name, columns in TABLE_SCHEMAS.items():
             wanted = cast(StructType, StructType.fromDDL(columns))
@@ -56,7 +56,7 @@ class Tables:
                     found = self.handle(name).toDF().schema
             except (PySparkException, Py4JJavaError) as error:
                 raise InputError(f"cannot create table {self.location(name)}: {first_line(error)}") from error
-            # Spark reports every column of a table as nullable, inside arrays and structs too: names and types count.
+            # Spark reports all columns of a table as nullable, even inside structs, so only names and types count.
             if found.simpleString() != wanted.simpleString():
                 raise InputError(
                     f"table {self.location(name)} has columns of another kind ({found.simpleString():.200}): "
@@ -64,28 +64,28 @@ class Tables:
                 )
 
     def read(self, name: str, version: int | None = None) -> DataFrame:
-        """Read a table, as it is now or as of a Delta version."""
+        """Read a table, at its latest version or at a given Delta version."""
         reader = self.spark.read.format("delta")
         if version is not None:
             reader = reader.option("versionAsOf", version)
         return reader.table(self._identifier(name)) if self._storage.catalog else reader.load(self.location(name))
 
     def append(self, name: str, rows: DataFrame, app_id: str, txn_version: int) -> int:
-        """Append rows once: a write with an (app_id, txn_version) that the table has seen is a no-op.
+        """Append rows once: a write with an (app_id, txn_version) that the table has committed before is a no-op.
 
         Returns:
-            Delta version that holds the rows; the table's latest if they were there already.
+            Delta version that holds the rows; the latest version if they were there already.
         """
         writer = rows.write.format("delta").mode("append")
         return self._commit(name, rows, writer.option("txnAppId", app_id).option("txnVersion", txn_version))
 
     def overwrite(self, name: str, rows: DataFrame, user_metadata: str | None = None) -> int:
-        """Replace a table's rows in one commit.
+        """Replace all rows of a table in one commit.
 
         Args:
             name: The table.
-            rows: Its new rows; they may be computed from the old ones.
-            user_metadata: Text kept with the commit in the table's history.
+            rows: The new rows; they may be computed from the old ones.
+            user_metadata: Text stored with the commit in the table's history.
 
         Returns:
             Delta version of the commit.
@@ -100,11 +100,11 @@ class Tables:
         return int(self.handle(name).history(1).select("version").collect()[0][0])
 
     def identity(self, name: str) -> str:
-        """Delta's own id of a table: it stays when the table is moved, and a table made anew has another."""
+        """Delta's id of a table. It survives a move; a table that is created again has another one."""
         return str(self.handle(name).detail().select("id").collect()[0][0])
 
     def handle(self, name: str) -> DeltaTable:
-        """Delta's handle of a table, for its history and maintenance."""
+        """`DeltaTable` of a table, for its history and maintenance."""
         if self._storage.catalog:
             return DeltaTable.forName(self.spark, self._identifier(name))
         return DeltaTable.forPath(self.spark, self.location(name))
@@ -112,7 +112,7 @@ class Tables:
     def _create(self, name: str, columns: StructType) -> DeltaTable:
         properties = PROPERTIES.get(name, {})
         if self._storage.catalog:
-            # In SQL, of our own constants: the builder takes no name of three parts.
+            # SQL from our own constants, because the builder takes no three-part name.
             pairs = ", ".join(f"'{key}' = '{value}'" for key, value in properties.items())
             listed = f"TBLPROPERTIES ({pairs})" if pairs else ""
             self.spark.sql(
@@ -130,7 +130,7 @@ class Tables:
         self.spark.sql(f"ALTER TABLE {table} ADD COLUMNS ({added})")
 
     def _commit(self, name: str, rows: DataFrame, writer: DataFrameWriter) -> int:
-        # Inside foreachBatch the rows belong to a clone of the session, and that is where Delta notes the version.
+        # Inside foreachBatch the rows belong to a clone of the session, and Delta records the version there.
         session = rows.sparkSession
         session.conf.unset(LAST_COMMIT)
         if self._storage.catalog:
@@ -146,6 +146,6 @@ class Tables:
 
 
 def _lacks_last_columns(found: StructType, wanted: StructType) -> bool:
-    """Whether a table has the columns that are wanted but for the last ones, which may be null."""
+    """Whether a table lacks nothing but the last columns, which are nullable."""
     first, last = StructType(wanted.fields[: len(found)]), wanted.fields[len(found) :]
     return bool(last) and found.simpleString() == first.simpleString() and all(column.nullable for column in last)

@@ -1,4 +1,4 @@
-"""What Spark's exceptions mean to the person who runs a job."""
+"""Turns Spark's exceptions into messages for the person who runs a job."""
 
 import re
 from collections.abc import Iterator
@@ -12,13 +12,13 @@ _REMEDY = "replace it with a good copy, or with an empty file to skip it, then s
 
 
 def explain_failure(error: BaseException) -> InputError | None:
-    """Recognise a stream that stopped at a file it cannot read.
+    """Recognize a stream that failed on an unreadable file.
 
     Args:
-        error: What `StreamingQuery.awaitTermination`, or any Spark action, raised.
+        error: Exception raised by `StreamingQuery.awaitTermination` or by a Spark action.
 
     Returns:
-        The error to raise in its place, or None if it is about something else.
+        The error to raise instead, or None if the cause is another one.
     """
     messages = list(_messages(error))
     text = "\n".join(messages)
@@ -27,19 +27,21 @@ def explain_failure(error: BaseException) -> InputError | None:
         return None
     file = found.group(1)
     if "CSV header does not conform" in text:
-        return InputError(f"{file}: its header differs from the first file's; make them alike, then start again")
+        return InputError(
+            f"{file}: its header differs from that of the first file; make the two equal, then start again"
+        )
     cause = " ".join(messages[-1].split())
     return InputError(f"cannot read {file} ({cause:.150}): {_REMEDY}")
 
 
 def first_line(error: BaseException) -> str:
-    """What went wrong in the end, without the Java stack."""
+    """First line of the root cause, without the Java stack."""
     text = list(_messages(error))[-1].strip()
     return " ".join(text.splitlines()[0].split())[:300] if text else type(error).__name__
 
 
 def _messages(error: BaseException) -> Iterator[str]:
-    """Texts of an exception and of the Java causes behind it, outermost first."""
+    """Messages of an exception and of the Java causes behind it, outermost first."""
     yield str(error)
     java = error.java_exception if isinstance(error, Py4JJavaError) else getattr(error, "_origin", None)
     while java is not None:

@@ -1,7 +1,7 @@
-"""The interaction log: what every micro-batch added, one row per (user, item). It is the write-ahead log of the model.
+"""The interaction log: what each micro-batch added, one row per (user, item). It is the write-ahead log of the model.
 
-The rows a model learns from are collected from Spark once, as Arrow, and that same Arrow table is appended: what is in
-the log and what was learned cannot differ.
+Rows are collected from Spark once, as an Arrow table, and that same table is appended and learned. So the log and the
+model cannot differ.
 """
 
 from collections.abc import Iterator, Mapping
@@ -32,7 +32,7 @@ from recsys.contracts import (
 from recsys.tables.clean import TOTALS, aggregate, is_good, weigh
 from recsys.tables.delta import Tables
 
-# Rows of a batch on the driver.
+# Schema of a batch on the driver.
 ROWS = pa.schema(
     {
         USER: pa.string(),
@@ -48,12 +48,12 @@ _BY_IDS = [(USER, "ascending"), (ITEM, "ascending")]
 
 @dataclass(frozen=True)
 class BatchCounts:
-    """What a batch held.
+    """Counts of a batch.
 
     Attributes:
         records: records after de-duplication, good and bad.
-        quarantined: the bad ones among them.
-        ingested_at: when Spark planned the batch (UTC); None if it held no record.
+        quarantined: bad records among them.
+        ingested_at: when Spark planned the batch (UTC); None for a batch without records.
     """
 
     records: int
@@ -62,12 +62,12 @@ class BatchCounts:
 
 
 def collect(tagged: DataFrame, weights: Mapping[str, EventWeight]) -> tuple[pa.Table, BatchCounts]:
-    """Aggregate the good events of a tagged batch and bring them to the driver, in one Spark action.
+    """Aggregate the good events of a tagged batch and collect them on the driver, in one Spark action.
 
     Returns:
         The rows, in the schema `ROWS`, sorted by the bytes of user and item id, and the batch's counts.
     """
-    # Bad records become one more group, that of the null ids: so they are counted without a second pass.
+    # Bad records become one more group, with null ids, so they are counted without a second pass.
     ids = {column: F.when(is_good(), F.col(column)) for column in (USER, ITEM)}
     groups = aggregate(weigh(tagged.withColumns(ids), weights)).toArrow()
     bad = pc.is_null(groups[USER])
@@ -85,24 +85,24 @@ def append(tables: Tables, rows: pa.Table, step: StepId, app_id: str) -> int:
     Args:
         tables: The tables.
         rows: As `collect` returned them.
-        step: Their step; the batch id is the version of the transaction.
+        step: Step of the batch; the batch id is the transaction version.
         app_id: Identifies the stream; the same after every restart.
 
     Returns:
-        Delta version of the log that holds the rows; its latest if there is none to write, or if they were there.
+        Delta version of the log that holds the rows; the latest version if there are none, or if they were there.
     """
     if rows.num_rows == 0:
         return tables.version(INTERACTION_LOG)
     numbers = {GENERATION: step.generation, BATCH: step.batch_id}
     constants = [pa.repeat(pa.scalar(number, pa.int64()), rows.num_rows) for number in numbers.values()]
     numbered = pa.table([*constants, *rows.columns], names=[*numbers, *rows.column_names])
-    # One file per batch: the rows are few, and they stay in order.
+    # One file per batch, because the rows are few and have to stay in order.
     frame = tables.spark.createDataFrame(numbered).coalesce(1)
     return tables.append(INTERACTION_LOG, frame, app_id, step.batch_id)
 
 
 def to_batch(rows: pa.Table) -> InteractionBatch:
-    """Turn rows, as `collect` returns them, into what the model learns from."""
+    """Convert rows, as `collect` returns them, to a batch for the model."""
     return InteractionBatch(
         user_ids=rows[USER].to_pylist(),
         item_ids=rows[ITEM].to_pylist(),
@@ -113,30 +113,30 @@ def to_batch(rows: pa.Table) -> InteractionBatch:
 
 
 def read_batch(tables: Tables, step: StepId) -> pa.Table:
-    """Read one batch's rows back, as `collect` returned them; no rows if the log does not have the batch."""
+    """Read the rows of a batch, as `collect` returned them; no rows if the log does not have the batch."""
     rows = tables.read(INTERACTION_LOG).filter((F.col(GENERATION) == step.generation) & (F.col(BATCH) == step.batch_id))
     return _sorted(rows.select(*TOTALS).toArrow())
 
 
 def batches_after(tables: Tables, step: StepId, through: StepId) -> Iterator[tuple[StepId, InteractionBatch]]:
-    """Read the batches after one step, up to and with another, in order. Batches without good events are left out."""
+    """Read the batches after `step`, through `through`, in order. Batches without good events are skipped."""
     wanted = after(step) & ~after(through)
     return _batches(tables.read(INTERACTION_LOG).filter(wanted))
 
 
 def everything(tables: Tables, version: int | None = None) -> Iterator[tuple[StepId, InteractionBatch]]:
-    """Read every batch of the log in order, as the log is now or as of a Delta version."""
+    """Read every batch of the log in order, at its latest version or at a given Delta version."""
     return _batches(tables.read(INTERACTION_LOG, version))
 
 
 def after(step: StepId) -> Column:
-    """Condition on a table with steps: the row comes after this one."""
+    """Condition on a table with steps: the row comes after `step`."""
     generation, batch = F.col(GENERATION), F.col(BATCH)
     return (generation > step.generation) | ((generation == step.generation) & (batch > step.batch_id))
 
 
 def last_step(tables: Tables, generation: int | None = None, name: str = INTERACTION_LOG) -> StepId | None:
-    """Newest step of a table with steps, or of one of its generations; None if there is none."""
+    """Latest step of a table with steps, or of one of its generations; None if there is none."""
     rows = tables.read(name)
     if generation is not None:
         rows = rows.filter(F.col(GENERATION) == generation)
@@ -145,9 +145,9 @@ def last_step(tables: Tables, generation: int | None = None, name: str = INTERAC
 
 
 def _batches(rows: DataFrame) -> Iterator[tuple[StepId, InteractionBatch]]:
-    """Cut rows of the log into batches.
+    """Split rows of the log into batches.
 
-    Only the numbers are sorted as a whole; the ids are sorted batch by batch, where they are few.
+    The whole table is sorted by step only. Ids are sorted within each batch, where they are few.
     """
     table = rows.select(GENERATION, BATCH, *TOTALS).toArrow()
     generations, batches = table[GENERATION].to_numpy(), table[BATCH].to_numpy()

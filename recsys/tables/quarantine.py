@@ -1,4 +1,4 @@
-"""Rejected records, kept whole, with every reason."""
+"""The table `quarantine`: rejected records with their raw text and every reason."""
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -9,7 +9,7 @@ from recsys.tables.delta import Tables
 
 
 def quarantined(tagged: DataFrame, step: StepId) -> DataFrame:
-    """Select the rejected records of a tagged batch, in the columns of the `quarantine` table."""
+    """Select the rejected records of a tagged batch, with the columns of `quarantine`."""
     rejected = tagged.filter(~is_good())
     return rejected.select(
         F.lit(step.generation).cast("bigint").alias(GENERATION),
@@ -23,7 +23,7 @@ def quarantined(tagged: DataFrame, step: StepId) -> DataFrame:
 def append(tables: Tables, tagged: DataFrame, step: StepId, app_id: str) -> int:
     """Append a batch's rejected records once.
 
-    This reads the batch a second time: skip it for a batch in which `log.collect` counted none.
+    This computes the batch a second time, so skip it if `log.collect` counted no such records.
 
     Returns:
         Delta version of `quarantine` that holds them.

@@ -1,4 +1,4 @@
-"""The table of recommendations."""
+"""The table `recommendations`."""
 
 from pyspark.sql import DataFrame
 
@@ -7,11 +7,11 @@ from recsys.tables.delta import Tables
 
 
 def write(tables: Tables, frame: DataFrame) -> int:
-    """Replace the table's rows in one commit: a reader sees the old lists or the new ones, never a mixture.
+    """Replace all rows in one commit: a reader sees the old lists or the new ones, never a mix.
 
     Args:
         tables: The tables.
-        frame: One row per user, in the columns of the table.
+        frame: One row per user, with the columns of the table.
 
     Returns:
         Delta version of the commit.

@@ -1,4 +1,4 @@
-"""The Spark session: with Delta, in UTC, sized for one machine unless a cluster says otherwise, and quiet."""
+"""Builds the Spark session: with Delta, in UTC, quiet, and sized for one machine unless a cluster sets its size."""
 
 import os
 import sys
@@ -15,11 +15,11 @@ from pyspark.sql import SparkSession
 from recsys.config import Settings
 from recsys.errors import InputError
 
-# Right everywhere, also in a session somebody else made.
+# Required in every session, including one that was created elsewhere.
 ALWAYS = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
-    # A batch without data only expires old state; the next batch with data does that too.
+    # A batch without data would only expire old state, which the next batch with data does anyway.
     "spark.sql.streaming.noDataMicroBatches.enabled": "false",
 }
 PACKAGES, JAVA_OPTIONS = "spark.jars.packages", "spark.driver.extraJavaOptions"
@@ -28,12 +28,11 @@ PACKAGES, JAVA_OPTIONS = "spark.jars.packages", "spark.driver.extraJavaOptions"
 def build_session(settings: Settings) -> SparkSession:
     """Get the active session (Databricks, notebooks, tests) or start one.
 
-    `settings.spark` wins over every default made here; in a session that is already active, the part of it that can
-    still change is applied. Delta is fetched from Maven, unless `spark.jars` or `spark.driver.extraClassPath` names its
-    jar.
+    `settings.spark` overrides every default. In a session that is already active, only settings that can still change
+    are applied.
 
     Raises:
-        InputError: Java is missing or too old, or Delta's jar cannot be found.
+        InputError: Java is missing or too old, or the Delta jar cannot be found.
     """
     active = SparkSession.getActiveSession()
     if active is not None:
@@ -53,7 +52,7 @@ def build_session(settings: Settings) -> SparkSession:
 
 
 def delta_package() -> str:
-    """Maven coordinate of the Delta build that fits the installed Spark and delta-spark."""
+    """Maven coordinate of the Delta build that matches the installed Spark and delta-spark."""
     spark_line = ".".join(metadata.version("pyspark").split(".")[:2])
     return f"io.delta:delta-spark_{spark_line}_2.13:{metadata.version('delta-spark')}"
 
@@ -68,7 +67,7 @@ def _session_settings(given: dict[str, str], local: bool) -> dict[str, str]:
             "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"
         ),
         "spark.ui.showConsoleProgress": "false",
-        # A stream runs thousands of small queries; the driver would keep the plans of the last thousand.
+        # A stream runs thousands of small queries. By default the driver would keep the plans of the last thousand.
         "spark.sql.ui.retainedExecutions": "10",
         "spark.ui.retainedJobs": "50",
         "spark.ui.retainedStages": "50",
@@ -86,7 +85,7 @@ def _session_settings(given: dict[str, str], local: bool) -> dict[str, str]:
 
 def _local_settings() -> dict[str, str]:
     cores = os.cpu_count() or 1
-    # Executors are threads of the driver here, and whole tables of numbers pass through it to the model.
+    # In local mode executors are threads of the driver, and all training data passes through it to the model.
     gigabytes = max(1, min(8, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**32))
     return {
         "spark.master": "local[*]",
@@ -94,18 +93,18 @@ def _local_settings() -> dict[str, str]:
         "spark.driver.memory": f"{gigabytes}g",
         "spark.driver.maxResultSize": "0",
         "spark.sql.shuffle.partitions": str(min(cores, 8)),
-        # Planning a query again between its stages costs more than it saves where batches are small.
+        # Adaptive execution plans a query again between its stages, which costs more than it saves on small batches.
         "spark.sql.adaptive.enabled": "false",
-        # The default of 50 tasks to read a log of a few files costs seconds per table on a small machine.
+        # The default of 50 tasks for a Delta log of a few files costs seconds per table on a small machine.
         "spark.databricks.delta.snapshotPartitions": "2",
     }
 
 
 def _start_java(conf: SparkConf) -> JavaGateway:
-    """Start Spark's Java process, holding back what it prints until it is up.
+    """Start Spark's Java process and buffer its output until it is up.
 
-    Resolving Delta's jar prints some hundred lines that tell a user nothing when it works; when it does not, the lines
-    that matter become the error. Once the process is up, whatever it prints is passed on.
+    Resolving the Delta jar prints about a hundred lines that are of no use when it works. When it fails, the relevant
+    line becomes the error message. Once the process is up, its output is passed on.
     """
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     read_end, write_end = os.pipe()
@@ -116,7 +115,7 @@ def _start_java(conf: SparkConf) -> JavaGateway:
         with os.fdopen(read_end, "rb") as lines:
             for line in lines:
                 if started.is_set():
-                    # Not sys.stderr: its lock may be gone while the interpreter shuts down.
+                    # Not sys.stderr, whose lock may be gone while the interpreter shuts down.
                     os.write(2, line)
                 else:
                     held.append(line)
@@ -135,7 +134,7 @@ def _start_java(conf: SparkConf) -> JavaGateway:
 
 
 def why_not_started(printed: str) -> str:
-    """Find the reason in what a Java process printed that ended before Spark was up."""
+    """Find the cause in the output of a Java process that ended before Spark was up."""
     lowered = printed.lower()
     if "unresolved dependency" in lowered or "download failed" in lowered:
         return (
@@ -153,7 +152,7 @@ def why_not_started(printed: str) -> str:
 def _check_delta(session: SparkSession) -> None:
     try:
         DeltaTable.isDeltaTable(session, "/")
-    except TypeError as error:  # py4j: a class that is not there is "a JavaPackage, not callable"
+    except TypeError as error:  # py4j: a missing class is a "JavaPackage", which is not callable
         raise InputError(
             f"Delta is not on Spark's class path: run spark-submit --packages {delta_package()} ..., "
             "or start the job with python"

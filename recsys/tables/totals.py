@@ -1,6 +1,7 @@
-"""The fold: brings the totals in `interactions` up to date with the log.
+"""Refreshes the totals in `interactions` from the log.
 
-How far the totals go is kept in the very commit that wrote them, so the two cannot disagree, whenever the job dies.
+The last step that the totals include is stored in the same commit as the totals, so the two cannot disagree, whenever
+the job dies.
 """
 
 import json
@@ -12,19 +13,20 @@ from recsys.tables import log
 from recsys.tables.clean import TOTALS, totals
 from recsys.tables.delta import Tables
 
-# Commits that leave a table's rows as they are; any other that is not a fold makes the totals untrustworthy.
+# Commits that leave the rows unchanged. After any other commit that is not a refresh, the totals cannot be trusted.
 _KEEP_ROWS = {"CREATE TABLE", "SET TBLPROPERTIES", "OPTIMIZE", "VACUUM START", "VACUUM END"}
 _BEFORE_ALL = StepId(-1, -1)
 
 
 def refresh(tables: Tables) -> StepId | None:
-    """Add the log's rows that `interactions` does not hold yet, in one atomic commit.
+    """Add the rows of the log that `interactions` does not include yet, in one atomic commit.
 
-    If nobody can say how far the totals go (a new table, one restored or written by hand), they are made anew from the
-    whole log. Weights are added in the order of the steps: any schedule of folds gives the same bits.
+    If it is unknown what the totals include (a new table, or one that was restored or written by hand), they are
+    recomputed from the whole log. Weights are added in the order of the steps, so every schedule of refreshes gives the
+    same bits.
 
     Returns:
-        The last step that is folded in; None if the log is empty.
+        The last step that the totals include; None if the log is empty.
     """
     folded, newest = refreshed_through(tables), log.last_step(tables)
     if newest is None or folded == newest:
@@ -41,7 +43,7 @@ def refresh(tables: Tables) -> StepId | None:
 
 
 def refreshed_through(tables: Tables) -> StepId | None:
-    """Last step that `interactions` holds, as its history tells; None if it does not tell."""
+    """Last step that `interactions` includes, read from its history; None if the history does not say."""
     history = tables.handle(INTERACTIONS).history().select("version", "operation", "userMetadata")
     changes = history.filter(~F.col("operation").isin(*_KEEP_ROWS)).orderBy(F.desc("version")).take(1)
     if not changes or changes[0].userMetadata is None:
