@@ -51,16 +51,10 @@ class Scored:
     seconds: float
 
 
-def score(spark: SparkSession, tables: Tables, client: MlflowClient, settings: Settings) -> Scored:
-    """Replace the table `recommendations` with the lists of one version.
+def chosen_version(settings: Settings) -> Version:
+    """The version that `recommend.model` names, or the champion.
 
-    The alias is resolved once, so every row names the version that made it.
-
-    Args:
-        spark: session whose executors do the work.
-        tables: where `recommendations` is written.
-        client: from `registry.client.connect`.
-        settings: `recommend.*`, and the name of the model.
+    An alias is resolved here, once, so that every row names the version that made it.
 
     Raises:
         RegistryError: there is no such version, or MLflow failed.
@@ -73,7 +67,7 @@ def score(spark: SparkSession, tables: Tables, client: MlflowClient, settings: S
 
 
 def score(tables: Tables, version: Version, settings: Settings) -> Scored:
-    """Replace the table of recommendations by those of one version.
+    """Replace the table `recommendations` with the lists of one version.
 
     Args:
         tables: where `recommendations` is written; the executors of their session do the work.

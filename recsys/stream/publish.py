@@ -7,6 +7,7 @@ metrics and versions; it never stops the stream.
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow.tracking import MlflowClient
@@ -118,12 +119,10 @@ class Publisher:
         """
         delivered = self._deliver()
         observe("metrics", step)
-        if not (delivered and self.is_due(step)):
-            return
-        try:
-            self._publish_version(model, step, observe)
-        except RegistryError as error:
-            logger.warning("no version of batch %s yet, trying again with the next batch: %s", step, error)
+        if delivered and self.is_due(step):
+            self._publish_or_wait(model, step, observe)
+        new_rivals, self._new_rivals = self._new_rivals, {}
+        return new_rivals
 
     def publish_first(self, model: OnlineModel, step: StepId, observe: Observer) -> None:
         """Register a version at the clean end of a stream that has no champion yet, whatever the cadence says.
