@@ -25,7 +25,8 @@ from recsys.storage import writer_lock
 from recsys.stream import handover
 from recsys.stream.handover import Handover
 from recsys.stream.job import StopRequested, close, open_pipeline, run_query, stop_signals
-from recsys.stream.pipeline import Observer, Pipeline, StoredBatch, application_id, log_stage
+from recsys.stream.pipeline import Pipeline, StoredBatch, application_id
+from recsys.stream.publish import Observer, log_stage
 from recsys.stream.report import StreamReport
 from recsys.tables import history, log, quarantine
 from recsys.tables.delta import Tables

@@ -28,8 +28,8 @@ from recsys.registry.client import connect
 from recsys.registry.runs import GenerationRun
 from recsys.storage import checkpoint_folder, writer_lock
 from recsys.stream.handover import first_batch
-from recsys.stream.pipeline import Observer, Pipeline, log_stage
-from recsys.stream.publish import ROWS_KEPT, Publisher
+from recsys.stream.pipeline import Pipeline
+from recsys.stream.publish import ROWS_KEPT, Observer, Publisher, log_stage
 from recsys.stream.recovery import current_generation, recover_model, refuse_lost_checkpoint
 from recsys.stream.report import StreamReport
 from recsys.tables import checkpoint, ledger, log
