@@ -1,4 +1,4 @@
-"""Errors that users can fix. Jobs turn them into one line and exit code 2."""
+"""Errors that users can fix. Jobs turn them into one line and an exit code: 2, or 75 to try again."""
 
 
 class RecsysError(Exception):
@@ -14,7 +14,11 @@ class InputError(RecsysError):
 
 
 class RegistryError(RecsysError):
-    """The MLflow tracking server or model registry does not answer, or has no such model."""
+    """The model registry has no such model, or refuses; see `RegistryDownError` for one that does not answer."""
+
+
+class RegistryDownError(RegistryError):
+    """MLflow does not answer, or fails. The same call may work later."""
 
 
 class SolveError(RecsysError):
