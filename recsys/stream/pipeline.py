@@ -190,8 +190,8 @@ class Pipeline:
         self.publisher.add(rows)
 
     def publish(self, step: StepId) -> None:
-        """Bring MLflow up to a batch in the ledger, the last one learned."""
-        self.publisher.publish(self.model, step, self.observe)
+        """Bring MLflow up to the last batch learned; a new version is measured from the next batch on."""
+        self.rivals.enter(self.publisher.publish_due(self.model, step, self.observe))
 
     def evaluate(self, batch: InteractionBatch, step: StepId) -> dict[str, float]:
         """Measure the live model, its rivals and, where asked for, a rebuilt one on a batch not yet learned.
