@@ -17,22 +17,19 @@ from recsys.model.common.randomness import Purpose, generator
 from recsys.model.drift.surprise import Decision
 from recsys.model.interactions.history import History
 from recsys.model.learner import CodedBatch, State
+from recsys.model.neural.calibration import Calibration
+from recsys.model.neural.held_out import HeldOut
 from recsys.model.neural.negatives import NegativeSampler
 from recsys.model.neural.network import TABLES, NeuMf, WarmStart
-from recsys.model.neural.optimizers import fit_logistic
-from recsys.model.neural.replay_buffer import Pairs, ReplayBuffer, held_out, history_of, of_batch, of_history, sample
+from recsys.model.neural.replay_buffer import Pairs, ReplayBuffer, history_of, of_batch, of_history, sample
 from recsys.model.neural.training import LabeledPairs, Pace, Trainer
 from recsys.serving.arrays import part, prefixed
 
-# Slope and intercept (the latter for one negative per pair) of logits in the teacher's scores: what was fitted to
-# MovieLens 100K.
-_SLOPE, _INTERCEPT = 10.0, -2.3
-# A fitted slope is not below the first, which keeps the order, nor above the second.
-_SLOPES = (1.0, 30.0)
 # Pairs whose negatives are drawn at once.
 _PAIRS_AT_ONCE = 1 << 16
-# Held-out pairs that are measured, at most, each among so many items that its user never had.
-_MEASURED_PAIRS, _MEASURED_NEGATIVES = 2048, 50
+# Each held-out pair is measured among so many items that its user never had.
+_MEASURED_NEGATIVES = 50
+# Fewer held-out pairs are not enough to fit a calibration to.
 _CALIBRATED_PAIRS = 100
 # Users are scored in groups of at most this many pairs.
 _SCORES_AT_ONCE = 1 << 14
@@ -68,8 +65,8 @@ class NeuralCf:
         # Pairs of each user: as many items more are candidates, for those the user had lead the list.
         self._lengths = GrowingArray((), np.int64)
         self._batches = 0
-        # Slope and intercept that make logits of the teacher's scores, until there are pairs to fit them to.
-        self._calibration = np.array([_SLOPE, _INTERCEPT - np.log(self._neural.negatives)])
+        self._calibration = Calibration.prior(self._neural.negatives)
+        self._held_out = HeldOut(settings, self.device)
         self._trainer = self._new_trainer(generator(settings.seed, None, Purpose.NCF_REFIT))
 
     def update(self, batch: CodedBatch, history: History, step: StepId, decision: Decision) -> dict[str, float]:
@@ -94,11 +91,11 @@ class NeuralCf:
         generator = self._generator(step, Purpose.NCF_UPDATE)
         older = self._buffer.draw(int(self._neural.replay * (batch.weights > 0).sum()), generator)
         self._take_in(batch, step, generator)
-        pairs = self._learnable(of_batch(batch).joined(older))
+        pairs = self._held_out.learnable(of_batch(batch).joined(older))
         layers = self._batches % self._neural.towers_every_batches == 0
         pace = Pace(layers, decision.learning_rate, tuple(self._neural.frozen))
         self._batches += 1
-        measured = self._measured(self._buffer.recent(), generator)
+        measured = self._held_out.measured(self._buffer.recent(), generator)
         reached = np.inf
         for number in range(self._neural.passes):
             loss = self._learn(pairs, history, generator, pace)
@@ -130,8 +127,8 @@ class NeuralCf:
         """
         generator = self._generator(step, Purpose.NCF_REFIT)
         everything = of_history(history)
-        learned = self._learnable(everything)
-        measured = self._measured(everything, generator)
+        learned = self._held_out.learnable(everything)
+        measured = self._held_out.measured(everything, generator)
         if self.teacher is not None:
             self.teacher.refit(history_of(learned, history), step)
             self._calibration = self._calibrated(self.teacher, measured, history, step)
@@ -271,60 +268,37 @@ class NeuralCf:
         """
         if self.teacher is None or not self._neural.distillation:
             return labels
-        slope, intercept = self._calibration.tolist()
-        opinion = torch.sigmoid(slope * _pair_scores(self.teacher, users, items) + intercept)
-        return torch.lerp(labels, opinion, self._neural.distillation)
+        taught = self._calibration.chances(_pair_scores(self.teacher, users, items))
+        return torch.lerp(labels, taught, self._neural.distillation)
 
-    def _calibrated(self, teacher: IncrementalAls, measured: Pairs, history: History, step: StepId) -> FloatArray:
-        """Slope and intercept that make logits of the teacher's scores.
-
-        Fitted to pairs it has not seen and their negatives; what there is if those are few, or the fit is no good.
-        """
+    def _calibrated(self, teacher: IncrementalAls, measured: Pairs, history: History, step: StepId) -> Calibration:
+        """Fit the calibration to pairs that the teacher has not seen and their negatives, if they are not too few."""
         if len(measured) < _CALIBRATED_PAIRS:
             return self._calibration
-        users, items, valid = self._against_negatives(measured, self._neural.negatives, history, step)
+        users, items, valid = self._held_out.against_negatives(
+            measured, self._neural.negatives, history, self._network.items, step
+        )
         labels = torch.zeros_like(items, dtype=torch.float64)
         labels[:, 0] = 1
-        slope, intercept = fit_logistic(_pair_scores(teacher, users, items)[valid], labels[valid])
-        return np.array([slope, intercept]) if _SLOPES[0] <= slope <= _SLOPES[1] else self._calibration
+        return self._calibration.fitted(_pair_scores(teacher, users, items)[valid], labels[valid])
 
     def _held_out_loss(self, history: History, pairs: Pairs, step: StepId) -> float:
         """Mean -log of the chance, by the scores, of a pair's item among seeded items that its user never had."""
-        users, items, valid = self._against_negatives(pairs, _MEASURED_NEGATIVES, history, step)
+        users, items, valid = self._held_out.against_negatives(
+            pairs, _MEASURED_NEGATIVES, history, self._network.items, step
+        )
         chances = torch.where(valid, self._logits(users, items), -torch.inf).log_softmax(dim=1)
         return -float(chances[:, 0].mean())
 
-    def _against_negatives(
-        self, pairs: Pairs, count: int, history: History, step: StepId
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Users (n,), items (n, 1 + count): a pair's own and seeded ones its user never had, and which are valid."""
-        sampler = NegativeSampler(history, self._network.items, 0.0)
-        drawn = sampler.draw(pairs.users, count, self._generator(step, Purpose.NCF_HELD_OUT))
-        columns = (
-            pairs.users,
-            np.column_stack([pairs.items, drawn.items]),
-            np.column_stack([np.ones(len(pairs), dtype=bool), drawn.valid]),
-        )
-        users, items, valid = (torch.from_numpy(column).to(self.device) for column in columns)
-        return users, items, valid
-
-    def _learnable(self, pairs: Pairs) -> Pairs:
-        return pairs.take(~held_out(pairs, self._neural.held_out, self.settings.seed))
-
-    def _measured(self, pairs: Pairs, generator: np.random.Generator) -> Pairs:
-        """Those that are held out, a sample of them if they are many."""
-        kept = pairs.take(held_out(pairs, self._neural.held_out, self.settings.seed))
-        return sample(kept, _MEASURED_PAIRS, generator)
-
     def _new_trainer(self, generator: np.random.Generator) -> Trainer:
-        bias = -np.log(self._neural.negatives) if self.teacher is None else self._calibration[1]
+        bias = -np.log(self._neural.negatives) if self.teacher is None else self._calibration.intercept
         return Trainer(self._neural, self.settings.model.factors, self.device, float(bias), generator)
 
     def _warm_start(self) -> WarmStart | None:
         """The teacher's factors as they are."""
         if self.teacher is None:
             return None
-        return WarmStart(self.teacher.user_factors, self.teacher.item_factors, float(self._calibration[0]))
+        return WarmStart(self.teacher.user_factors, self.teacher.item_factors, self._calibration.slope)
 
     @property
     def _network(self) -> NeuMf:
@@ -339,7 +313,7 @@ class NeuralCf:
         state: State = {
             "lengths": self._lengths.values,
             "batches": np.array([self._batches]),
-            "calibration": self._calibration,
+            "calibration": self._calibration.array(),
         }
         state |= prefixed(self._buffer.state(), "buffer") | prefixed(self._trainer.state(), "network")
         return state if self.teacher is None else state | prefixed(self.teacher.state(), "teacher")
@@ -350,7 +324,7 @@ class NeuralCf:
         learner = cls(settings)
         learner._lengths = GrowingArray(state["lengths"], np.int64)
         learner._batches = int(state["batches"][0])
-        learner._calibration = state["calibration"].copy()
+        learner._calibration = Calibration(*state["calibration"].tolist())
         learner._buffer = ReplayBuffer.from_state(part(state, "buffer"))
         learner._trainer.load(part(state, "network"))
         if learner.teacher is not None:
@@ -370,26 +344,10 @@ class NeuralCf:
         else:
             factors = self.teacher.served(history)
             users, items = (torch.from_numpy(factors[f"{side}_factors"]) for side in ("user", "item"))
-            warm = WarmStart(users, items, float(self._calibration[0]))
+            warm = WarmStart(users, items, self._calibration.slope)
             for side in ("user", "item"):
                 weights[f"{side}_gmf"] += warm.embeddings(side).numpy()
         return {**factors, **prefixed(weights, "neural"), "candidates": self._neural.candidates + self._lengths.values}
-
-
-def candidate_recall(exact: torch.Tensor, two_stage: torch.Tensor, k: int) -> float:
-    """What ranking in two stages loses: the mean share of each user's k best items that its list of k still holds.
-
-    Args:
-        exact: (n, items) scores of all items by the network.
-        two_stage: (n, items) scores as they are served; both -inf where an item may not be recommended.
-        k: Length of the lists.
-    """
-    best, listed = (
-        torch.zeros_like(exact, dtype=torch.bool).scatter(1, scores.topk(k).indices, True)
-        for scores in (exact, two_stage)
-    )
-    best &= exact > -torch.inf
-    return float((best & listed).sum() / best.sum())
 
 
 def _pair_scores(teacher: IncrementalAls, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:

@@ -11,8 +11,6 @@ from recsys.config.model import NeuralSettings
 from recsys.model.learner import State
 from recsys.serving.arrays import part
 
-_NEWTON_STEPS = 20
-
 
 class FtrlProximal(torch.optim.Optimizer):
     """Follow the regularized leader, proximal, for each coordinate by itself.
@@ -173,26 +171,3 @@ def resume_schedule(schedule: torch.optim.lr_scheduler.LambdaLR, steps: int) -> 
     schedule.load_state_dict({**schedule.state_dict(), "last_epoch": steps})
     for group, base, share in zip(schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
         group["lr"] = base * share(steps)
-
-
-def fit_logistic(scores: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
-    """Slope and intercept that make logits of scores, by Newton's method.
-
-    Args:
-        scores: (n,).
-        labels: (n,) 0 or 1.
-
-    Returns:
-        The slope, NaN where the scores part the labels so well that there is no finite one, and the intercept.
-    """
-    inputs = torch.stack([scores, torch.ones_like(scores)], dim=1).double()
-    fitted = inputs.new_zeros(2)
-    for _ in range(_NEWTON_STEPS):
-        chances = torch.sigmoid(inputs @ fitted)
-        curvature = inputs.T @ (inputs * (chances * (1 - chances))[:, None])
-        step, failed = torch.linalg.solve_ex(curvature, inputs.T @ (labels - chances))
-        if failed or not step.isfinite().all():
-            return float("nan"), float("nan")
-        fitted = fitted + step
-    slope, intercept = fitted.tolist()
-    return slope, intercept

@@ -13,9 +13,6 @@ from recsys.model.learner import CodedBatch, State
 
 Bools = npt.NDArray[np.bool_]
 
-# Steps of splitmix64 (Steele, Lea & Flood 2014), which make every bit of the result depend on every bit of the pair.
-_MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
-
 
 @dataclass(frozen=True)
 class Pairs:
@@ -44,18 +41,6 @@ class Pairs:
             np.concatenate([self.items, other.items]),
             np.concatenate([self.weights, other.weights]),
         )
-
-
-def held_out(pairs: Pairs, share: float, seed: int) -> Bools:
-    """Whether each pair (n,) is kept from learning, to measure on: a hash decides, the same way every time."""
-    keys = (pairs.users.astype(np.uint64) << np.uint64(32)) | pairs.items.astype(np.uint64)
-    keys += np.uint64((seed * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) % 2**64)
-    for shift, multiplier in _MIX:
-        keys = (keys ^ (keys >> np.uint64(shift))) * np.uint64(multiplier)
-    keys ^= keys >> np.uint64(31)
-    # The upper 53 bits, as a number from 0 to 1.
-    chosen: Bools = (keys >> np.uint64(11)).astype(np.float64) * 2.0**-53 < share
-    return chosen
 
 
 def of_batch(batch: CodedBatch) -> Pairs:

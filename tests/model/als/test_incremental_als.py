@@ -197,7 +197,7 @@ def test_drift_is_measured_and_past_its_threshold_everything_is_solved() -> None
             assert read - last >= 2 * len(strict.history)
             last = read
             als = strict.als
-            assert als._staleness(strict.history, als._users, StepId(0, number)) < 1e-6
+            assert als._users.staleness(strict.history, als._items.table, StepId(0, number)) < 1e-6
     assert swept
     assert loss_of(strict) < loss_of(calm)
 

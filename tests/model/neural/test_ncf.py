@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from recsys.config import Settings
 from recsys.contracts import StepId
-from recsys.model.neural.ncf import NeuralCf, candidate_recall
-from recsys.model.neural.replay_buffer import Pairs, held_out
+from recsys.model.neural.held_out import is_held_out
+from recsys.model.neural.ncf import NeuralCf
+from recsys.model.neural.replay_buffer import Pairs
 from recsys.model.neural.training import LabeledPairs, Trainer
 from recsys.model.recommender import OnlineModel
 from recsys.serving.neural import NeuralScorer
@@ -82,7 +83,7 @@ def test_another_seed_gives_another_network() -> None:
 
 
 @pytest.mark.parametrize("teacher", [True, False])
-def test_what_is_held_out_is_never_learnt(monkeypatch: pytest.MonkeyPatch, teacher: bool) -> None:
+def test_what_is_held_out_is_never_learned(monkeypatch: pytest.MonkeyPatch, teacher: bool) -> None:
     share, seen = 0.3, set()
     learn = Trainer.learn
 
@@ -96,7 +97,7 @@ def test_what_is_held_out_is_never_learnt(monkeypatch: pytest.MonkeyPatch, teach
     model, _ = learned(settings_of(held_out=share, teacher=teacher), refit=True)
     keys = model.history.state()["keys"].astype(np.int64)
     everything = Pairs(keys >> 32, keys & 0xFFFFFFFF, np.ones(len(keys), dtype=np.float32))
-    kept = everything.take(held_out(everything, share, 0))
+    kept = everything.take(is_held_out(everything, share, 0))
     assert 0.2 * len(keys) < len(kept) < 0.4 * len(keys)
     assert not seen & set(zip(kept.users.tolist(), kept.items.tolist(), strict=True))
     assert len(seen) == len(keys) - len(kept)
@@ -205,6 +206,22 @@ def test_candidates_come_first_by_logits_and_the_others_by_products(teacher: boo
             assert (np.diff(scores[user][others]) <= 1e-6).all()
     pairs = learner.score_pairs(users, users % len(model.items))
     np.testing.assert_allclose(pairs, exact[users, users % len(model.items)], rtol=1e-4, atol=1e-5)
+
+
+def candidate_recall(exact: torch.Tensor, two_stage: torch.Tensor, k: int) -> float:
+    """What ranking in two stages loses: the mean share of each user's k best items that its list of k still holds.
+
+    Args:
+        exact: (n, items) scores of all items by the network.
+        two_stage: (n, items) scores as they are served; both -inf where an item may not be recommended.
+        k: Length of the lists.
+    """
+    best, listed = (
+        torch.zeros_like(exact, dtype=torch.bool).scatter(1, scores.topk(k).indices, True)
+        for scores in (exact, two_stage)
+    )
+    best &= exact > -torch.inf
+    return float((best & listed).sum() / best.sum())
 
 
 def test_with_all_items_as_candidates_nothing_is_lost() -> None:

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from recsys.config.model import NeuralSettings
 from recsys.model.neural.optimizers import (
     FtrlProximal,
-    fit_logistic,
     grow_rows,
     make_optimizer,
     make_schedule,
@@ -161,20 +160,3 @@ def test_the_rate_rises_then_falls() -> None:
         one.step()
         two.step()
     assert other.param_groups[0]["lr"] == optimizer.param_groups[0]["lr"]
-
-
-def test_a_logistic_fit_has_no_slope_left_to_climb() -> None:
-    generator = np.random.default_rng(0)
-    scores = torch.from_numpy(generator.random(4000).astype(np.float32))
-    chances = torch.sigmoid(9 * scores - 4)
-    labels = (torch.from_numpy(generator.random(4000)) < chances).double()
-    slope, intercept = fit_logistic(scores, labels)
-    left = labels - torch.sigmoid(slope * scores.double() + intercept)
-    assert abs(float(left.sum())) < 1e-6
-    assert abs(float((left * scores).sum())) < 1e-6
-    assert (slope, intercept) == pytest.approx((9, -4), abs=1)
-
-
-def test_a_logistic_fit_to_what_is_parted_is_none() -> None:
-    slope, _ = fit_logistic(torch.tensor([0.0, 0.1, 0.9, 1.0]), torch.tensor([0.0, 0.0, 1.0, 1.0]).double())
-    assert math.isnan(slope) or slope > 30

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.model.interactions.history import History
-from recsys.model.neural.replay_buffer import Pairs, ReplayBuffer, held_out, history_of, of_history, sample
+from recsys.model.neural.replay_buffer import Pairs, ReplayBuffer, history_of, of_history, sample
 
 
 def pairs_of(begin: int, end: int) -> Pairs:
@@ -76,27 +76,6 @@ def test_draws_are_half_new_and_half_old_and_seeded() -> None:
     assert len(drawn) == 1001
     assert set(drawn[500:]) == set(numbers_of(buffer.reservoir()))
     assert drawn == numbers_of(buffer.draw(1001, np.random.default_rng(1)))
-
-
-def slow_hash(user: int, item: int, seed: int) -> float:
-    """Splitmix64 of a pair, as a number from 0 to 1."""
-    key = ((user << 32 | item) + (seed + 1) * 0x9E3779B97F4A7C15) % 2**64
-    for shift, multiplier in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        key = (key ^ key >> shift) * multiplier % 2**64
-    return ((key ^ key >> 31) >> 11) / 2**53
-
-
-def test_a_hash_decides_what_is_held_out() -> None:
-    generator = np.random.default_rng(0)
-    users, items = generator.integers(0, 2**31, (2, 20_000))
-    pairs = Pairs(users, items, np.ones(len(users), dtype=np.float32))
-    chosen = held_out(pairs, 0.1, 3)
-    expected = [slow_hash(user, item, 3) < 0.1 for user, item in zip(users.tolist(), items.tolist(), strict=True)]
-    assert chosen.tolist() == expected
-    assert chosen.mean() == pytest.approx(0.1, abs=0.01)
-    other = held_out(pairs, 0.1, 4)
-    assert (chosen & other).mean() == pytest.approx(0.01, abs=0.005)
-    assert not held_out(pairs, 0.0, 3).any()
 
 
 def test_pairs_of_a_history_and_back() -> None:

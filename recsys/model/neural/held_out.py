@@ -1,0 +1,73 @@
+"""Pairs that are never learned, so that the network can be measured on them."""
+
+import numpy as np
+import torch
+
+from recsys.config import Settings
+from recsys.contracts import StepId
+from recsys.model.common.randomness import Purpose, generator
+from recsys.model.interactions.history import History
+from recsys.model.neural.negatives import NegativeSampler
+from recsys.model.neural.replay_buffer import Bools, Pairs, sample
+
+# Pairs that are measured, at most.
+_MEASURED_PAIRS = 2048
+# Steps of splitmix64 (Steele, Lea & Flood 2014), which make every bit of the result depend on every bit of the pair.
+_MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
+
+
+class HeldOut:
+    """Tells pairs to be learned from pairs to be measured, and sets the latter against items their users never had.
+
+    Args:
+        settings: The section model.neural and the seed are used.
+        device: Where the tensors go.
+    """
+
+    def __init__(self, settings: Settings, device: torch.device) -> None:
+        self._share, self._seed, self._device = settings.model.neural.held_out, settings.seed, device
+
+    def learnable(self, pairs: Pairs) -> Pairs:
+        """Those that are not held out."""
+        return pairs.take(~is_held_out(pairs, self._share, self._seed))
+
+    def measured(self, pairs: Pairs, generator: np.random.Generator) -> Pairs:
+        """Those that are held out, a sample of them if they are many."""
+        return sample(pairs.take(is_held_out(pairs, self._share, self._seed)), _MEASURED_PAIRS, generator)
+
+    def against_negatives(
+        self, pairs: Pairs, count: int, history: History, items: int, step: StepId
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Set each pair's item against seeded ones that its user never had.
+
+        Args:
+            pairs: n pairs.
+            count: How many items each is set against.
+            history: Who had what.
+            items: How many items there are.
+            step: Generation and number of the batch; they seed the items.
+
+        Returns:
+            Users (n,); items (n, 1 + count), the pair's own first; and which of them are valid, (n, 1 + count) bool.
+        """
+        sampler = NegativeSampler(history, items, 0.0)
+        drawn = sampler.draw(pairs.users, count, generator(self._seed, step, Purpose.NCF_HELD_OUT))
+        columns = (
+            pairs.users,
+            np.column_stack([pairs.items, drawn.items]),
+            np.column_stack([np.ones(len(pairs), dtype=bool), drawn.valid]),
+        )
+        users, places, valid = (torch.from_numpy(column).to(self._device) for column in columns)
+        return users, places, valid
+
+
+def is_held_out(pairs: Pairs, share: float, seed: int) -> Bools:
+    """Whether each pair (n,) is kept from learning, to measure on: a hash decides, the same way every time."""
+    keys = (pairs.users.astype(np.uint64) << np.uint64(32)) | pairs.items.astype(np.uint64)
+    keys += np.uint64((seed * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) % 2**64)
+    for shift, multiplier in _MIX:
+        keys = (keys ^ (keys >> np.uint64(shift))) * np.uint64(multiplier)
+    keys ^= keys >> np.uint64(31)
+    # The upper 53 bits, as a number from 0 to 1.
+    chosen: Bools = (keys >> np.uint64(11)).astype(np.float64) * 2.0**-53 < share
+    return chosen
