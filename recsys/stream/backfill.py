@@ -18,7 +18,7 @@ from pyspark.sql import DataFrame
 
 from recsys.batches import batch_starts, events_per_batch
 from recsys.config import Settings
-from recsys.contracts import INTERACTION_LOG, MODEL_UPDATES, QUARANTINE, LedgerRow, StepId
+from recsys.contracts import EVENT_ID, INTERACTION_LOG, MODEL_UPDATES, QUARANTINE, LedgerRow, StepId
 from recsys.errors import InputError
 from recsys.registry.client import connect
 from recsys.storage import writer_lock
@@ -86,7 +86,7 @@ def backfill(settings: Settings, observe: Observer = log_stage) -> BackfillSumma
         tables = Tables(build_session(settings), settings.storage)
         tables.create_missing()
         events = open_events(tables.spark, settings)
-        held = _begin(settings, tables, events, held)
+        held = _begin(settings, tables, EVENT_ID in events.columns, held)
         with StreamReport(settings.recommend.k) as report:
             pipeline = open_pipeline(settings, client, tables, report, observe)
             reading = _Reading(pipeline, report, held, stop)
@@ -191,7 +191,7 @@ class _Reading:
                 raise StopRequested
 
 
-def _begin(settings: Settings, tables: Tables, events: DataFrame, held: Handover | None) -> Handover:
+def _begin(settings: Settings, tables: Tables, has_ids: bool, held: Handover | None) -> Handover:
     """See that a backfill may begin or go on, and note that it does.
 
     Raises:
@@ -208,7 +208,7 @@ def _begin(settings: Settings, tables: Tables, events: DataFrame, held: Handover
         return held
     # Nothing depends on what Spark may have planned: files and settings may have been put right since then.
     handover.empty_checkpoint(root)
-    return handover.save(root, handover.described(settings, events))
+    return handover.save(root, handover.described(settings, has_ids))
 
 
 def _refuse_another(settings: Settings, held: Handover) -> None:

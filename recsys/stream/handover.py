@@ -14,10 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from pyspark.sql import DataFrame
-
 from recsys.config import Settings
-from recsys.contracts import EVENT_ID
 from recsys.errors import InputError
 from recsys.storage import checkpoint_folder
 
@@ -50,10 +47,10 @@ class Handover:
         return (self.batches or 0) - (self.checkpoint == "history")
 
 
-def described(settings: Settings, events: DataFrame) -> Handover:
-    """The handover of a backfill that has not begun, for a source as `tables.source.open_events` returned it."""
+def described(settings: Settings, has_ids: bool) -> Handover:
+    """The handover of a backfill that has not begun."""
     kind: Literal["files", "delta"] = "delta" if settings.source.format == "delta" else "files"
-    return Handover(kind, source_path(settings), EVENT_ID in events.columns)
+    return Handover(kind, source_path(settings), has_ids)
 
 
 def source_path(settings: Settings) -> str:
@@ -108,12 +105,12 @@ def refuse_unfinished(root: str) -> Handover | None:
     return held
 
 
-def first_batch(settings: Settings, events: DataFrame) -> int:
+def first_batch(settings: Settings, has_ids: bool) -> int:
     """Let a stream take over, and return the ledger's number of its checkpoint's batch 0: 0 without a backfill.
 
     Args:
         settings: all settings.
-        events: the stream, as `tables.source.open_events` returned it.
+        has_ids: whether the stream tells duplicates by an event id.
 
     Raises:
         InputError: a backfill is unfinished, or has read files of this stream, but otherwise.
@@ -122,7 +119,7 @@ def first_batch(settings: Settings, events: DataFrame) -> int:
     held = refuse_unfinished(root)
     if held is None:
         return 0
-    wanted = described(settings, events)
+    wanted = described(settings, has_ids)
     if held.checkpoint == "history" and not _has_streamed(root) and not _continues(wanted, held):
         if _overlap(wanted, held):
             raise InputError(

@@ -23,7 +23,7 @@ from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from recsys.config import Settings
 from recsys.config.sections import Trigger
-from recsys.contracts import INTERACTION_LOG, LedgerRow
+from recsys.contracts import EVENT_ID, INTERACTION_LOG, LedgerRow
 from recsys.registry.client import connect
 from recsys.registry.runs import GenerationRun
 from recsys.storage import checkpoint_folder, writer_lock
@@ -84,7 +84,7 @@ def run_stream(settings: Settings, observe: Observer = log_stage, batches: int |
         events = open_events(spark, settings)
         tables = Tables(spark, settings.storage)
         tables.create_missing()
-        first = first_batch(settings, events)
+        first = first_batch(settings, has_ids=EVENT_ID in events.columns)
         with StreamReport(settings.recommend.k, batches) as report:
             pipeline = open_pipeline(settings, client, tables, report, observe, first)
 
