@@ -82,9 +82,9 @@ def test_every_format_gives_the_same_catalogue(tmp_path, suffix, write):
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
-        ("none.csv", None, "cannot read the catalogue"),
+        ("none.csv", None, "cannot read the catalog"),
         ("items.txt", "x", "neither Parquet"),
-        ("broken.parquet", "x", "cannot read the catalogue"),
+        ("broken.parquet", "x", "cannot read the catalog"),
         ("other.csv", "id,title\n1,2\n", "no column 'item_id'"),
     ],
 )
