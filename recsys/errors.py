@@ -14,7 +14,11 @@ class InputError(RecsysError):
 
 
 class RegistryError(RecsysError):
-    """The MLflow tracking server or model registry does not answer, or has no such model."""
+    """The model registry has no such model, or refuses a request; see `RegistryDownError` if it does not answer."""
+
+
+class RegistryDownError(RegistryError):
+    """MLflow does not answer, or failed. The same call may work later."""
 
 
 class SolveError(RecsysError):
