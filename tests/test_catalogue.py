@@ -82,9 +82,9 @@ def test_every_format_gives_the_same_catalogue(tmp_path, suffix, write):
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
-        ("none.csv", None, "cannot read the catalogue"),
+        ("none.csv", None, "cannot read the catalog"),
         ("items.txt", "x", "neither Parquet"),
-        ("broken.parquet", "x", "cannot read the catalogue"),
+        ("broken.parquet", "x", "cannot read the catalog"),
         ("other.csv", "id,title\n1,2\n", "no column 'item_id'"),
     ],
 )
@@ -124,7 +124,7 @@ def test_a_catalogue_that_vanishes_for_a_moment_does_not_stop_the_stream(setting
     before = items.join(arrays)
     (tmp_path / "items.parquet").unlink()
     after = items.join(arrays)
-    assert "last catalogue" in caplog.text
+    assert "new items come from the last one that was read" in caplog.text
     assert {name: array.tobytes() for name, array in after.items()} == {
         name: array.tobytes() for name, array in before.items()
     }

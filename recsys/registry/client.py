@@ -37,7 +37,9 @@ def registry_errors(doing: str) -> Iterator[None]:
         doing: what failed; the message begins with it.
 
     Raises:
-        RegistryError: anything failed. Artifact stores raise errors of their own libraries, so all kinds are caught.
+        RegistryError: MLflow refused the request, or an address is invalid.
+        RegistryDownError: anything else failed. Artifact stores raise errors of their own libraries, so all kinds are
+            caught.
     """
     try:
         yield
@@ -56,7 +58,8 @@ def connect(settings: Settings) -> MlflowClient:
     client call. Shortens MLflow's timeouts and forbids pickled models, unless the environment says otherwise.
 
     Raises:
-        RegistryError: the server does not answer, or refuses. The message names it without its credentials.
+        RegistryDownError: the server does not answer. The message names it without its credentials.
+        RegistryError: the server refuses, or the address is invalid.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -96,7 +99,7 @@ def experiment_id(client: MlflowClient, settings: Settings) -> str:
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether trying again would fail again: the request, or a path, is wrong."""
+    """Whether a retry would fail again, because the request or a path is wrong."""
     if isinstance(error, MlflowException):
         return bool(error.get_http_status_code() < 500)  # type: ignore[no-untyped-call]
     return isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError)

@@ -159,7 +159,7 @@ def test_a_folder_with_files_is_refused_and_left_alone(tmp_path):
 
 
 def test_a_missing_column_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"no column 'who': say in source\.columns"):
+    with pytest.raises(InputError, match=r"no column 'who': set its name in source\.columns"):
         read_dataset(settings_for(parquet(tmp_path / "e.parquet"), tmp_path, Columns(user_id="who")))
 
 
