@@ -45,4 +45,5 @@ def batch_starts(
     instants = np.flatnonzero(np.concatenate([[True], times[1:] != times[:-1]]))
     # In whole numbers, so that every machine cuts alike.
     batches = before[instants] * -(-total // size) // total
-    return instants[np.concatenate([[True], batches[1:] != batches[:-1]])]
+    starts: npt.NDArray[np.int64] = instants[np.concatenate([[True], batches[1:] != batches[:-1]])]
+    return starts

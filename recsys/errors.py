@@ -19,3 +19,7 @@ class RegistryError(RecsysError):
 
 class SolveError(RecsysError):
     """A least-squares system of the model could not be solved (not finite, or singular)."""
+
+
+class InputWarning(UserWarning):
+    """Some rows of a frame of events were left out; the text says how many, and why."""
