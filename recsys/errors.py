@@ -23,3 +23,7 @@ class RegistryDownError(RegistryError):
 
 class SolveError(RecsysError):
     """A least-squares system of the model cannot be solved: it is singular or not finite."""
+
+
+class InputWarning(UserWarning):
+    """Some rows of a frame of events were left out; the text says how many, and why."""

@@ -22,11 +22,20 @@ BANNED = {
     "registry": {"pyspark", "delta", "torch"},
     "config": HEAVY,
     "batches": HEAVY,
+    "parsing": HEAVY | {"pandas", "pyarrow"},
+    "cleaning": HEAVY | {"pandas"},
+    "frames": HEAVY | {"pandas"},
+    "lists": HEAVY,
+    "door": HEAVY,
+    "champion": HEAVY,
+    "evaluate": HEAVY - {"torch"},
     "contracts": HEAVY,
     "storage": HEAVY,
     "errors": HEAVY,
 }
 LIGHT = {"errors", "contracts", "config", "storage"}
+# What reads frames of events.
+FRAMES = {"batches", "parsing", "cleaning", "frames"}
 # Parts of the package that a part may import, besides itself; the parts that are not listed may import everything.
 MAY_IMPORT = {
     "errors": set(),
@@ -38,6 +47,14 @@ MAY_IMPORT = {
     "model": LIGHT | {"serving"},
     "tables": LIGHT,
     "registry": LIGHT | {"serving"},
+    "parsing": set(),
+    "cleaning": LIGHT | {"parsing"},
+    "frames": LIGHT | {"batches", "cleaning"},
+    "lists": LIGHT | {"frames", "model"},
+    "door": LIGHT | FRAMES | {"lists", "model"},
+    "champion": LIGHT | FRAMES | {"lists", "registry"},
+    "evaluate": LIGHT | FRAMES | {"model", "stream"},
+    "__init__": LIGHT | {"door", "champion", "evaluate"},
 }
 # The same among the folders and modules of `model`.
 _LEARNER = {"common", "interactions", "learner"}
@@ -55,6 +72,7 @@ MODEL_MAY_IMPORT = {
     "recommender": _LEARNER | {"drift", "als", "counts", "neural", "mixture", "frozen"},
     "evaluation": {"common", "interactions", "frozen", "recommender"},
     "snapshot": {"recommender"},
+    "similar": {"common", "learner", "als", "neural", "mixture", "recommender"},
 }
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 70

@@ -9,6 +9,7 @@ import torch
 from bench.harness import peers
 from recsys.config import Settings
 from recsys.contracts import InteractionBatch, StepId
+from recsys.evaluate import POPULARITY, Live
 from recsys.model.common.arrays import offsets_of
 from recsys.model.counts.popularity import Popularity
 from recsys.model.frozen import FrozenModel
@@ -19,7 +20,6 @@ from recsys.model.recommender import OnlineModel
 MIXTURE, NEURAL, REPEAT = "mixture", "ncf", "repeat"
 # Names of methods that are not members of the mixture.
 STATIC, RETRAINED, IMPLICIT = "mixture, frozen", "als, retrained", "implicit, retrained"
-POPULARITY = "popularity"
 # Days; the product's own is tried too.
 HALF_LIVES = (0.25, 1.0, 3.0, 14.0, 60.0)
 
@@ -36,23 +36,6 @@ class StreamingMethod(ItemScorer, Protocol):
 
     def learn(self, batch: InteractionBatch, step: StepId) -> bool:
         """Take a batch; False if it was put by."""
-
-
-class Live:
-    """A model of the product that learns every batch. It has seen all of them, so it knows the same items."""
-
-    def __init__(self, settings: Settings, kind: str) -> None:
-        of_kind = settings.model.model_copy(update={"kind": kind})
-        self.model = OnlineModel(settings.model_copy(update={"model": of_kind}))
-
-    def learn(self, batch: InteractionBatch, step: StepId) -> bool:
-        """See `StreamingMethod`."""
-        self.model.update(batch, step)
-        return True
-
-    def scores(self, user_ids: Sequence[str], items: Vocabulary) -> torch.Tensor:
-        """See `ItemScorer`."""
-        return self.model.score(self.model.users.lookup(user_ids))
 
 
 class Popular:

@@ -10,7 +10,8 @@ import torch
 
 from bench.harness.protocols import Events, Scorer, Scores
 from recsys.config import Settings
-from recsys.contracts import InteractionBatch, StepId
+from recsys.contracts import StepId
+from recsys.frames import WeighedEvents
 from recsys.model.common.arrays import IntArray
 from recsys.model.recommender import OnlineModel
 
@@ -131,25 +132,13 @@ def _rebuilt(
     sections = {"model": {"factors": FACTORS, **section}, "decay": {"half_life_days": half_life_days}}
     model = OnlineModel(Settings.model_validate({**sections, "seed": _SEED}))
     user_ids, item_ids = _ids(train.user_count), _ids(train.item_count)
+    weighed = WeighedEvents(user_ids, item_ids, train.users, train.items, np.ones(len(train)), train.times)
     step = StepId(0, 0)
     for number, begin in enumerate(range(0, len(train), _EVENTS_PER_BATCH)):
         step = StepId(0, number)
-        places = np.arange(begin, min(begin + _EVENTS_PER_BATCH, len(train)))
-        model.absorb(_batch(train.part(places), user_ids, item_ids), step)
+        model.absorb(weighed.batch(begin, begin + _EVENTS_PER_BATCH), step)
     model.refit(step)
     return model, user_ids, item_ids
-
-
-def _batch(events: Events, user_ids: list[str], item_ids: list[str]) -> InteractionBatch:
-    """Events, one for each pair, as a batch: each of weight 1, sorted by id."""
-    order = np.lexsort((events.items, events.users))
-    return InteractionBatch(
-        [user_ids[code] for code in events.users[order].tolist()],
-        [item_ids[code] for code in events.items[order].tolist()],
-        np.ones(len(events)),
-        np.ones(len(events), dtype=np.int64),
-        events.times[order],
-    )
 
 
 def _by_code(factors: torch.Tensor, rows: IntArray) -> torch.Tensor:

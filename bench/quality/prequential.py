@@ -33,12 +33,14 @@ import pandas as pd
 from tqdm import tqdm
 
 from bench.harness import peers
-from bench.harness.prequential_methods import MIXTURE, NEURAL, POPULARITY, REPEAT, STATIC, ItemScorer, Live, methods
+from bench.harness.prequential_methods import MIXTURE, NEURAL, REPEAT, STATIC, ItemScorer, methods
 from bench.harness.prequential_report import AIMS, GROUPS, MEASURES, Outcome, picture, table, with_best_popularity
 from bench.harness.streams import DEMO, STREAMS, batches, read_events
 from recsys.config import Settings, load_settings
 from recsys.contracts import InteractionBatch, StepId
 from recsys.errors import RecsysError
+from recsys.evaluate import POPULARITY, WARM_UP_SHARE, Live
+from recsys.frames import listed
 from recsys.model.common.arrays import GrowingArray, IntArray
 from recsys.model.common.randomness import Purpose, generator
 from recsys.model.evaluation.prequential import evaluate
@@ -46,7 +48,7 @@ from recsys.model.interactions.vocab import Vocabulary
 from recsys.model.recommender import OnlineModel
 
 MEMBERS = ("als", NEURAL, "trend", "cooccurrence", REPEAT)
-WARM_UP_SHARE, REBUILDS, QUICK_BATCHES = 5, 25, 22
+REBUILDS, QUICK_BATCHES = 25, 22
 
 
 def run(title: str, events: pd.DataFrame, size: int, settings: Settings, quick: bool) -> Outcome:
@@ -167,8 +169,7 @@ def of_file(path: Path, config: Path | None, size: int, quick: bool) -> Iterator
         events, left_out = read_events(path, settings)
     except RecsysError as error:
         raise SystemExit(str(error)) from error
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items())
-    print(f"{path}: {len(events):,} events" + (f"; left out: {reasons}" if reasons else ""))
+    print(f"{path}: {len(events):,} events" + (f"; left out: {listed(left_out)}" if left_out else ""))
     yield run(path.name, events, size, settings, quick)
 
 

@@ -34,6 +34,7 @@ from bench.harness import curves, limits, peers
 from bench.harness.generate import draw
 from recsys.config import Settings
 from recsys.contracts import InteractionBatch, StepId
+from recsys.frames import WeighedEvents
 from recsys.model.als.objective import Objective
 from recsys.model.als.selection import Selection
 from recsys.model.als.sweeps import alternations
@@ -137,16 +138,7 @@ def to_batch(
     users: IntArray, items: IntArray, times: FloatArray, user_ids: Sequence[str], item_ids: Sequence[str]
 ) -> InteractionBatch:
     """Events (n,) in the order of time, given by numbers of ids that sort like them: summed by pair, sorted."""
-    keys, inverse, counts = np.unique(users * len(item_ids) + items, return_inverse=True, return_counts=True)
-    last = np.zeros(len(keys))
-    np.maximum.at(last, inverse, times)
-    return InteractionBatch(
-        [user_ids[number] for number in (keys // len(item_ids)).tolist()],
-        [item_ids[number] for number in (keys % len(item_ids)).tolist()],
-        counts.astype(np.float64),
-        counts.astype(np.int64),
-        last,
-    )
+    return WeighedEvents(user_ids, item_ids, users, items, np.ones(len(users)), times).batch()
 
 
 def fill(model: OnlineModel, stream: GeneratedStream, length: int, bar: "tqdm[Any]") -> None:

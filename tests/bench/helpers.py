@@ -32,4 +32,10 @@ def small_settings(**sections: dict[str, object]) -> Settings:
 
 def batch_of(*pairs: tuple[str, str, float]) -> InteractionBatch:
     rows = [(user, item, weight, DAY) for user, item, weight in pairs]
-    return streams.to_batch(pd.DataFrame(rows, columns=["user", "item", "weight", "time"]))
+    return whole(pd.DataFrame(rows, columns=["user", "item", "weight", "time"]))
+
+
+def whole(events: pd.DataFrame) -> InteractionBatch:
+    """All events as one batch."""
+    (batch,) = streams.batches(events, len(events))
+    return batch

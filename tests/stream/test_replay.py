@@ -194,7 +194,7 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
 
 def test_without_the_extra_the_line_says_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setattr(replay_module, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"pip install 'recsys\[demo\]'"):
+    with pytest.raises(InputError, match=r"pip install 'recsys-stream\[demo\]'"):
         read_dataset(settings_for("completejourney", tmp_path))
 
 

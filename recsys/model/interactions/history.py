@@ -107,6 +107,11 @@ class History:
         return self._pairs.nbytes + self.by_user.nbytes + self.by_item.nbytes
 
     @property
+    def latest_time(self) -> float:
+        """The largest time of an interaction so far, in seconds; -inf before the first."""
+        return float(self._clock.state[2])
+
+    @property
     def scale(self) -> float:
         """What a stored weight is multiplied by to count as it does now."""
         return self._clock.scale

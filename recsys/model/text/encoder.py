@@ -168,7 +168,7 @@ def encode(encoder: "SentenceTransformer", texts: Sequence[str]) -> Float32Array
 def _require_packages() -> None:
     missing = [name for name in ("sentence_transformers", "peft") if importlib.util.find_spec(name) is None]
     if missing:
-        raise ConfigError(f"item text needs {missing[0]}: pip install 'recsys[text]'")
+        raise ConfigError(f"item text needs {missing[0]}: pip install 'recsys-stream[text]'")
 
 
 def _has_safe_twin(file: Path) -> bool:

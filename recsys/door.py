@@ -1,0 +1,241 @@
+"""The public face of the model: frames of events in, frames of recommendations out."""
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recsys.batches import events_per_batch
+from recsys.config import Settings
+from recsys.config.settings import as_settings, check_settings
+from recsys.contracts import StepId
+from recsys.errors import ConfigError, InputError
+from recsys.frames import given_events
+from recsys.lists import as_id, as_ids, as_length, lists_frame, similar_frame
+from recsys.model import snapshot
+from recsys.model.recommender import OnlineModel
+from recsys.model.similar import item_arrays
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SETTINGS_FILE, MODEL_FILE = "settings.json", "model.safetensors"
+# Settings that a saved model does not need and that may hold passwords.
+_PRIVATE: dict[str, Any] = {"spark": True, "source": {"options"}, "mlflow": {"tracking_uri"}}
+# Scores computed at once.
+_SCORES_AT_ONCE = 1 << 24
+
+
+def fit(events: Any, settings: Settings | Mapping[str, Any] | None = None) -> "Recommender":
+    """Learn from a history of events.
+
+    The events are cut by time into about a hundred batches. All but the last are learned in bulk; the last are ranked
+    first and then learned, one by one as in the stream, which trains the re-ranker. The same events give the same model
+    to the last bit, in whatever order the rows come.
+
+    Args:
+        events: A pandas, polars, pyarrow or Spark DataFrame (anything with the Arrow PyCapsule interface), a dictionary
+            of columns or a list of dictionaries. Columns:
+
+            - `user_id`, `item_id`: text or whole numbers, which become text.
+            - `event_time`: timestamps, ISO 8601 text (UTC where no zone is given), or epoch seconds or milliseconds.
+            - `event_type` (optional): a key of `weights`, `view` where there is no such column.
+            - `value` (optional): a number, for types whose weight uses it.
+            - `event_id` (optional): of several events with the same id the earliest counts.
+
+            Columns with other names are mapped by `source.columns`.
+        settings: A `Settings`, or what differs from the defaults by dotted key, `{"model.factors": 32}`.
+
+    Returns:
+        The model, which recommends and goes on learning.
+
+    Raises:
+        InputError: the events are no frame or an empty one, lack a column, have one of a wrong type, or none of them
+            can be learned from.
+        ConfigError: a setting is unknown or wrong.
+
+    Warns:
+        InputWarning: rows are left out; says how many, and why.
+
+    Example:
+        >>> model = fit(
+        ...     [
+        ...         {"user_id": 1, "item_id": 10, "event_time": "2024-05-01", "event_type": "view"},
+        ...         {"user_id": 2, "item_id": 10, "event_time": "2024-05-02", "event_type": "purchase"},
+        ...         {"user_id": 2, "item_id": 20, "event_time": "2024-05-03", "event_type": "view"},
+        ...     ],
+        ...     {"model.factors": 8},
+        ... )
+        >>> model
+        Recommender(mixture: 2 users, 2 items, events until 2024-05-03)
+    """
+    checked = as_settings(settings)
+    read, model = given_events(events, checked), OnlineModel(checked)
+    batches = [(StepId(0, number), batch) for number, batch in enumerate(read.batches(events_per_batch(len(read))))]
+    model.rebuild(batches, batches[-1][0])
+    return Recommender(model)
+
+
+def load(folder: str | Path) -> "Recommender":
+    """Read a model back that `Recommender.save` wrote.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        A model that goes on as if nothing had happened.
+
+    Raises:
+        InputError: the folder holds no such model, or a damaged one.
+
+    Example:
+        >>> import tempfile
+        >>> events = [{"user_id": "u1", "item_id": "i1", "event_time": "2024-05-01"}]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     fit(events).save(folder)
+        ...     load(folder)
+        Recommender(mixture: 1 users, 1 items, events until 2024-05-01)
+    """
+    folder = Path(folder)
+    for name in (SETTINGS_FILE, MODEL_FILE):
+        if not (folder / name).is_file():
+            raise InputError(f"{folder} holds no saved model ({name} is missing): give the folder that save wrote")
+    try:
+        settings = check_settings(json.loads((folder / SETTINGS_FILE).read_text("utf-8")))
+    except (ValueError, ConfigError) as error:
+        raise InputError(f"cannot read {folder / SETTINGS_FILE}: {error}") from error
+    return Recommender(snapshot.load(folder / MODEL_FILE, settings))
+
+
+class Recommender:
+    """A model that recommends items to users and goes on learning. Made by `fit` and `load`.
+
+    Example:
+        >>> model = fit(
+        ...     {
+        ...         "user_id": ["u1", "u1", "u2", "u3"],
+        ...         "item_id": ["i1", "i2", "i1", "i2"],
+        ...         "event_time": [1714521600, 1714525200, 1714528800, 1714532400],
+        ...     }
+        ... )
+        >>> model.update({"user_id": ["u4"], "item_id": ["i3"], "event_time": [1714536000]})
+        >>> model
+        Recommender(mixture: 4 users, 3 items, events until 2024-05-01)
+    """
+
+    def __init__(self, model: OnlineModel) -> None:
+        self._model = model
+
+    def __repr__(self) -> str:
+        model = self._model
+        until = datetime.fromtimestamp(model.history.latest_time, UTC)
+        kind, users, items = model.settings.model.kind, len(model.users), len(model.items)
+        return f"Recommender({kind}: {users:,} users, {items:,} items, events until {until:%Y-%m-%d})"
+
+    @property
+    def settings(self) -> Settings:
+        """How the model learns and recommends."""
+        return self._model.settings
+
+    def recommend(self, user_ids: str | int | Iterable[str | int], k: int | None = None) -> "pd.DataFrame":
+        """Rank items for users.
+
+        What a user has interacted with is left out unless `recommend.exclude_seen` is false. A user whom the model does
+        not know gets the most popular items.
+
+        Args:
+            user_ids: Ids, or a single one.
+            k: Length of the lists; None: `recommend.k`. They are shorter where fewer items are left.
+
+        Returns:
+            `user_id`, `rank` (from 1), `item_id`, `score` (higher is better; comparable within one list): the lists one
+            after the other, in the order of the ids. A pandas DataFrame, or a pyarrow.Table without pandas.
+
+        Raises:
+            InputError: there is something else than ids, or `k` is below 1.
+
+        Example:
+            >>> model = fit([{"user_id": "u1", "item_id": "i1", "event_time": "2024-05-01"}])
+            >>> list(model.recommend("u2", k=10)["item_id"])
+            ['i1']
+        """
+        users, k = as_ids(user_ids), as_length(self.settings.recommend.k if k is None else k)
+        size = max(1, _SCORES_AT_ONCE // max(len(self._model.items), 1))
+        lists = list[list[tuple[str, float]]]()
+        for begin in range(0, len(users), size):
+            lists += self._model.recommend(users[begin : begin + size], k)
+        return lists_frame(users, lists)
+
+    def similar_items(self, item_id: str | int, k: int = 10) -> "pd.DataFrame":
+        """Rank the items that are most like another one.
+
+        Args:
+            item_id: The item.
+            k: Length of the list.
+
+        Returns:
+            `rank` (from 1), `item_id`, `score`. The score is the cosine of the items' factors; a model of kind
+            `cooccurrence` gives the share of users' next items that an item has.
+
+        Raises:
+            InputError: the model does not know the item, or its kind compares no items.
+
+        Example:
+            >>> events = {"user_id": [1, 1, 2, 2], "item_id": list("abab"), "event_time": ["2024-05-01"] * 4}
+            >>> list(fit(events).similar_items("a")["item_id"])
+            ['b']
+        """
+        model, k = self._model, as_length(k)
+        (row,) = model.items.lookup([as_id(item_id)]).tolist()
+        return similar_frame(item_id, row, item_arrays(model), model.items.ids, k)
+
+    def update(self, events: Any) -> None:
+        """Learn more events, batch by batch, at a cost that follows them and not the history.
+
+        Args:
+            events: A frame as `fit` takes it. What was learned before is not learned again: an event that is handed
+                over twice counts twice, also if it has an `event_id`.
+
+        Raises:
+            InputError: see `fit`.
+
+        Warns:
+            InputWarning: rows are left out; says how many, and why.
+
+        Example:
+            >>> model = fit([{"user_id": "u1", "item_id": "i1", "event_time": "2024-05-01"}])
+            >>> model.update([{"user_id": "u2", "item_id": "i2", "event_time": "2024-05-02"}])
+        """
+        read = given_events(events, self.settings)
+        for batch in read.batches(events_per_batch(len(read))):
+            step = self._model.step
+            assert step is not None
+            self._model.update(batch, StepId(step.generation, step.batch_id + 1))
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model and its settings into a folder, which is made where it is missing; `load` reads it.
+
+        Reader options, Spark settings and MLflow's address are not written: they may hold passwords.
+
+        Args:
+            folder: The folder.
+
+        Raises:
+            InputError: the folder cannot be written.
+
+        Example:
+            >>> import os, tempfile
+            >>> model = fit([{"user_id": "u1", "item_id": "i1", "event_time": "2024-05-01"}])
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     model.save(folder)
+            ...     sorted(os.listdir(folder))
+            ['model.safetensors', 'settings.json']
+        """
+        folder = Path(folder)
+        text = self.settings.model_dump_json(by_alias=True, indent=2, exclude=_PRIVATE)
+        try:
+            snapshot.save(folder / MODEL_FILE, self._model)
+            (folder / SETTINGS_FILE).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"cannot save the model in {folder}: {error.strerror}") from error

@@ -1,0 +1,219 @@
+"""Prequential (test-then-train) evaluation of the models on a history of one's own."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from recsys.batches import events_per_batch
+from recsys.config import Settings
+from recsys.config.settings import as_settings
+from recsys.contracts import InteractionBatch, StepId
+from recsys.errors import ConfigError, InputError
+from recsys.frames import given_events, to_frame
+from recsys.model.evaluation.prequential import evaluate
+from recsys.model.interactions.vocab import Vocabulary
+from recsys.model.mixture.mixture import Mixture
+from recsys.model.recommender import OnlineModel
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+POPULARITY = "popularity"
+# One batch in so many, from the first on, only warms up.
+WARM_UP_SHARE = 5
+_FIGURES = ("ndcg_at_{}", "recall_at_{}", "precision_at_{}", "f1_at_{}", "auc", "coverage_at_{}")
+_BATCHES_PER_MEAN = 12  # The plot's width takes about this many independent means.
+_COLORS = ("#0868ac", "#d98200", "#1b7837", "#762a83", "#74a9cf", "#a6611a", "#000000")
+
+
+class Live:
+    """A model of some kind that learns every batch, to be measured beside another one that has seen the same.
+
+    Args:
+        settings: How it learns.
+        kind: The kind, in place of that of the settings.
+    """
+
+    def __init__(self, settings: Settings, kind: str) -> None:
+        of_kind = settings.model.model_copy(update={"kind": kind})
+        self.model = OnlineModel(settings.model_copy(update={"model": of_kind}))
+
+    def learn(self, batch: InteractionBatch, step: StepId) -> bool:
+        """Learn a batch; always True, as it is never put off."""
+        self.model.update(batch, step)
+        return True
+
+    def scores(self, user_ids: Sequence[str], items: Vocabulary) -> torch.Tensor:
+        """(n, items) float32 for n users and the items seen so far, which it knows in the same order."""
+        return self.model.score(self.model.users.lookup(user_ids))
+
+
+@dataclass(frozen=True)
+class Prequential:
+    """What each method scored on batches that it had not learned yet.
+
+    Attributes:
+        methods: names, the model of the settings first, popularity last.
+        batches: numbers of the batches that were measured.
+        k: length of the lists.
+        figures: by method, its figures batch by batch, NaN where a batch had nobody to be measured.
+
+    Example:
+        >>> events = {"user_id": ["u1", "u2"] * 10, "item_id": list("aabb") * 5, "event_time": range(10**9, 10**9 + 20)}
+        >>> result = prequential(events, {"recommend.k": 1, "recommend.exclude_seen": False}, batches=5)
+        >>> result.methods
+        ('mixture', 'als', 'trend', 'cooccurrence', 'repeat', 'popularity')
+    """
+
+    methods: tuple[str, ...]
+    batches: tuple[int, ...]
+    k: int
+    figures: Mapping[str, Mapping[str, Sequence[float]]]
+
+    @property
+    def table(self) -> "pd.DataFrame":
+        """A row for each method, its means over the batches, all of which count alike.
+
+        Columns `method`, `ndcg_at_K`, `recall_at_K`, `precision_at_K`, `f1_at_K`, `auc`, `coverage_at_K`: means over
+        the measured users of a batch, but for the coverage, the share of the catalog that is on some user's list.
+        """
+        means = {name: [_mean(self.figures[method][name]) for method in self.methods] for name in self._names}
+        frame: pd.DataFrame = to_frame({"method": list(self.methods), **means})
+        return frame
+
+    @property
+    def by_batch(self) -> "pd.DataFrame":
+        """A row for each method and batch: `method`, `batch`, and the figures of `table`."""
+        repeated = {"method": np.repeat(self.methods, len(self.batches)), "batch": [*self.batches] * len(self.methods)}
+        columns = {
+            name: np.concatenate([self.figures[method][name] for method in self.methods]) for name in self._names
+        }
+        frame: pd.DataFrame = to_frame(repeated | columns)
+        return frame
+
+    def plot(self) -> "Figure":
+        """Draw NDCG@k over the batches, trailing means.
+
+        Returns:
+            A matplotlib figure, which a notebook shows; `figure.savefig("file.png")` writes it.
+
+        Raises:
+            ConfigError: matplotlib is not installed.
+        """
+        try:
+            from matplotlib.backends.backend_agg import FigureCanvasAgg
+            from matplotlib.figure import Figure
+            from matplotlib.ticker import MaxNLocator
+        except ModuleNotFoundError as error:
+            raise ConfigError(f"a plot needs {error.name}: pip install 'recsys-stream[plots]'") from error
+        from recsys.stream.plots import INK, trailing_mean
+
+        figure = Figure(figsize=(9, 4), dpi=120, layout="constrained")
+        FigureCanvasAgg(figure)
+        axes, window = figure.subplots(), max(1, len(self.batches) // _BATCHES_PER_MEAN)
+        colors = dict(zip(self.methods, _COLORS, strict=False)) | {POPULARITY: "#8c8c8c"}
+        for method in self.methods:
+            means = trailing_mean(np.array(self.figures[method][f"ndcg_at_{self.k}"]), window)
+            width = 2.4 if method == self.methods[0] else 1.4
+            axes.plot(self.batches, means, color=colors[method], label=method, linewidth=width)
+        axes.set_ylabel(f"NDCG@{self.k}", color=INK)
+        axes.set_xlabel("batch", color=INK)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_ylim(bottom=0)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, labelcolor=INK, fontsize=9, ncols=4)
+        return figure
+
+    def __repr__(self) -> str:
+        """The table as text."""
+        lines = [f"{'':14}" + "".join(f"{name.replace('_at_', '@'):>14}" for name in self._names)]
+        for method in self.methods:
+            means = (_mean(self.figures[method][name]) for name in self._names)
+            lines.append(f"{method:14}" + "".join(f"{mean:14.4f}" for mean in means))
+        return "\n".join([*lines, f"means over {len(self.batches):,} batches, each measured before it was learned"])
+
+    @property
+    def _names(self) -> list[str]:
+        return [name.format(self.k) for name in _FIGURES]
+
+
+def prequential(
+    events: Any, settings: Settings | Mapping[str, Any] | None = None, batches: int | None = None
+) -> Prequential:
+    """Measure the model, its members and popularity on every batch of a history, before they learn it.
+
+    Every method ranks the whole catalog for the same sample of a batch's users and is compared with what they did in
+    it; then all learn the batch. Items that nobody has interacted with before cannot be found, but count as missed. The
+    first fifth of the batches warms up and is not measured.
+
+    Args:
+        events: A frame of events as `recsys.fit` takes it.
+        settings: As `recsys.fit` takes them. `recommend.k` is the length of the lists, `evaluation.users_per_batch` the
+            size of the samples. With `model.kind: mixture` each member is measured by itself, too.
+        batches: About how many batches the events are cut into, by time; None: a hundred, or fewer where they would
+            hold less than a thousand events.
+
+    Returns:
+        The figures: `table`, `by_batch` and `plot()`.
+
+    Raises:
+        InputError: see `recsys.fit`; or the events make fewer than 5 batches, or nobody could be measured in them.
+        ConfigError: a setting is unknown or wrong.
+
+    Warns:
+        InputWarning: rows are left out; says how many, and why.
+
+    Example:
+        >>> events = {"user_id": ["u1", "u2"] * 10, "item_id": list("aabb") * 5, "event_time": range(10**9, 10**9 + 20)}
+        >>> prequential(events, {"model.kind": "trend", "recommend.k": 1, "recommend.exclude_seen": False}, batches=5)
+                            ndcg@1      recall@1   precision@1          f1@1           auc    coverage@1
+        trend               0.5000        0.5000        0.5000        0.5000        0.5000        0.5000
+        popularity          0.5000        0.5000        0.5000        0.5000        0.5000        0.5000
+        means over 4 batches, each measured before it was learned
+    """
+    checked = as_settings(settings)
+    read = given_events(events, checked)
+    if batches is not None and batches < WARM_UP_SHARE:
+        raise InputError(f"batches is {batches}: at least {WARM_UP_SHARE} are needed, the first of which warms up")
+    size = events_per_batch(len(read)) if batches is None else -(-len(read) // batches)
+    parts = list(read.batches(size))
+    if len(parts) < WARM_UP_SHARE:
+        raise InputError(
+            f"{len(read):,} events make {len(parts)} batches, and {WARM_UP_SHARE} are needed: give events of more times"
+            + ("" if batches else f", or say how many: batches={WARM_UP_SHARE}")
+        )
+    main = Live(checked, checked.model.kind)
+    learner = main.model.learner
+    members = {kind: Live(checked, kind) for kind in learner.members} if isinstance(learner, Mixture) else {}
+    methods = (checked.model.kind, *members, POPULARITY)
+    measured = dict[int, dict[str, float]]()
+    for number, batch in enumerate(tqdm(parts, "prequential", unit="batch", dynamic_ncols=True, disable=None)):
+        step = StepId(0, number)
+        if number >= len(parts) // WARM_UP_SHARE:
+            # A live method scores as a frozen one does.
+            measured[number] = evaluate(batch, main.model, members, checked, step)  # type: ignore[arg-type]
+        for method in (main, *members.values()):
+            method.learn(batch, step)
+    if not any(figures.get("evaluated_users") for figures in measured.values()):
+        raise InputError("nobody could be measured: no user has an item of positive weight that is new to them")
+    keys = {checked.model.kind: "model", POPULARITY: POPULARITY}
+    result = Prequential(methods, tuple(measured), checked.recommend.k, {})
+    figures = {
+        method: {
+            name: [found.get(f"{keys.get(method, method)}/{name}", np.nan) for found in measured.values()]
+            for name in result._names
+        }
+        for method in methods
+    }
+    return Prequential(methods, result.batches, result.k, figures)
+
+
+def _mean(values: Sequence[float]) -> float:
+    """The mean of what was measured, NaN if nothing was."""
+    found = [value for value in values if not np.isnan(value)]
+    return float(np.mean(found)) if found else float("nan")

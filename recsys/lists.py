@@ -1,0 +1,93 @@
+"""Ids as they are handed in, and the lists that come out."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.contracts import ITEM, USER
+from recsys.errors import InputError
+from recsys.frames import to_frame
+from recsys.model.similar import nearest_items
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RANK, SCORE = "rank", "score"
+
+
+def similar_frame(
+    item_id: str | int, row: int, arrays: Mapping[str, npt.NDArray[Any]], ids: Sequence[str], k: int
+) -> "pd.DataFrame":
+    """The items nearest to another one: `rank`, `item_id`, `score`.
+
+    Args:
+        item_id: The item, as it was asked for.
+        row: Its row, -1 if the model does not know it.
+        arrays: What `nearest_items` reads.
+        ids: Ids of the items by row.
+        k: Length of the list.
+
+    Raises:
+        InputError: the model does not know the item, or its kind compares no items.
+    """
+    if row < 0:
+        raise InputError(f"the model knows no item '{item_id}'")
+    found = nearest_items(arrays, row, k)
+    if found is None:
+        raise InputError("this model compares no items: set model.kind to mixture, als, ncf or cooccurrence")
+    rows, scores = found
+    columns = {RANK: np.arange(1, len(rows) + 1), ITEM: [ids[row] for row in rows.tolist()], SCORE: scores}
+    frame: pd.DataFrame = to_frame(columns)
+    return frame
+
+
+def lists_frame(users: Sequence[str], lists: Sequence[Sequence[tuple[str, float]]]) -> "pd.DataFrame":
+    """Lists of n users, item ids and scores, one after the other: `user_id`, `rank`, `item_id`, `score`."""
+    lengths = [len(own) for own in lists]
+    columns = {
+        USER: [user for user, own in zip(users, lists, strict=True) for _ in own],
+        RANK: np.concatenate([np.arange(0), *(np.arange(1, length + 1) for length in lengths)]),
+        ITEM: [item for own in lists for item, _ in own],
+        SCORE: np.array([score for own in lists for _, score in own], dtype=np.float64),
+    }
+    frame: pd.DataFrame = to_frame(columns)
+    return frame
+
+
+def as_ids(given: Any) -> list[str]:
+    """Ids of users as text, of a single one or of several.
+
+    Raises:
+        InputError: there is something else.
+    """
+    if isinstance(given, str) or np.isscalar(given):
+        return [as_id(given)]
+    if hasattr(given, "columns") or not isinstance(given, Iterable):
+        raise InputError(f"user_ids is a {type(given).__name__}: give a list, or one column, of ids")
+    return [as_id(one) for one in (given.to_pylist() if hasattr(given, "to_pylist") else given)]
+
+
+def as_id(given: Any) -> str:
+    """An id as text, whole numbers as `fit` reads them.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if isinstance(given, str):
+        return given
+    if isinstance(given, int | np.integer) and not isinstance(given, bool):
+        return str(int(given))
+    raise InputError(f"an id is text or a whole number, not {given!r:.80}")
+
+
+def as_length(given: Any) -> int:
+    """The length of a list.
+
+    Raises:
+        InputError: it is no whole number from 1 on.
+    """
+    if not isinstance(given, int | np.integer) or isinstance(given, bool) or given < 1:
+        raise InputError(f"k is a whole number from 1 on, not {given!r:.80}")
+    return int(given)

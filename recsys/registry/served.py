@@ -1,0 +1,64 @@
+"""A registered version as this process scores with it: by the code that the version carries."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import mlflow
+import numpy.typing as npt
+import pandas as pd
+
+from recsys.config import Settings, load_settings
+from recsys.registry import versions
+from recsys.registry.client import connect, registry_errors
+from recsys.registry.versions import CHAMPION, Version
+
+
+class ServedVersion:
+    """A version that was loaded.
+
+    Attributes:
+        version: which.
+        arrays: what it scores from, by name.
+        item_ids: ids of the items by row.
+        item_rows: rows of the items by id.
+
+    Raises:
+        RegistryError: MLflow failed.
+    """
+
+    def __init__(self, version: Version) -> None:
+        self.version = version
+        self.arrays: Mapping[str, npt.NDArray[Any]] = versions.load_arrays(version)
+        with registry_errors(f"cannot load {version.uri}"):
+            self._scorer = mlflow.pyfunc.load_model(version.uri)
+        text, bounds = self.arrays["item_ids_bytes"].tobytes(), self.arrays["item_ids_offsets"].tolist()
+        self.item_ids = [
+            text[begin:end].decode("utf-8", "surrogatepass") for begin, end in zip(bounds[:-1], bounds[1:], strict=True)
+        ]
+        self.item_rows = {item: row for row, item in enumerate(self.item_ids)}
+
+    @classmethod
+    def champion(cls, name: str, tracking_uri: str | None) -> "ServedVersion":
+        """The champion of a registered model.
+
+        Args:
+            name: of the model.
+            tracking_uri: where MLflow is; None: where it was told itself, else the default of the settings.
+
+        Raises:
+            RegistryError: the registry does not answer, or has no champion of that name.
+        """
+        if tracking_uri is None and mlflow.is_tracking_uri_set():  # type: ignore[no-untyped-call]
+            tracking_uri = mlflow.get_tracking_uri()
+        uri = tracking_uri or load_settings().tracking_uri
+        client = connect(Settings.model_validate({"mlflow": {"tracking_uri": uri}}))
+        return cls(versions.resolve(client, f"models:/{name}@{CHAMPION}"))
+
+    def recommend(self, user_ids: Sequence[str], k: int | None) -> list[list[tuple[str, float]]]:
+        """Lists of n users, best first, as item ids and scores; of the length that the version has, or of another."""
+        asked = pd.DataFrame({"user_id": list(user_ids)}, dtype=object)
+        found = self._scorer.predict(asked if k is None else asked.assign(k=k))
+        return [
+            list(zip(items, scores, strict=True))
+            for items, scores in zip(found["item_ids"], found["scores"], strict=True)
+        ]
