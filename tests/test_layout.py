@@ -70,7 +70,7 @@ MODEL_MAY_IMPORT = {
     "text": {"common", "interactions"},
     "frozen": {"common", "interactions"},
     "recommender": _LEARNER | {"drift", "als", "counts", "neural", "mixture", "frozen"},
-    "evaluation": {"common", "interactions", "frozen", "recommender"},
+    "evaluation": {"common", "interactions", "learner", "frozen", "recommender"},
     "snapshot": {"recommender"},
     "similar": {"common", "learner", "als", "neural", "mixture", "recommender"},
 }
