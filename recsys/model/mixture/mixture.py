@@ -1,4 +1,4 @@
-"""Candidates of several members, a re-ranker, and a choice among all rankings that follows how well they do."""
+"""Candidate generation by several members, re-ranking, and a choice among the rankings that follows their NDCG."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,18 +18,19 @@ from recsys.model.counts.trend import Trend
 from recsys.model.drift.surprise import Decision
 from recsys.model.interactions.history import History
 from recsys.model.learner import CodedBatch, Learner, State
-from recsys.model.mixture.adahedge import AdaHedge, ranked_gains
+from recsys.model.mixture.adahedge import AdaHedge, ndcg_of_rankings
 from recsys.model.mixture.reranker import LabeledCandidates, Reranker
 from recsys.model.neural.ncf import NeuralCf
 from recsys.serving.arrays import Array, part, prefixed
 from recsys.serving.mixture import MixtureScorer
 from recsys.serving.scorers import GROUPS, group_of
 
-# Users are scored in groups of at most this many scores.
+# Users are scored in groups of at most this many (user, item) pairs.
 _SCORES_AT_ONCE = 1 << 24
-# Batches that a rebuild learns one by one: after so many the re-ranker knows what it can know.
+# Last batches that a rebuild learns one by one. The weights of the re-ranker change little after that many.
 _REHEARSAL = 20
-# Users have at most so many more candidates for the items that they had, as a multiple of the others.
+# With `exclude_seen` a member proposes one more candidate for every item that the user has interacted with, up to
+# this multiple of the usual number.
 _MORE = 4
 
 MEMBERS: dict[str, type[Learner]] = {
@@ -40,30 +41,30 @@ MEMBERS: dict[str, type[Learner]] = {
     "repeat": Repeat,
 }
 _DENSE = ("als", "ncf")
-# Where the weights of the re-ranker start and what they are drawn to a little: about what five streams of films,
-# clicks and purchases ended at. The trend's are shared out among its half-lives.
+# Initial weights of the re-ranker, which also regularize it: about the final weights on five streams of films, clicks
+# and purchases. The weight of the trend is divided among its half-lives.
 _TREND, _SEGMENTS, _AGE, _IDLE = 0.5, 0.1, -0.1, -0.05
 _LEVEL, _RANK, _FOLLOWS = 0.25, 0.1, 0.15
 _REPEATED = (0.6, 0.2, 0.8, -0.05, 0.3, 0.3)
 
 
 class Mixture:
-    """Ranks what its members propose; a `Learner`.
+    """Ranks the candidates that its members generate; a `Learner`.
 
-    Each batch is ranked by all before anybody learns it: by each member alone (the trend at each half-life is one of
-    them) and by a re-ranker, see `Reranker`. For each group of users (without events, with fewer than 20, with more)
-    AdaHedge weighs these rankings by the NDCG@k that they had so far, and every user gets the one that is drawn. With G
-    the NDCG of a batch, a mean over its users, a stream of T batches gives in expectation over the draws
+    Before a batch is learned, it is ranked in K ways: by each member alone (the trend counts once for each half-life)
+    and by the re-ranker (see `Reranker`). For each group of users (no events, fewer than 20, more) AdaHedge weights
+    these rankings by their NDCG@k so far, and each user is served by one ranking, drawn by these weights. Let G be the
+    mean NDCG over the users of a batch. Over T batches, in expectation over the draws,
 
         sum of G >= max over members of (sum of that member's G) - R,    R <= sum over groups of 2 * gap
                                                                            <= groups * (sqrt(T ln K) + 4/3 ln K + 2)
 
-    for K rankings, whatever the stream: it is the regret of `AdaHedge`, for each group against its own best. `regret`
-    among the figures is the first of these bounds, which is far smaller than the second where one ranking is best.
+    for any stream. This is the regret of `AdaHedge`, for each group against its own best ranking. The metric `regret`
+    is the first of these bounds; it is far smaller than the second where one ranking stays best.
 
     Args:
-        settings: The sections model (mixture, and those of the members), score, evaluation (users per batch), device,
-            drift and seed are used.
+        settings: The sections model (mixture, and those of the members), recommend, evaluation (users per batch) and
+            staleness, and the keys device and seed, are used.
 
     Raises:
         ConfigError: the device is not there.
@@ -73,7 +74,7 @@ class Mixture:
 
     def __init__(self, settings: Settings) -> None:
         self._settings, own = settings, settings.model.mixture
-        # What was had once is never proposed again where `exclude_seen` holds.
+        # With `exclude_seen` items that a user has interacted with are never recommended again.
         left_out = {"repeat"} if settings.recommend.exclude_seen else set()
         self._names = [name for name in MEMBERS if name in own.members and name not in left_out]
         self.members: dict[str, Learner] = {name: MEMBERS[name](settings) for name in self._names}
@@ -95,9 +96,10 @@ class Mixture:
             decision: Passed on to the members.
 
         Returns:
-            `mixture/GROUP/RANKING`: chance that a user of the group gets the ranking from now on; `mixture/gain` and
-            `mixture/gain/RANKING`: NDCG@k on the users of the batch that were ranked, before it was learned, the first
-            in expectation; `mixture/regret`, see above; and the figures of the members.
+            `mixture/GROUP/RANKING`: probability that a user of the group is served by the ranking from now on.
+            `mixture/ndcg/RANKING`: NDCG@k of each ranking on a sample of the batch's users, before it was learned;
+            `mixture/ndcg`: its expectation over the drawn rankings. `mixture/regret`: see above. And the metrics of
+            the members.
 
         Raises:
             SolveError: the equations of a member have no finite solution.
@@ -120,18 +122,18 @@ class Mixture:
         self._users, self._items = batch.user_count, batch.item_count
 
     def refit(self, history: History, step: StepId) -> dict[str, float]:
-        """Learn the members anew that can; the re-ranker and what is known of the rankings stay."""
+        """Retrain the members; the re-ranker and the weights of the rankings stay."""
         figures: dict[str, float] = {}
         for member in self.members.values():
             figures |= member.refit(history, step)
         return figures
 
     def score(self, users: IntArray) -> torch.Tensor:
-        """See `Learner`; proposed items from 1 to 2, each on its own, the others below 1."""
+        """See `Learner`; candidates score from 1 to 2, without ties, and the others below 1."""
         return torch.from_numpy(self._scorer().score(users))
 
     def score_pairs(self, users: IntArray, items: IntArray) -> FloatArray:
-        """See `Learner`: by the first member that knows every pair, so as not to rank everything."""
+        """See `Learner`: the scores of the first member, which needs no ranking of all items."""
         return self.members[self._names[0]].score_pairs(users, items)
 
     def state(self) -> State:
@@ -166,8 +168,8 @@ class Mixture:
         return arrays
 
     def _rank(self, batch: CodedBatch, history: History, step: StepId) -> dict[str, float]:
-        """Rank a batch that the members do not know yet, and learn from it who ranks well and how to blend."""
-        users, taken, wanted = self._sampled(batch, step)
+        """Rank the users of a batch that is not yet learned; update the re-ranker and the weights of the rankings."""
+        users, interacted, wanted = self._sampled(batch, step)
         if not len(users):
             return {}
         scorer, size = self._scorer(), max(1, _SCORES_AT_ONCE // self._items)
@@ -176,19 +178,19 @@ class Mixture:
         for begin in range(0, len(users), size):
             found = scorer.propose(rows[begin : begin + size])
             owners = found.owners + begin
-            relevant = np.isin(users[owners] * batch.item_count + found.items, taken, kind="sort")
+            relevant = np.isin(users[owners] * batch.item_count + found.items, interacted, kind="sort")
             open_ = np.ones(len(owners), dtype=bool)
             if self._settings.recommend.exclude_seen:
-                # The history holds the batch: what is relevant is new with it.
+                # The history already holds the batch, so relevant items count as seen there.
                 open_ = relevant | ~history.has_pairs(users[owners], found.items)
             parts.append([array[open_] for array in (found.features, owners, relevant, scorer.opinions(found))])
-        features, owners, relevant, opinions = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        features, owners, relevant, scores = (np.concatenate(columns) for columns in zip(*parts, strict=True))
         examples = LabeledCandidates(features, owners, relevant, wanted, self._settings.recommend.k)
-        gains = ranked_gains(opinions, examples.offsets, examples.relevant, examples.best, examples.k)
-        return self._learn(group_of(self._trend().rows_of(users)), examples, gains)
+        ndcg = ndcg_of_rankings(scores, examples.offsets, examples.relevant, examples.best, examples.k)
+        return self._learn(group_of(self._trend().rows_of(users)), examples, ndcg)
 
     def _sampled(self, batch: CodedBatch, step: StepId) -> tuple[IntArray, IntArray, IntArray]:
-        """Users (n,) of a batch, what they took to, as user * items + item, and how many items that is for each."""
+        """Sampled users (n,), all relevant pairs as ascending user * items + item, and their number per sampled user."""
         liked = batch.weights > 0
         if self._settings.recommend.exclude_seen:
             liked &= batch.new_pairs
@@ -199,20 +201,20 @@ class Mixture:
         chosen = np.sort(drawing.choice(len(candidates), count, replace=False))
         return candidates[chosen], keys, wanted[chosen]
 
-    def _learn(self, groups: IntArray, examples: LabeledCandidates, gains: FloatArray) -> dict[str, float]:
-        """Learn from the NDCG@k of all rankings, (users, rankings), for users of given groups, (users,)."""
+    def _learn(self, groups: IntArray, examples: LabeledCandidates, ndcg: FloatArray) -> dict[str, float]:
+        """Learn from the NDCG@k (users, rankings) of all rankings, for users of the given groups (users,)."""
         prior = np.concatenate([self._reranker.weights, self._start()[None]]).mean(axis=0)
         expected = 0.0
         for group, experts in enumerate(self._experts):
             users = np.flatnonzero(groups == group)
             if len(users):
-                # Shares of the mean over all users, so that those of the groups add up to it.
-                shares = gains[users].sum(axis=0) / len(groups)
+                # Contributions to the mean over all users, so that those of all groups add up to it.
+                shares = ndcg[users].sum(axis=0) / len(groups)
                 expected += float(experts.weights @ shares)
                 experts.update(1 - shares)
                 self._reranker.learn(group, examples.of(users), prior)
-        means = zip(self.rankings, gains.mean(axis=0).tolist(), strict=True)
-        return {"mixture/gain": expected, **{f"mixture/gain/{ranking}": mean for ranking, mean in means}}
+        means = zip(self.rankings, ndcg.mean(axis=0).tolist(), strict=True)
+        return {"mixture/ndcg": expected, **{f"mixture/ndcg/{ranking}": mean for ranking, mean in means}}
 
     def _trend(self) -> Trend:
         trend = self.members["trend"]
@@ -220,7 +222,7 @@ class Mixture:
         return trend
 
     def _scorer(self) -> MixtureScorer:
-        """What scores, from the members as they are now."""
+        """The scorer of the members as they are now."""
         similar, repeats = self.members.get("cooccurrence"), self.members.get("repeat")
         return MixtureScorer(
             self._arrays(),
@@ -240,7 +242,7 @@ class Mixture:
         }
 
     def _start(self) -> FloatArray:
-        """(features,) first weights of the re-ranker, in the order of the features of `MixtureScorer`."""
+        """(features,) initial weights of the re-ranker, in the order of the features of `MixtureScorer`."""
         own = self._settings.model.mixture
         start = [_TREND / len(own.half_lives)] * len(own.half_lives)
         start += [_SEGMENTS / max(len(own.segment_half_lives), 1)] * len(own.segment_half_lives) + [_AGE, _IDLE]
@@ -256,7 +258,7 @@ class Mixture:
 
 
 class _Live:
-    """A member that scores as it is now, on its device."""
+    """A live member, which scores on its own device."""
 
     def __init__(self, member: Learner) -> None:
         self._member = member

@@ -1,4 +1,4 @@
-"""A linear model of features of candidates, learned online to put what users took to at the top."""
+"""Online learning to rank: a linear model of features of candidates, trained with LambdaRank."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,25 +7,25 @@ import torch
 from recsys.model.common.arrays import FloatArray, IntArray
 from recsys.model.common.jit import compiled
 
-# A step is halved this often, at most, until it does good.
+# A step is halved at most this often until it lowers the objective.
 _HALVINGS = 10
 
 
 class Reranker:
     """Weights of features, one set per group of users.
 
-    The loss is LambdaRank's (Burges 2010, "From RankNet to LambdaRank to LambdaMART"): for each pair of a candidate
-    that the user took to and one that was left, log(1 + exp(score of the left - score of the taken)), weighed by what
-    their changing places would change of the NDCG@k of the present ranking. For given places it is convex. A batch is
-    learned by one Newton step on its loss, on a quadratic that stands for the losses of earlier batches (their
-    curvature, of which each batch takes a share away), and on a quadratic that draws the weights of a group toward a
-    given prior. So the state is a vector and a matrix per group, and no example is kept.
+    The loss is LambdaRank's (Burges 2010, "From RankNet to LambdaRank to LambdaMART"). A pair of a relevant candidate
+    and another one costs log(1 + exp(score of the other - score of the relevant one)), weighted by how much swapping
+    the two would change the NDCG@k of the current ranking. With the ranks fixed this is convex. A batch is learned by
+    one Newton step on the sum of its loss, a quadratic that stands for the losses of earlier batches (their curvature,
+    which decays with every batch), and a quadratic that shrinks the weights of a group toward a prior. So the state is
+    one vector and one matrix per group, and no example is kept.
 
     Args:
         weights: (groups, features).
         curvature: (groups, features, features) of the earlier losses.
-        forgetting: Share of the curvature that each batch takes away.
-        regularization: Strength of the pull toward the prior.
+        forgetting: Share of the curvature that is lost with each batch.
+        regularization: Strength of the shrinkage toward the prior.
     """
 
     def __init__(self, weights: FloatArray, curvature: FloatArray, forgetting: float, regularization: float) -> None:
@@ -33,22 +33,22 @@ class Reranker:
         self._kept, self._regularization = 1 - forgetting, regularization
 
     def learn(self, group: int, examples: "LabeledCandidates", prior: FloatArray) -> None:
-        """Learn from what users of a group took to.
+        """Learn from the interactions of users of a group.
 
         Args:
             group: Number of the group.
             examples: Their candidates.
-            prior: (features,) where the weights are drawn to.
+            prior: (features,) weights toward which those of the group are shrunk.
         """
         before = self.weights[group]
         past = self._kept * self.curvature[group]
         arrays = (examples.features, examples.offsets, examples.relevant, examples.best)
         ranks = _ranks(examples.features @ before, examples.offsets)
         loss, gradient, curvature = _pairwise(*arrays, ranks, examples.k, before)
-        pulled = self._regularization * (before - prior)
+        shrinkage = self._regularization * (before - prior)
         whole = past + curvature + self._regularization * np.eye(len(before))
-        step = torch.linalg.solve(torch.from_numpy(whole), torch.from_numpy(-(gradient + pulled))).numpy()
-        start = loss + 0.5 * float(pulled @ (before - prior))
+        step = torch.linalg.solve(torch.from_numpy(whole), torch.from_numpy(-(gradient + shrinkage))).numpy()
+        start = loss + 0.5 * float(shrinkage @ (before - prior))
         self.curvature[group] = past + curvature
         for _ in range(_HALVINGS):
             after = before + step
@@ -62,14 +62,14 @@ class Reranker:
 
 
 class LabeledCandidates:
-    """Candidates of some users.
+    """Candidates of some users, labeled by whether they are relevant.
 
     Args:
         features: (candidates, features).
         owners: (candidates,) user of each, ascending from 0.
-        relevant: (candidates,) whether the user took to it.
-        wanted: (users,) how many items each took to, candidates or not; at least 1.
-        k: Length of the lists that are measured.
+        relevant: (candidates,) whether the user interacted with it.
+        wanted: (users,) number of relevant items of each user, candidates or not; at least 1.
+        k: Length of the lists that are evaluated.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class LabeledCandidates:
         self.best: FloatArray = np.cumsum(1 / np.log2(np.arange(k) + 2))[np.minimum(wanted, k) - 1]
 
     def of(self, users: IntArray) -> "LabeledCandidates":
-        """Those of users (n,), ascending."""
+        """The candidates of users (n,), ascending."""
         lengths = np.diff(self.offsets)[users]
         chosen = np.zeros(len(self.best), dtype=bool)
         chosen[users] = True
@@ -92,7 +92,7 @@ class LabeledCandidates:
 
 
 def _ranks(scores: FloatArray, offsets: IntArray) -> IntArray:
-    """(candidates,) rank of each among its user's, from 0; of equal ones the first first."""
+    """(candidates,) rank of each among its user's candidates, from 0; ties keep their order."""
     owners = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     order = np.lexsort((-scores, owners))
     ranks = np.empty(len(order), dtype=np.int64)
@@ -113,7 +113,7 @@ def _softplus(number: float) -> float:
 
 @compiled
 def _products(features: FloatArray, weights: FloatArray) -> FloatArray:
-    """(candidates,) inner products, by a loop: numba would need SciPy for the operator."""
+    """(candidates,) inner products, in a loop: numba needs SciPy for the matrix product."""
     products = np.zeros(len(features))
     for row in range(len(features)):
         for column in range(len(weights)):
@@ -131,7 +131,7 @@ def _loss(
     k: int,
     weights: FloatArray,
 ) -> float:
-    """The loss at some weights, pairs weighed by given ranks."""
+    """The loss at given weights, with the weights of pairs from given ranks."""
     loss = 0.0
     scores = _products(features, weights)
     for user in range(len(best)):
@@ -155,10 +155,10 @@ def _pairwise(
     k: int,
     weights: FloatArray,
 ) -> tuple[float, FloatArray, FloatArray]:
-    """Loss, gradient (features,) and curvature (features, features) at some weights.
+    """Loss, gradient (features,) and curvature (features, features) at given weights.
 
-    The curvature sum h (x - y)(x - y)' over pairs of hits x and others y is taken apart into squares and
-    x (sum h y)', so that a pair costs its features and not their square.
+    The curvature is the sum of h (x - y)(x - y)' over pairs of hits x and others y. It is split into squares and
+    x (sum h y)', so that the cost of a pair is linear, not quadratic, in the number of features.
     """
     width = len(weights)
     loss, gradient, curvature = 0.0, np.zeros(width), np.zeros((width, width))

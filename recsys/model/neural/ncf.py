@@ -1,6 +1,7 @@
 """Incremental neural collaborative filtering."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,21 +19,19 @@ from recsys.model.drift.surprise import Decision
 from recsys.model.interactions.history import History
 from recsys.model.learner import CodedBatch, State
 from recsys.model.neural.calibration import Calibration
+from recsys.model.neural.candidates import two_stage
+from recsys.model.neural.examples import LabeledPairs, labeled
 from recsys.model.neural.held_out import HeldOut
 from recsys.model.neural.negatives import NegativeSampler
 from recsys.model.neural.network import TABLES, NeuMf, WarmStart
 from recsys.model.neural.replay_buffer import Pairs, ReplayBuffer, history_of, of_batch, of_history, sample
-from recsys.model.neural.training import LabeledPairs, Pace, Trainer
+from recsys.model.neural.training import Pace, Trainer
 from recsys.serving.arrays import part, prefixed
 
-# Pairs whose negatives are drawn at once.
-_PAIRS_AT_ONCE = 1 << 16
 # Each held-out pair is measured among so many items that its user never had.
 _MEASURED_NEGATIVES = 50
 # Fewer held-out pairs are not enough to fit a calibration to.
 _CALIBRATED_PAIRS = 100
-# Users are scored in groups of at most this many pairs.
-_SCORES_AT_ONCE = 1 << 14
 
 
 class NeuralCf:
@@ -173,19 +172,9 @@ class NeuralCf:
         if not len(known):
             return scores
         counts = np.minimum(self._neural.candidates + self._lengths.values[users[known]], first.shape[1])
-        group = max(1, _SCORES_AT_ONCE // int(counts.max()))
-        for begin in range(0, len(known), group):
-            rows = known[begin : begin + group]
-            places = torch.from_numpy(rows).to(self.device)
-            scores[places] = self._ranked(users[rows], first[places], counts[begin : begin + group])
+        places = torch.from_numpy(known).to(self.device)
+        scores[places] = two_stage(users[known], first[places], counts, self._logits)
         return scores
-
-    def exact_scores(self, users: IntArray) -> torch.Tensor:
-        """Logits of all items for the codes (n,) of known users, (n, items): what `score` comes near to."""
-        items = torch.arange(self._network.items, device=self.device)
-        group = max(1, _SCORES_AT_ONCE // self._network.items)
-        rows = torch.split(torch.from_numpy(users).to(self.device), group)
-        return torch.cat([self._logits(part_, items.expand(len(part_), -1)) for part_ in rows])
 
     def score_pairs(self, users: IntArray, items: IntArray) -> FloatArray:
         """Logits (n,) of pairs of known users and items (n,)."""
@@ -197,16 +186,6 @@ class NeuralCf:
         """Logits (b, n) of items (b, n) for users (b,)."""
         logits: torch.Tensor = self._network(users, items, self._warm_start())[0]
         return logits
-
-    def _ranked(self, users: IntArray, first: torch.Tensor, counts: IntArray) -> torch.Tensor:
-        """Scores (n, items) of known users whose products are `first`, with counts (n,) of candidates."""
-        values, items = first.topk(int(counts.max()), dim=1)
-        wanted = torch.from_numpy(counts).to(self.device)[:, None]
-        chosen = torch.arange(items.shape[1], device=self.device) < wanted
-        logits = self._logits(torch.from_numpy(users).to(self.device), items)
-        lowest = torch.where(chosen, logits, torch.inf).amin(dim=1, keepdim=True)
-        scores = first - values.gather(1, wanted - 1) + (lowest - 1)
-        return scores.scatter(1, items, torch.where(chosen, logits, scores.gather(1, items)))
 
     def _first_stage(self, users: IntArray) -> torch.Tensor:
         """Products of factors, (n, items); zeros for users about whom nothing is known."""
@@ -243,22 +222,8 @@ class NeuralCf:
     def _gradients(self, pairs: Pairs, history: History, generator: np.random.Generator) -> Iterator[LabeledPairs]:
         """Pairs, in their order, with items that their users never had."""
         sampler = NegativeSampler(history, self._network.items, self._neural.negatives_exponent)
-        for begin in range(0, len(pairs), _PAIRS_AT_ONCE):
-            block = pairs.take(np.arange(begin, min(begin + _PAIRS_AT_ONCE, len(pairs))))
-            drawn = sampler.draw(block.users, self._neural.negatives, generator)
-            labels = np.zeros((len(block), 1 + self._neural.negatives), dtype=np.float32)
-            labels[:, 0] = block.weights > 0
-            columns = (
-                block.users,
-                np.column_stack([block.items, drawn.items]),
-                labels,
-                np.column_stack([np.log2(1 + np.abs(block.weights)), drawn.valid]).astype(np.float32),
-            )
-            tensors = (
-                torch.split(torch.from_numpy(column).to(self.device), self._neural.batch_size) for column in columns
-            )
-            for users, items, targets, weights in zip(*tensors, strict=True):
-                yield LabeledPairs(users, items, self._taught(users, items, targets), weights)
+        for examples in labeled(pairs, sampler, self._neural, self.device, generator):
+            yield replace(examples, targets=self._taught(examples.users, examples.items, examples.targets))
 
     def _taught(self, users: torch.Tensor, items: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Targets (b, n): labels mixed with the teacher's opinion.

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from recsys.config.model import NeuralSettings
 from recsys.model.learner import State
+from recsys.model.neural.examples import LabeledPairs
 from recsys.model.neural.network import ITEM_TABLES, TABLES, USER_TABLES, NeuMf, WarmStart
 from recsys.model.neural.optimizers import (
     grow_rows,
@@ -98,23 +99,6 @@ class MovingAverage:
 
     def _moves(self, counts: torch.Tensor) -> torch.Tensor:
         return ((_WARM_UP - 1) / (_WARM_UP + counts)).clamp(min=1 - self._decay)
-
-
-@dataclass(frozen=True)
-class LabeledPairs:
-    """What one gradient is computed from.
-
-    Attributes:
-        users: (b,) int64 rows.
-        items: (b, n) int64 rows.
-        targets: (b, n) float32 from 0 to 1, what the chance should be that the user takes to the item.
-        weights: (b, n) float32, what each counts.
-    """
-
-    users: torch.Tensor
-    items: torch.Tensor
-    targets: torch.Tensor
-    weights: torch.Tensor
 
 
 @dataclass(frozen=True)

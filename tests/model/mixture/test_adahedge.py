@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from recsys.model.evaluation.metrics import Relevant, ranking_figures
-from recsys.model.mixture.adahedge import AdaHedge, ranked_gains
+from recsys.model.mixture.adahedge import AdaHedge, ndcg_of_rankings
 
 LOSSES = arrays.arrays(np.float64, st.tuples(st.integers(1, 60), st.integers(2, 6)), elements=st.floats(0, 1))
 
@@ -76,19 +76,19 @@ def test_a_hopeless_expert_that_wins_once_breaks_nothing() -> None:
 
 @given(st.integers(0, 1000))
 @settings(max_examples=40, deadline=None)
-def test_gains_are_the_figures_of_the_metrics(seed: int) -> None:
+def test_ndcg_of_rankings_is_that_of_the_metrics(seed: int) -> None:
     generator = np.random.default_rng(seed)
     users, items, rankings, k = 4, 12, 3, 5
     # Few different numbers, so that there are ties.
-    opinions = generator.integers(0, 6, size=(users * items, rankings)).astype(np.float64)
+    scores = generator.integers(0, 6, size=(users * items, rankings)).astype(np.float64)
     relevant = generator.random((users, items)) < 0.3
     relevant[:, 0] = True
     unknown = generator.integers(0, 3, users)
     wanted = relevant.sum(axis=1) + unknown
     best = np.cumsum(1 / np.log2(np.arange(k) + 2))[np.minimum(wanted, k) - 1]
-    gains = ranked_gains(opinions, np.arange(users + 1) * items, relevant.ravel().astype(np.float64), best, k)
+    ndcg = ndcg_of_rankings(scores, np.arange(users + 1) * items, relevant.ravel().astype(np.float64), best, k)
     owners, columns = np.nonzero(relevant)
     hits = Relevant(np.searchsorted(owners, np.arange(users + 1)), columns, unknown)
     for ranking in range(rankings):
-        scores = torch.from_numpy(opinions[:, ranking].reshape(users, items).astype(np.float32))
-        np.testing.assert_allclose(gains[:, ranking], ranking_figures(scores, hits, k).ndcg)
+        own = torch.from_numpy(scores[:, ranking].reshape(users, items).astype(np.float32))
+        np.testing.assert_allclose(ndcg[:, ranking], ranking_figures(own, hits, k).ndcg)

@@ -59,8 +59,8 @@ def habits(seed: int, batches: int = 18) -> list[InteractionBatch]:
 
 def gains(figures: list[dict[str, float]], names: list[str]) -> np.ndarray:
     """(batches, 1 + rankings): what the mixture had in expectation, and what each ranking had."""
-    ranked = [each for each in figures if "mixture/gain" in each]
-    return np.array([[each["mixture/gain"], *(each[f"mixture/gain/{name}"] for name in names)] for each in ranked])
+    ranked = [each for each in figures if "mixture/ndcg" in each]
+    return np.array([[each["mixture/ndcg"], *(each[f"mixture/ndcg/{name}"] for name in names)] for each in ranked])
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_the_gain_is_what_evaluating_finds() -> None:
     found = evaluate(batches[16], model, {}, settings, StepId(0, 16))["model/ndcg_at_5"]
     figures = model.update(batches[16], StepId(0, 16))
     # All users of the batch are ranked in both; who gets which ranking is drawn in one and weighed in the other.
-    assert found == pytest.approx(figures["mixture/gain"], abs=0.03)
+    assert found == pytest.approx(figures["mixture/ndcg"], abs=0.03)
 
 
 def test_proposed_items_come_first_without_ties() -> None:

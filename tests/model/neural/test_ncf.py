@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from recsys.config import Settings
 from recsys.contracts import StepId
+from recsys.model.neural.examples import LabeledPairs
 from recsys.model.neural.held_out import is_held_out
 from recsys.model.neural.ncf import NeuralCf
 from recsys.model.neural.replay_buffer import Pairs
-from recsys.model.neural.training import LabeledPairs, Trainer
+from recsys.model.neural.training import Trainer
 from recsys.model.recommender import OnlineModel
 from recsys.serving.neural import NeuralScorer
 from tests.model.helpers import clustered_batches, make_batch, make_settings
@@ -192,7 +193,7 @@ def test_a_rebuild_fits_the_scale_of_the_teacher() -> None:
 def test_candidates_come_first_by_logits_and_the_others_by_products(teacher: bool, exclude_seen: bool) -> None:
     model, learner = learned(settings_of(teacher=teacher, exclude_seen=exclude_seen, candidates=7))
     users = np.arange(len(model.users))
-    scores, exact = learner.score(users).numpy(), learner.exact_scores(users).numpy()
+    scores, exact = learner.score(users).numpy(), exact_scores(learner, users).numpy()
     first = learner._first_stage(users).numpy()
     known = np.flatnonzero(first.any(axis=1))
     assert len(known) > 0.9 * len(users)
@@ -206,6 +207,12 @@ def test_candidates_come_first_by_logits_and_the_others_by_products(teacher: boo
             assert (np.diff(scores[user][others]) <= 1e-6).all()
     pairs = learner.score_pairs(users, users % len(model.items))
     np.testing.assert_allclose(pairs, exact[users, users % len(model.items)], rtol=1e-4, atol=1e-5)
+
+
+def exact_scores(learner: NeuralCf, users: np.ndarray) -> torch.Tensor:
+    """Logits of all items for the codes (n,) of known users, (n, items): what `score` comes near to."""
+    items = torch.arange(learner._network.items)
+    return learner._logits(torch.from_numpy(users), items.expand(len(users), -1))
 
 
 def candidate_recall(exact: torch.Tensor, two_stage: torch.Tensor, k: int) -> float:
@@ -227,7 +234,7 @@ def candidate_recall(exact: torch.Tensor, two_stage: torch.Tensor, k: int) -> fl
 def test_with_all_items_as_candidates_nothing_is_lost() -> None:
     model, learner = learned(settings_of(candidates=1000))
     users = np.arange(len(model.users))
-    exact = learner.exact_scores(users)
+    exact = exact_scores(learner, users)
     torch.testing.assert_close(learner.score(users), exact)
     assert candidate_recall(exact, learner.score(users), 5) == 1
 
@@ -245,7 +252,7 @@ def test_scores_do_not_depend_on_who_is_scored_together(groups: int) -> None:
     users = np.array([3, -1, 0, 10_000, 5])
     together = learner.score(users)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("recsys.model.neural.ncf._SCORES_AT_ONCE", groups)
+        patch.setattr("recsys.model.neural.candidates._PAIRS_AT_ONCE", groups)
         torch.testing.assert_close(learner.score(users), together)
     assert not together[[1, 3]].any()
     assert together[[0, 2, 4]].any(dim=1).all()
@@ -264,7 +271,7 @@ def test_what_is_served_scores_as_the_network_does(teacher: bool, exclude_seen: 
     known = users[users >= 0]
     items = np.arange(len(model.items))
     logits = np.stack([scorer.logits(user, items) for user in known.tolist()])
-    np.testing.assert_allclose(logits, learner.exact_scores(known).numpy(), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(logits, exact_scores(learner, known).numpy(), rtol=1e-4, atol=1e-4)
     served, live = scorer.score(users), learner.score(users).numpy()
     np.testing.assert_allclose(served, live, rtol=1e-4, atol=1e-4)
     assert not served[2].any()
