@@ -94,10 +94,14 @@ def backfill(settings: Settings, observe: Observer = log_stage) -> BackfillSumma
         batches = reading.held.batches
         if batches is None and not stop.is_set():
             raise InputError(f"source.path {settings.source.path} holds no record")
-        plot = close(pipeline)
         finished = batches is not None and pipeline.learned_through >= batches - 1
+        plot = None
         if finished:
+            plot = close(pipeline)
+            observe("end", StepId(0, pipeline.learned_through))
             handover.save(root, replace(reading.held, finished=True))
+        else:
+            pipeline.publisher.close(failed=False)
         version = pipeline.publisher.champion_version
         counts = (report.batches, report.events, duplicates)
         return BackfillSummary(batches or 0, *counts, reading.rejected, finished, version, plot)
