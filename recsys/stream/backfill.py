@@ -201,8 +201,8 @@ def _begin(settings: Settings, tables: Tables, has_ids: bool, held: Handover | N
     if any(log.last_step(tables, name=name) for name in (INTERACTION_LOG, QUARANTINE, MODEL_UPDATES)):
         if held is None:
             raise InputError(
-                f"the tables under {root} have batches already, and a backfill has to come first: set storage.root to a "
-                f"new folder, or let jobs/stream_update.py read the old events"
+                f"the tables under {root} have batches already, and a backfill comes first: set storage.root to a new "
+                f"folder, or let jobs/stream_update.py read the old events"
             )
         _refuse_another(settings, held)
         return held

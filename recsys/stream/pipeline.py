@@ -194,7 +194,7 @@ class Pipeline:
         self.rivals.enter(self.publisher.publish_due(self.model, step, self.observe))
 
     def evaluate(self, batch: InteractionBatch, step: StepId) -> dict[str, float]:
-        """Evaluate the live model, its rivals and, if one is due, a retrained shadow on a batch that is not yet learned.
+        """Evaluate the live model, its rivals and, if due, a retrained shadow on a batch that is not yet learned.
 
         Returns:
             Metrics of `evaluate`; with a shadow also `shadow_gap`, the share of its NDCG that the live model lacks.

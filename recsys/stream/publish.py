@@ -191,7 +191,7 @@ class Publisher:
         """Send all waiting rows and end the run."""
         if not self.run.close(failed=failed):
             logger.warning(
-                "metrics of %d batches could not be sent to MLflow; they are in the ledger, and the next start sends them",
+                "metrics of %d batches did not reach MLflow; they are in the ledger, and the next start sends them",
                 len(self.run.pending),
             )
 
