@@ -7,8 +7,8 @@ from recsys.config import Settings
 from recsys.stream.backfill import backfill
 
 EXAMPLES = {
-    "a history in the columns of the event contract, JSON lines in a folder": "source.path=/data/history",
-    "a CSV of ratings whose columns have other names": (
+    "a folder of JSON lines with the standard column names": "source.path=/data/history",
+    "a CSV file of ratings with other column names": (
         "source.format=csv source.path=/data/ratings.csv source.columns.user_id=userId source.columns.item_id=movieId "
         "source.columns.event_time=timestamp source.default_event_type=rating"
     ),
@@ -29,18 +29,18 @@ SETTINGS = (
 
 
 def backfill_history(settings: Settings) -> None:
-    """Take a history in bulk as if it had streamed.
+    """Load a history in bulk as if it had streamed.
 
-    It is cut by time into about a hundred batches of at least 1,000 events each, which are evaluated and learned in
-    order, up to a first registered version. The storage has to be empty. Stopped or killed, it goes on when the same
-    command runs again. jobs/stream_update.py then reads what is new.
+    It is cut by time into about a hundred batches of at least 1,000 events each. They are evaluated and learned in
+    order, and a first version is registered. The storage has to be empty. After a stop or a kill, run the same command
+    again to continue. Afterward jobs/stream_update.py reads new events.
     """
     summary = backfill(settings)
     if not summary.finished:
-        print(f"stopped after {summary.learned:,} batches: run the same command again to go on")
+        print(f"stopped after {summary.learned:,} batches: run the same command again to continue")
         return
     if not summary.learned:
-        print(f"nothing to do: the history is in, as {summary.batches:,} batches")
+        print(f"nothing to do: all {summary.batches:,} batches of the history are learned already")
     else:
         duplicates = f", {summary.duplicates:,} duplicates dropped" if summary.duplicates else ""
         print(f"{summary.learned:,} batches, {summary.events:,} events learned{duplicates}")
@@ -48,7 +48,7 @@ def backfill_history(settings: Settings) -> None:
             print(f"quarantined: {count:,} records, {reason}")
         print(f"champion: version {summary.champion_version or '– (none is registered yet)'}")
         print(f"quality over the batches: {summary.plot}")
-    print("next: jobs/batch_score.py recommends to every user, jobs/stream_update.py goes on with new events")
+    print("next: jobs/batch_score.py recommends items to every user; jobs/stream_update.py reads new events")
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from recsys.tables.session import build_session
 
 EXAMPLES = {
     "the champion's lists for every user": "--config my.yaml",
-    "longer lists that may repeat what a user had": "--config my.yaml recommend.k=50 recommend.exclude_seen=false",
-    "another version than the champion": "--config my.yaml recommend.model=models:/recsys/3",
+    "longer lists that may contain seen items": "--config my.yaml recommend.k=50 recommend.exclude_seen=false",
+    "a version other than the champion": "--config my.yaml recommend.model=models:/recsys/3",
 }
 SETTINGS = (
     "recommend.k",
@@ -36,7 +36,9 @@ def batch_score(settings: Settings) -> None:
     tables = Tables(build_session(settings), settings.storage)
     tables.create_missing()
     scored = score(tables, version, settings)
-    print(f"{scored.users:,} users scored by version {version.version} of {version.name}, the first of them:")
+    print(
+        f"{scored.users:,} users got recommendations from {version.name}, version {version.version}; the first of them:"
+    )
     for row in tables.read(RECOMMENDATIONS).orderBy(USER).limit(USERS_SHOWN).collect():
         print(f"  {row[USER]}: {', '.join(item[ITEM] for item in row['items'][:ITEMS_SHOWN])}")
     print(f"recommendations: {tables.location(RECOMMENDATIONS)}")

@@ -26,8 +26,8 @@ from recsys.tables.session import build_session
 
 EXAMPLES = {
     "as `make demo` runs it": "--config conf/demo.yaml",
-    "two months, and lists of ten": "--config conf/demo.yaml replay.until=2017-03-01 recommend.k=10",
-    "factors alone": "--config conf/demo.yaml model.kind=als",
+    "two months of purchases, and lists of ten": "--config conf/demo.yaml replay.until=2017-03-01 recommend.k=10",
+    "incremental ALS alone": "--config conf/demo.yaml model.kind=als",
 }
 SETTINGS = (
     "replay.dataset",
@@ -52,7 +52,9 @@ def demo(settings: Settings) -> None:
     tables = Tables(build_session(settings), settings.storage)
     scored = score(tables, chosen_version(settings), settings)
 
-    print(f"\n{summary.events:,} events learned in {summary.batches} batches; {scored.users:,} households scored")
+    print(
+        f"\n{summary.events:,} events learned in {summary.batches} batches; recommendations for {scored.users:,} households"
+    )
     print(f"quality over the batches: {summary.plot}")
     print(f"registered model: {scored.version.name}, champion is version {scored.version.version}")
     show_recommendations(tables)
@@ -65,9 +67,9 @@ def demo(settings: Settings) -> None:
 
 
 def show_recommendations(tables: Tables) -> None:
-    """Print what a few households are recommended, by product name, and what they have bought of it.
+    """Print the recommendations of a few households: product names, and how often the household has bought them.
 
-    A score has no unit of its own, it only ranks: so the place in the list stands here instead.
+    Scores have no unit and only rank, so the rank is printed instead.
     """
     names = product_names()
     lists = tables.read(RECOMMENDATIONS).orderBy(USER).limit(HOUSEHOLDS_SHOWN).collect()
@@ -82,7 +84,7 @@ def show_recommendations(tables: Tables) -> None:
         for place, item in enumerate(row["items"][:PRODUCTS_SHOWN], start=1):
             before = own.get((row[USER], item.item_id))
             if before is None:
-                why = f"not bought before; {buyers.get(item.item_id, 0):,} households have"
+                why = f"not bought before; bought by {buyers.get(item.item_id, 0):,} households"
             else:
                 why = f"bought {before[EVENTS]:,} times, last on {before[LAST_TIME]:%Y-%m-%d}"
             print(f"  {place}. {names.get(item.item_id, item.item_id)}: {why}")

@@ -7,9 +7,9 @@ from recsys.config import Settings
 from recsys.stream.rebuild import rebuild
 
 EXAMPLES = {
-    "after a change of the model's settings in my.yaml": "--config my.yaml",
+    "after a change of model settings in my.yaml": "--config my.yaml",
     "another learner": "--config my.yaml model.kind=als model.factors=128",
-    "interactions that fade": "--config my.yaml decay.half_life_days=30",
+    "time decay": "--config my.yaml decay.half_life_days=30",
 }
 SETTINGS = (
     "model.kind",
@@ -28,14 +28,14 @@ SETTINGS = (
 def rebuild_model(settings: Settings) -> None:
     """Retrain the model from the whole interaction log, and begin a new generation with it.
 
-    It is registered as a version; the stream goes on from it. Stop the stream first.
+    The model is registered as a version, and the stream continues from it. Stop the stream first.
     """
     rebuilt = rebuild(settings)
     size = f"{rebuilt.users:,} users and {rebuilt.items:,} items"
-    print(f"generation {rebuilt.generation} begins with {size}, trained in {rebuilt.seconds:.1f} s")
-    place = "champion" if rebuilt.promoted else "challenger: the stream measures it against the champion"
+    print(f"generation {rebuilt.generation} begins with {size}, retrained in {rebuilt.seconds:.1f} s")
+    place = "champion" if rebuilt.promoted else "challenger: the stream compares it with the champion"
     print(f"registered as version {rebuilt.version.version}, {place}")
-    print("the stream goes on from here: run jobs/stream_update.py with the same settings")
+    print("next: jobs/stream_update.py, with the same settings, continues from this model")
 
 
 if __name__ == "__main__":

@@ -7,10 +7,8 @@ from recsys.config import Settings
 from recsys.stream.replay import replay
 
 EXAMPLES = {
-    "a Parquet file, in the columns of the event contract": (
-        "source.path=var/replay replay.dataset=/data/events.parquet"
-    ),
-    "the purchases of the demo, a file every 10 seconds": "--config conf/demo.yaml replay.pause_seconds=10",
+    "a Parquet file with the standard column names": ("source.path=var/replay replay.dataset=/data/events.parquet"),
+    "the purchases of the demo, one file every 10 seconds": "--config conf/demo.yaml replay.pause_seconds=10",
 }
 SETTINGS = (
     "replay.dataset",
@@ -27,9 +25,10 @@ SETTINGS = (
 
 
 def replay_events(settings: Settings) -> None:
-    """Turn a data set (`replay.dataset`) into a stream of JSON-lines files in `source.path`, in the order of time."""
+    """Turn a data set (`replay.dataset`) into a stream of JSON-lines files in `source.path`, in order of time."""
     written = replay(settings)
-    print(f"{written.events:,} events in {written.files:,} files in {settings.source.path}")
+    print(f"{written.events:,} events written to {written.files:,} files in {settings.source.path}")
+    print("next: jobs/stream_update.py, with the same settings, reads them")
 
 
 if __name__ == "__main__":

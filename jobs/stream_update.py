@@ -7,9 +7,9 @@ from recsys.config import Settings
 from recsys.stream.job import run_stream
 
 EXAMPLES = {
-    "process what has come since the last run, then end": "--config my.yaml",
+    "process what has arrived since the last run, then end": "--config my.yaml",
     "keep running": "--config my.yaml trigger.mode=processing_time",
-    "JSON lines in the columns of the event contract, no file needed": "source.path=/data/events",
+    "JSON lines with the standard column names; no settings file needed": "source.path=/data/events",
 }
 SETTINGS = (
     "source.format",
@@ -28,8 +28,8 @@ SETTINGS = (
 def stream_update(settings: Settings) -> None:
     """Read events as they come and keep the interaction tables and the model up to date.
 
-    Each micro-batch is evaluated, then learned; versions are registered in MLflow. Stopped or killed, it goes on where
-    it was. Old events are taken in faster by jobs/backfill.py, before the first run of this job.
+    Each micro-batch is evaluated, then learned, and versions are registered in MLflow. After a stop or a kill, the next
+    run continues where this one ended. For a long history, run jobs/backfill.py first: it is faster.
     """
     summary = run_stream(settings)
     duplicates = f", {summary.duplicates:,} duplicates dropped" if summary.duplicates else ""

@@ -1,23 +1,23 @@
-"""How a history is cut by time into the batches that a model learns from, one after the other."""
+"""Cuts a history by time into the batches that a model learns one by one."""
 
 import numpy as np
 import numpy.typing as npt
 
-# The re-ranker and the choice among members are learned batch by batch: a hundred batches train them well.
+# The re-ranker and the expert weights are trained batch by batch: a hundred batches train them well.
 _BATCHES = 100
-# Smaller batches hold too few users to measure anything, and cost more time than they teach.
+# Smaller batches have too few users to evaluate on, and cost more time than they are worth.
 _FEWEST_EVENTS = 1_000
 
 
 def events_per_batch(events: int, most: int | None = None) -> int:
-    """Choose how many events of a history make a batch: a hundredth of them, within bounds.
+    """Choose the number of events per batch: a hundredth of the history, within bounds.
 
     Args:
-        events: events of the whole history.
-        most: upper bound, as `source.max_records_per_batch` sets it; None: no bound.
+        events: number of events in the history.
+        most: upper bound, from `source.max_records_per_batch`; None: no bound.
 
     Returns:
-        About how many events a batch holds, at least 1.
+        Approximate number of events per batch, at least 1.
     """
     wanted = max(_FEWEST_EVENTS, -(-events // _BATCHES))
     return wanted if most is None else min(wanted, most)
@@ -26,12 +26,12 @@ def events_per_batch(events: int, most: int | None = None) -> int:
 def batch_starts(
     times: npt.NDArray[np.generic], size: int, events: npt.NDArray[np.int64] | None = None
 ) -> npt.NDArray[np.int64]:
-    """Cut a history by time into batches of about equal numbers of events; those of one instant stay together.
+    """Cut a history by time into batches of about equal size; events of the same time stay together.
 
     Args:
-        times: (n,) times in any unit, ascending; equal times are one instant.
-        size: about how many events a batch holds. As many batches are made as that takes, and all hold about the same;
-            an instant that holds more is one batch.
+        times: (n,) times in any unit, ascending.
+        size: approximate number of events per batch; it determines the number of batches. A single time with more
+            events is one batch.
         events: (n,) number of events at each time; None: one each.
 
     Returns:
@@ -43,7 +43,7 @@ def batch_starts(
     before = np.cumsum(counts) - counts
     total = int(before[-1] + counts[-1])
     instants = np.flatnonzero(np.concatenate([[True], times[1:] != times[:-1]]))
-    # In whole numbers, so that every machine cuts alike.
+    # In integers, so that every machine cuts in the same places.
     batches = before[instants] * -(-total // size) // total
     starts: npt.NDArray[np.int64] = instants[np.concatenate([[True], batches[1:] != batches[:-1]])]
     return starts

@@ -1,4 +1,4 @@
-"""What every job's command line shares: the arguments, the help, and what a failure looks like from outside."""
+"""The command line that all jobs share: arguments, help, and exit codes."""
 
 import argparse
 import logging
@@ -17,8 +17,8 @@ DONE, BAD_INPUT, TRY_AGAIN = 0, 2, 75
 
 _WIDTH = 100
 _LAST_WORDS = """\
-all settings: docs/settings.md. A file in YAML (--config) overrides the defaults, environment variables
-  (RECSYS__STORAGE__ROOT=/data sets storage.root) override the file, key.sub=value overrides them all.
+all settings: docs/settings.md. A YAML file (--config) overrides the defaults, environment variables
+  (RECSYS__STORAGE__ROOT=/data sets storage.root) override the file, and key.sub=value overrides both.
 exit codes: 0 done; 2 bad configuration or input; 75 something outside is down, try again; 1 anything else."""
 
 
@@ -31,14 +31,14 @@ def run_job(
     """Run a job as a command.
 
     Args:
-        job: takes the checked settings; its docstring is the head of the command's help.
-        arguments: command-line words; those of the process when left out.
-        examples: for the help: what for, and the words of the command after the program's name.
+        job: takes the validated settings; its docstring begins the help.
+        arguments: command-line arguments; None for those of the process.
+        examples: for the help: arguments by purpose.
         settings: for the help: keys of the settings that matter most; `weights` is one key.
 
     Returns:
-        Exit code: 0 done, 2 for bad settings or input, 75 when a server is down (one line on the error stream each).
-        Anything else that goes wrong is raised, so that Python shows where it happened and exits with 1.
+        Exit code: 0 done, 2 for bad settings or input, 75 if a server is down (both with one line on stderr). Any other
+        exception is raised, so that Python shows where it happened and exits with 1.
     """
     program = f"python jobs/{Path(sys.argv[0]).name}"
     parser = argparse.ArgumentParser(
@@ -47,9 +47,9 @@ def run_job(
         epilog="\n".join([*_examples(program, examples or {}), *_settings(settings), _LAST_WORDS]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", metavar="FILE", help="settings in YAML; without it the defaults apply")
+    parser.add_argument("--config", metavar="FILE", help="settings in YAML; the defaults apply without it")
     parser.add_argument(
-        "overrides", nargs="*", metavar="key.sub=value", help="settings that win over the file and the environment"
+        "overrides", nargs="*", metavar="key.sub=value", help="settings that override the file and the environment"
     )
     parsed = parser.parse_args(arguments)
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
@@ -71,7 +71,7 @@ def _examples(program: str, examples: Mapping[str, str]) -> Iterator[str]:
 
 
 def _settings(keys: Sequence[str]) -> Iterator[str]:
-    """What the typed settings say of the keys.
+    """Type, default and description of the keys.
 
     Raises:
         KeyError: there is no such setting.

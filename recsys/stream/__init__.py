@@ -1,1 +1,1 @@
-"""The stream: what happens to a micro-batch (start with `pipeline`), and the jobs around it."""
+"""The stream: the stages of a micro-batch (start with `pipeline`), and the jobs around it."""

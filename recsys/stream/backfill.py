@@ -1,11 +1,11 @@
-"""A history in bulk: the stream's first reading, taken whole, cut by time and taken through the stream's stages.
+"""Backfills a history: reads it in bulk, cuts it by time into batches, and runs them through the stages of the stream.
 
     count -> cut -> quarantine -> log -> (evaluate -> learn -> snapshot -> ledger -> MLflow) for each batch -> totals
 
-Spark's streaming source reads it as one micro-batch, batch 0 of the checkpoint, so that files, duplicates and the clock
-are treated as in the stream, and a stream of the same source goes on behind it. What Spark has planned it delivers
-again after a crash; the log takes the whole history in one commit; from then on log and ledger say what is left to do.
-The ledger's rows are written some batches at a time, always before a version is made of them.
+Spark's streaming source reads the history as one micro-batch, batch 0 of the checkpoint. So files, duplicates and the
+clock are treated as in the stream, and a stream of the same source can continue after it. After a crash Spark delivers
+the same micro-batch again. The log takes the whole history in one commit; from then on, log and ledger determine what
+is left to do. Ledger rows are written for several batches at a time, always before a version of them is registered.
 """
 
 import threading
@@ -34,23 +34,23 @@ from recsys.tables.history import HistoryCounts
 from recsys.tables.session import build_session
 from recsys.tables.source import open_events, refuse_unusable
 
-# More than any folder or table has: the whole history is one micro-batch.
+# More files than any source has, so that the whole history is one micro-batch.
 _ALL_FILES = str(2**31 - 1)
 _RATE_LIMITS = ("maxfilespertrigger", "maxbytespertrigger")
 
 
 @dataclass(frozen=True)
 class BackfillSummary:
-    """What a backfill did.
+    """Result of a backfill.
 
     Attributes:
         batches: batches of the history in the ledger.
-        learned: those of them that this run has learned; 0 where an earlier run had finished.
-        events: events in those; duplicates: records dropped as duplicates.
-        quarantined: records set aside, by reason; a record may have several.
-        finished: False where a signal stopped it before its end.
-        champion_version: registered champion at the end, None when there is none.
-        plot: picture of quality and cost, None when nothing was learned.
+        learned: batches learned by this run; 0 if an earlier run had finished.
+        events: events in these batches; duplicates: records dropped as duplicates.
+        quarantined: number of quarantined records by reason; a record may have several reasons.
+        finished: False if a signal stopped it early.
+        champion_version: registered version of the champion at the end, or None.
+        plot: plot of quality and cost, or None if nothing was learned.
     """
 
     batches: int
@@ -64,14 +64,14 @@ class BackfillSummary:
 
 
 def backfill(settings: Settings, observe: Observer = log_stage) -> BackfillSummary:
-    """Take a history into an empty storage, as if it had streamed. Killed or stopped, it goes on when called again.
+    """Load a history into an empty storage as if it had streamed. After a kill or a stop, call it again to continue.
 
     Args:
         settings: all settings; the source is that of the stream.
-        observe: told of every completed stage of every batch.
+        observe: called after every completed stage of a batch.
 
     Raises:
-        InputError: the source cannot be used or holds no good event, or the storage holds batches already.
+        InputError: the source cannot be used or has no good event, or the storage has batches already.
         RegistryError: the tracking server does not answer at the start.
     """
     root = settings.storage.root
@@ -93,7 +93,7 @@ def backfill(settings: Settings, observe: Observer = log_stage) -> BackfillSumma
             duplicates = run_query(events, settings, reading.handle, pipeline, stop)
         batches = reading.held.batches
         if batches is None and not stop.is_set():
-            raise InputError(f"source.path {settings.source.path} holds no record")
+            raise InputError(f"source.path {settings.source.path} has no records: set it to the folder of your events")
         finished = batches is not None and pipeline.learned_through >= batches - 1
         plot = None
         if finished:
@@ -108,16 +108,16 @@ def backfill(settings: Settings, observe: Observer = log_stage) -> BackfillSumma
 
 
 class _Reading:
-    """Takes the history from Spark and through the stages.
+    """Reads the history from Spark and runs it through the stages.
 
     Args:
-        pipeline: of generation 0, as far as it has come.
-        report: told how many batches to expect, and of each batch.
-        held: what is known of the backfill; kept up to date.
+        pipeline: pipeline of generation 0, restored.
+        report: receives the expected number of batches, and the row of each batch.
+        held: state of the backfill; kept up to date.
         stop: set when a signal asks to stop.
 
     Attributes:
-        rejected: bad records by reason.
+        rejected: number of bad records by reason.
     """
 
     def __init__(self, pipeline: Pipeline, report: StreamReport, held: Handover, stop: threading.Event) -> None:
@@ -128,18 +128,18 @@ class _Reading:
         self._stop = stop
 
     def handle(self, events: DataFrame, batch_id: int) -> None:
-        """Take one micro-batch: the function for `foreachBatch`.
+        """Process one micro-batch; the function for `foreachBatch`.
 
         Raises:
-            InputError: the history holds no good event.
-            StopRequested: a signal came; what was learned is in the ledger.
+            InputError: the history has no good event.
+            StopRequested: a signal came; the learned batches are in the ledger.
         """
-        if batch_id > 0:  # What came while a backfill was stopped: a batch of the stream like any other.
+        if batch_id > 0:  # Events that arrived while the backfill was stopped: an ordinary batch of the stream.
             self.pipeline.handle_batch(events, self.held.first_batch + batch_id)
             return
         application = application_id(events)
         started = time.perf_counter()
-        events.persist()  # Read several times, and duplicates are to be counted once.
+        events.persist()  # It is read several times, and duplicates must be counted once.
         try:
             counts = history.count(events)
             self.rejected = history.reasons(events) if counts.quarantined else {}
@@ -154,7 +154,7 @@ class _Reading:
         self._learn(counts, application, (time.perf_counter() - started) / batches)
 
     def _log(self, events: DataFrame, counts: HistoryCounts, application: str) -> None:
-        """Cut the history by time, and write it to quarantine and log; bad records count in batch 0."""
+        """Cut the history by time, and write it to quarantine and log. Bad records belong to batch 0."""
         pipeline, settings = self.pipeline, self.pipeline.settings
         size = events_per_batch(int(counts.events.sum()), settings.source.max_records_per_batch)
         starts = batch_starts(counts.times, size, counts.events)
@@ -166,12 +166,12 @@ class _Reading:
         pipeline.observe("log", StepId(0, pipeline.logged_through))
 
     def _learn(self, counts: HistoryCounts, application: str, seconds: float) -> None:
-        """Evaluate and learn the batches that the log holds and the ledger does not.
+        """Evaluate and learn the batches that are in the log but not in the ledger.
 
         Args:
-            counts: what the history holds.
+            counts: counts of the history.
             application: the transaction application id.
-            seconds: Spark's time for the history, per batch.
+            seconds: time that Spark took for the history, per batch.
         """
         pipeline = self.pipeline
         last = StepId(0, pipeline.logged_through)
@@ -196,21 +196,21 @@ class _Reading:
 
 
 def _begin(settings: Settings, tables: Tables, has_ids: bool, held: Handover | None) -> Handover:
-    """See that a backfill may begin or go on, and note that it does.
+    """Check that a backfill may begin or continue, and record that it does.
 
     Raises:
-        InputError: the storage holds batches of a stream, or of another history.
+        InputError: the storage has batches of a stream, or of another history.
     """
     root = settings.storage.root
     if any(log.last_step(tables, name=name) for name in (INTERACTION_LOG, QUARANTINE, MODEL_UPDATES)):
         if held is None:
             raise InputError(
-                f"the tables under {root} hold batches already, and a history comes first: set storage.root to a new "
-                f"folder, or let jobs/stream_update.py read the old events as they are"
+                f"the tables under {root} have batches already, and a backfill comes first: set storage.root to a new "
+                f"folder, or let jobs/stream_update.py read the old events"
             )
         _refuse_another(settings, held)
         return held
-    # Nothing depends on what Spark may have planned: files and settings may have been put right since then.
+    # Nothing depends on what Spark may have planned, and files or settings may have been corrected since.
     handover.empty_checkpoint(root)
     return handover.save(root, handover.described(settings, has_ids))
 
@@ -225,7 +225,7 @@ def _refuse_another(settings: Settings, held: Handover) -> None:
 
 
 def _in_bulk(settings: Settings) -> Settings:
-    """Settings with which Spark reads everything that is there as one micro-batch, and ends."""
+    """Settings with which Spark reads the whole source as one micro-batch, and ends."""
     source = settings.source
     options = {key: value for key, value in source.options.items() if key.lower() not in _RATE_LIMITS}
     whole = source.model_copy(update={"options": {**options, "maxFilesPerTrigger": _ALL_FILES}})

@@ -1,10 +1,10 @@
-"""What a backfill leaves to the stream: whose the checkpoint is, and how its batches are numbered.
+"""The handover from a backfill to the stream: who owns the checkpoint, and how its batches are numbered.
 
-The history is Spark's batch 0 of the checkpoint, and batches 0, ..., n-1 of the ledger. A stream that can go on with
+The history is Spark's batch 0 of the checkpoint, and batches 0, ..., n-1 of the ledger. A stream that can continue with
 that checkpoint does: its batch 1 is batch n of the ledger, and files that the backfill has read are not read again. Any
-other stream gets a checkpoint of its own, whose batch 0 is batch n.
+other stream gets a new checkpoint, whose batch 0 is batch n.
 
-One file in the checkpoint folder says so. It is replaced as a whole, so that a kill leaves the old one or the new one.
+A file in the checkpoint folder records this. It is replaced atomically, so a kill leaves the old or the new one.
 """
 
 import json
@@ -23,15 +23,15 @@ _FILE = "backfill.json"
 
 @dataclass(frozen=True)
 class Handover:
-    """How far a backfill has come, and what became of its checkpoint.
+    """Progress of a backfill, and the state of its checkpoint.
 
     Attributes:
-        kind: what was read; Spark keeps one record of the files read, whatever their format and folder.
-        path: where it was read from, absolute where it is local.
-        has_ids: whether duplicates were told by an event id; Spark cannot begin or end that in a checkpoint.
-        batches: batches of the ledger that the history makes; None until the log holds them.
-        finished: whether everything of the history is learned and published.
-        checkpoint: `history`: the backfill's own; `emptied`: it has to be emptied for another source; `fresh`: it was.
+        kind: what was read; Spark keeps one list of files read, whatever their format and folder.
+        path: path of the source, absolute if it is local.
+        has_ids: whether there was de-duplication by event id, which Spark cannot change in a checkpoint.
+        batches: number of batches of the history in the ledger; None until they are in the log.
+        finished: whether the whole history is learned and published.
+        checkpoint: `history`: that of the backfill; `emptied`: to be emptied for another source; `fresh`: emptied.
     """
 
     kind: Literal["files", "delta"]
@@ -43,7 +43,7 @@ class Handover:
 
     @property
     def first_batch(self) -> int:
-        """The ledger's number of the checkpoint's batch 0; of its last piece, where batch 0 is the history."""
+        """Batch id in the ledger of the checkpoint's batch 0, or of its last part if batch 0 is the history."""
         return (self.batches or 0) - (self.checkpoint == "history")
 
 
@@ -54,13 +54,13 @@ def described(settings: Settings, has_ids: bool) -> Handover:
 
 
 def source_path(settings: Settings) -> str:
-    """The path of the source: absolute where it is local."""
+    """The path of the source, absolute if it is local."""
     path = settings.source.path
     return path if ":/" in path else str(Path(path).absolute())
 
 
 def load(root: str) -> Handover | None:
-    """Read what a backfill left under a storage root; None if there was none, or its checkpoint is gone."""
+    """Read the handover under a storage root; None without a backfill, or if its checkpoint is gone."""
     try:
         return Handover(**json.loads((checkpoint_folder(root) / _FILE).read_text("utf-8")))
     except FileNotFoundError:
@@ -68,7 +68,7 @@ def load(root: str) -> Handover | None:
 
 
 def save(root: str, handover: Handover) -> Handover:
-    """Write it in place of what was there, and return it."""
+    """Replace the stored handover, and return the new one."""
     folder = checkpoint_folder(root)
     folder.mkdir(parents=True, exist_ok=True)
     hidden = folder / f".{_FILE}.tmp"
@@ -81,7 +81,7 @@ def save(root: str, handover: Handover) -> Handover:
 
 
 def empty_checkpoint(root: str) -> None:
-    """Remove what Spark keeps in the checkpoint folder, where there is one."""
+    """Delete Spark's files in the checkpoint folder, if there is one."""
     folder = checkpoint_folder(root)
     for entry in folder.iterdir() if folder.exists() else ():
         if entry.is_dir():
@@ -91,7 +91,7 @@ def empty_checkpoint(root: str) -> None:
 
 
 def refuse_unfinished(root: str) -> Handover | None:
-    """What a backfill left, for a job that goes on from there.
+    """The handover of a finished backfill, or None without a backfill.
 
     Raises:
         InputError: the backfill was stopped before its end.
@@ -100,13 +100,13 @@ def refuse_unfinished(root: str) -> Handover | None:
     if held is not None and not held.finished:
         raise InputError(
             f"the backfill of {held.path} into {root} is not finished: run jobs/backfill.py again with the same "
-            f"settings, which goes on where it stopped"
+            f"settings, and it continues where it stopped"
         )
     return held
 
 
 def first_batch(settings: Settings, has_ids: bool) -> int:
-    """Let a stream take over, and return the ledger's number of its checkpoint's batch 0: 0 without a backfill.
+    """Let a stream take over; return the batch id in the ledger of its checkpoint's batch 0 (0 without a backfill).
 
     Args:
         settings: all settings.
@@ -124,7 +124,7 @@ def first_batch(settings: Settings, has_ids: bool) -> int:
         if _overlap(wanted, held):
             raise InputError(
                 f"{held.path} was backfilled {'with' if held.has_ids else 'without'} event ids, and the stream would "
-                "read its files once more: set source.columns.event_id as it was then, or source.path to another folder"
+                "read its files again: set source.columns.event_id as it was then, or source.path to another folder"
             )
         held = save(root, replace(held, checkpoint="emptied"))
     if held.checkpoint == "emptied":
@@ -139,12 +139,12 @@ def _has_streamed(root: str) -> bool:
 
 
 def _continues(stream: Handover, history: Handover) -> bool:
-    """Whether a stream can go on with the checkpoint of a history."""
+    """Whether a stream can continue with the checkpoint of a history."""
     same_kind = (stream.kind, stream.has_ids) == (history.kind, history.has_ids)
     return same_kind and (stream.kind == "files" or stream.path == history.path)
 
 
 def _overlap(stream: Handover, history: Handover) -> bool:
-    """Whether one of two paths of the same kind lies within the other."""
+    """Whether one of two paths of the same kind is inside the other."""
     one, other = (f"{held.path.rstrip('/')}/" for held in (stream, history))
     return stream.kind == history.kind and (one.startswith(other) or other.startswith(one))

@@ -1,4 +1,4 @@
-"""The stream as a whole: open what it needs, start the query, wait for its end or for a signal to stop."""
+"""The stream as a job: set it up, run the query, and wait for its end or for a signal to stop."""
 
 import logging
 import signal
@@ -45,17 +45,17 @@ LISTENER_WAIT_SECONDS = 30
 
 
 class StopRequested(Exception):
-    """Raised at the start of a micro-batch after a signal: the batch before it is complete, this one is not begun."""
+    """Raised at the start of a micro-batch after a signal. The batch before it is complete, this one has not begun."""
 
 
 @dataclass(frozen=True)
 class StreamSummary:
-    """What one run of the stream did.
+    """Result of one run of the stream.
 
     Attributes:
-        batches: micro-batches learned; events: events in them; duplicates: records dropped as duplicates.
-        champion_version: registered champion at the end, None when there is none yet.
-        plot: picture of quality and cost, None when nothing was learned.
+        batches: learned micro-batches; events: events in them; duplicates: records dropped as duplicates.
+        champion_version: registered version of the champion at the end, or None.
+        plot: plot of quality and cost, or None if nothing was learned.
     """
 
     batches: int
@@ -66,12 +66,12 @@ class StreamSummary:
 
 
 def run_stream(settings: Settings, observe: Observer = log_stage, batches: int | None = None) -> StreamSummary:
-    """Read events, keep the tables and the model up to date, until the source is worked off or a signal comes.
+    """Read events and keep tables and model up to date until the source is exhausted or a signal comes.
 
     Args:
         settings: all settings.
-        observe: told of every completed stage of every batch.
-        batches: how many micro-batches are expected, for the progress bar.
+        observe: called after every completed stage of a batch.
+        batches: expected number of micro-batches, for the progress bar.
 
     Raises:
         InputError: the source, the storage or the checkpoint cannot be used.
@@ -104,15 +104,15 @@ def open_pipeline(
     observe: Observer,
     first_batch: int = 0,
 ) -> Pipeline:
-    """Bring back the model and the generation's run as the tables say.
+    """Restore the model and the MLflow run of the current generation from the tables.
 
     Args:
         settings: all settings.
         client: from `registry.client.connect`.
         tables: the Delta tables.
-        report: receives the ledger row of every batch learned.
-        observe: told of every completed stage of every batch.
-        first_batch: the ledger's number of the checkpoint's batch 0.
+        report: called with the ledger row of every learned batch.
+        observe: called after every completed stage of a batch.
+        first_batch: batch id in the ledger of the checkpoint's batch 0.
 
     Raises:
         InputError: the checkpoint is gone, or a snapshot was made with other settings.
@@ -145,7 +145,7 @@ def open_pipeline(
 
 
 def close(pipeline: Pipeline) -> Path | None:
-    """Leave tables and MLflow up to date after a last complete batch; return the plot, if anything was ever learned."""
+    """Bring tables and MLflow up to date after the last complete batch; return the plot if anything was learned."""
     pipeline.close()
     plot = pipeline.publisher.plot() if pipeline.publisher.rows else None
     pipeline.publisher.close(failed=False)
@@ -165,11 +165,11 @@ def run_query(
         events: the stream.
         settings: all settings.
         handle_batch: the function for `foreachBatch`.
-        pipeline: whose run in MLflow is closed where the query fails.
-        stop: once it is set, no other batch is begun.
+        pipeline: its MLflow run is ended if the query fails.
+        stop: once it is set, no further batch begins.
 
     Returns:
-        The number of duplicates that were dropped.
+        Number of dropped duplicates.
     """
     failures: list[Exception] = []
 
@@ -179,7 +179,7 @@ def run_query(
         try:
             handle_batch(batch, batch_id)
         except Exception as error:
-            failures.append(error)  # Through Java it would come back as text, behind Spark's whole plan.
+            failures.append(error)  # Through Java it would come back as text, behind Spark's full query plan.
             raise
 
     spark = events.sparkSession
@@ -208,14 +208,14 @@ def run_query(
 
 
 def with_trigger(writer: DataStreamWriter, trigger: Trigger) -> DataStreamWriter:
-    """Set the trigger that the settings ask for."""
+    """Apply the configured trigger."""
     if trigger.mode == "available_now":
         return writer.trigger(availableNow=True)
     return writer.trigger(processingTime=trigger.interval)
 
 
 def wait(query: StreamingQuery, stop: threading.Event) -> None:
-    """Wait for a query to end by itself, or for a stop: then the batch at work is finished and no other begun.
+    """Wait until a query ends, or stop it: the current batch is finished and no further one begins.
 
     Raises:
         StreamingQueryException: the query failed.
@@ -231,7 +231,7 @@ def wait(query: StreamingQuery, stop: threading.Event) -> None:
 
 
 class DuplicateCounter(StreamingQueryListener):
-    """Adds up the duplicates that Spark's de-duplication dropped, and says so per batch.
+    """Counts and logs the duplicates that Spark's de-duplication drops.
 
     Spark reports a batch some time after it is done, and the end of the query after the last batch.
 
@@ -255,13 +255,13 @@ class DuplicateCounter(StreamingQueryListener):
             logger.info("%d duplicates dropped", dropped)
 
     def onQueryTerminated(self, event: QueryTerminatedEvent) -> None:  # noqa: N802 - Spark's name
-        """Note that all is told."""
+        """Note that everything has been reported."""
         self.finished.set()
 
 
 @contextmanager
 def stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set, while the context lasts; a second signal ends the process at once."""
+    """An event that SIGTERM and SIGINT set inside the context; a second signal ends the process at once."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop  # Python delivers signals to the main thread only.
@@ -269,7 +269,7 @@ def stop_signals() -> Iterator[threading.Event]:
 
     def request_stop(number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number)
-        logger.warning("%s: finishing the batch at work, then stopping", name.name)
+        logger.warning("%s: finishing the current batch, then stopping", name.name)
         stop.set()
         signal.signal(name, previous[name])
 

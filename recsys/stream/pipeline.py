@@ -2,12 +2,12 @@
 
     quarantine -> log -> evaluate -> learn -> snapshot -> ledger -> MLflow -> totals
 
-Spark calls `Pipeline.handle_batch` and marks the batch as done only when it returns, so after a crash the same batch
-comes again. Every stage either finds its mark and does nothing, or does all of its work:
+Spark calls `Pipeline.handle_batch` and marks the batch as done only when it returns. So after a crash the same batch
+comes again, and every stage either finds its mark and does nothing, or does all of its work:
 
 * quarantine, log and ledger are Delta appends that carry the batch id as transaction version;
 * the model learns from the rows that the log holds, and only batches that the ledger does not hold yet;
-* MLflow gets what the ledger has and it lacks; a version is found again by its batch id; the alias moves last.
+* MLflow gets the ledger rows that it lacks; a version is looked up by its batch id; the alias moves last.
 """
 
 import time
@@ -35,14 +35,14 @@ SNAPSHOTS_KEPT = 3
 
 @dataclass(frozen=True)
 class StoredBatch:
-    """What the tables took in from one micro-batch.
+    """A micro-batch as the tables store it.
 
     Attributes:
-        rows: the batch as the log holds it, for the model.
-        log_version: Delta version of the log that holds it.
-        records: records read; quarantined: those among them that were set aside.
+        rows: rows of the batch in the log, for the model.
+        log_version: Delta version of the log that holds them.
+        records: number of records read; quarantined: number of bad ones among them.
         ingested_at: when Spark planned the batch.
-        seconds: wall time of the work in Spark.
+        seconds: wall time spent in Spark.
     """
 
     rows: InteractionBatch
@@ -60,11 +60,11 @@ class Pipeline:
         settings: all settings.
         tables: the Delta tables.
         model: the model as of the last batch in the ledger.
-        generation: which batches belong to the model's present life.
-        logged_through: last batch id of this generation that the log holds; -1 when it holds none.
+        generation: the current generation and its batches.
+        logged_through: last batch id of this generation in the log; -1 if there is none.
         publisher: the way to MLflow.
-        report: receives the ledger row of every batch learned.
-        observe: told of every stage of a batch that is complete.
+        report: called with the ledger row of every learned batch.
+        observe: called after every completed stage of a batch.
     """
 
     def __init__(
@@ -90,16 +90,16 @@ class Pipeline:
         self.observe = observe
 
     def handle_batch(self, events: DataFrame, batch_id: int) -> None:
-        """Take one micro-batch from Spark: the function for `foreachBatch`.
+        """Process one micro-batch; the function for `foreachBatch`.
 
         Args:
-            events: checked records, as `tables.source.open_events` delivers them.
+            events: validated records, as `tables.source.open_events` delivers them.
             batch_id: Spark's number of the batch in this checkpoint.
         """
         if batch_id <= self.learned_through:
             run_through(events)
         if batch_id < self.generation.first_batch:
-            return  # The rebuild that began this generation has read the batch from the log.
+            return  # The rebuild that began this generation has learned the batch from the log.
         step = StepId(self.generation.number, batch_id)
         if batch_id > self.learned_through:
             stored = self.store(events, step)
@@ -115,10 +115,10 @@ class Pipeline:
         self.observe("batch", step)
 
     def store(self, events: DataFrame, step: StepId) -> StoredBatch | None:
-        """Write the batch to quarantine and log, once, whatever was written before a crash.
+        """Write the batch to quarantine and log exactly once, whatever was written before a crash.
 
         Returns:
-            What the tables took in, or None when the batch held no record at all.
+            The stored batch, or None if it had no records.
         """
         started = time.perf_counter()
         application = application_id(events)
@@ -132,7 +132,7 @@ class Pipeline:
         log_version = log.append(self.tables, collected, step, application)
         self.observe("log", step)
         if step.batch_id <= self.logged_through:
-            collected = log.read_batch(self.tables, step)  # The log counts, not a second reading of the source.
+            collected = log.read_batch(self.tables, step)  # The log decides, not a second reading of the source.
         return StoredBatch(
             rows=log.to_batch(collected),
             log_version=log_version,
@@ -143,10 +143,10 @@ class Pipeline:
         )
 
     def learn(self, stored: StoredBatch, step: StepId) -> LedgerRow:
-        """Evaluate the model on the batch, then learn the batch, and save the state if that is due.
+        """Evaluate the model on the batch, learn the batch, and save a snapshot if one is due.
 
         Returns:
-            The row for the ledger.
+            The ledger row.
         """
         started = time.perf_counter()
         figures = self.evaluate(stored.rows, step)
@@ -182,7 +182,7 @@ class Pipeline:
         )
 
     def record(self, rows: Sequence[LedgerRow], application: str) -> None:
-        """Write the rows of the batches learned last to the ledger, in one commit."""
+        """Append the rows of newly learned batches to the ledger, in one commit."""
         step = rows[-1].step
         ledger.append(self.tables, rows, application, step.batch_id)
         self.observe("ledger", step)
@@ -190,14 +190,14 @@ class Pipeline:
         self.publisher.add(rows)
 
     def publish(self, step: StepId) -> None:
-        """Bring MLflow up to the last batch learned; a new version is measured from the next batch on."""
+        """Bring MLflow up to date with the last learned batch. A new version is evaluated from the next batch on."""
         self.rivals.enter(self.publisher.publish_due(self.model, step, self.observe))
 
     def evaluate(self, batch: InteractionBatch, step: StepId) -> dict[str, float]:
-        """Measure the live model, its rivals and, where asked for, a rebuilt one on a batch not yet learned.
+        """Evaluate the live model, its rivals and, if due, a retrained shadow on a batch that is not yet learned.
 
         Returns:
-            What `evaluate` returns; with a shadow also `shadow_gap`, the share of its NDCG that the live model lacks.
+            Metrics of `evaluate`; with a shadow also `shadow_gap`, the share of its NDCG that the live model lacks.
         """
         every = self.settings.staleness.shadow_every_batches
         rivals = dict(self.rivals)
@@ -210,7 +210,7 @@ class Pipeline:
         return figures
 
     def save_state(self, step: StepId) -> str:
-        """Save the model as of a step, drop the oldest snapshots, and return where it lies."""
+        """Save a snapshot of the model, delete the oldest ones, and return its path."""
         folder = snapshot_folder(self.settings.storage.root)
         path = snapshot.path_for(folder, step)
         snapshot.save(path, self.model)
@@ -218,9 +218,9 @@ class Pipeline:
         return path.as_posix()
 
     def close(self) -> None:
-        """Leave everything up to date after a last complete batch.
+        """Bring everything up to date after the last complete batch.
 
-        That is a snapshot for a quick start, the totals, and, where there is no champion yet, a first version.
+        That is a snapshot for a quick start, the totals and, if there is no champion yet, a first version.
         """
         step = StepId(self.generation.number, self.learned_through)
         learned = self.learned_through >= self.generation.first_batch and self.model.step is not None
@@ -232,9 +232,9 @@ class Pipeline:
 
 
 def application_id(events: DataFrame) -> str:
-    """The transaction application id of the checkpoint that delivered a micro-batch.
+    """Transaction application id of the checkpoint that delivered a micro-batch.
 
-    The streaming query's id lives in the checkpoint: it survives restarts, and a new checkpoint has a new one.
+    The id of the streaming query is stored in the checkpoint: it survives restarts, and a new checkpoint has another.
     """
     query_id = events.sparkSession.sparkContext.getLocalProperty("sql.streaming.queryId")
     return f"recsys:{query_id}"

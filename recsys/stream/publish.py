@@ -1,7 +1,7 @@
-"""From a learned batch to MLflow: metrics at once, versions on a cadence, the champion only through the gate.
+"""From learned batches to MLflow: metrics at once, versions every few batches, champions only through the gate.
 
-The ledger is the only record: rows that MLflow has not got are sent again from it. A server that is down delays
-metrics and versions; it never stops the stream.
+The ledger is the only record: rows that MLflow lacks are sent again from it. A server that is down delays metrics and
+versions; it never stops the stream.
 """
 
 import logging
@@ -32,13 +32,13 @@ FIRST, CHAMPION = "first", "champion"
 
 
 def log_stage(stage: str, step: StepId) -> None:
-    """The default observer of stage boundaries: a line for the debug log."""
+    """The default observer of stages: writes a line to the debug log."""
     logger.debug("batch %s: %s done", step, stage)
 
 
 @dataclass(frozen=True)
 class Published:
-    """A version that went through the gate.
+    """A registered version, and the verdict of the gate.
 
     Attributes:
         version: the registered version; promoted: whether it became champion.
@@ -49,17 +49,17 @@ class Published:
 
 
 class Publisher:
-    """The way to the registry, for one generation.
+    """Publishes metrics and versions of one generation to MLflow.
 
     Args:
-        client: a client that `registry.client.connect` has tried.
+        client: from `registry.client.connect`.
         settings: all settings.
         run: the generation's run.
-        log_location: where the interaction log lies, for the lineage.
-        rows: ledger rows of this generation, oldest first: those that MLflow has not got, and a few thousand before.
+        log_location: location of the interaction log, for the lineage.
+        rows: ledger rows of this generation, oldest first: those that MLflow lacks, and a few thousand before.
 
     Attributes:
-        champion_version: registered version of the champion, None when there is none.
+        champion_version: registered version of the champion, or None.
 
     Raises:
         RegistryError: MLflow failed.
@@ -84,11 +84,11 @@ class Publisher:
 
     @property
     def champion_version(self) -> str | None:
-        """Registered version of the champion, None when there is none."""
+        """Registered version of the champion, or None if there is none."""
         return self._named[CHAMPION].version if CHAMPION in self._named else None
 
     def load_rivals(self) -> dict[str, State]:
-        """The arrays of the first version of this generation and of the champion, as far as they exist.
+        """Served arrays of the first version of this generation and of the champion, as far as they exist.
 
         Raises:
             RegistryError: MLflow failed.
@@ -97,25 +97,25 @@ class Publisher:
         return {name: loaded[version.version] for name, version in self._named.items()}
 
     def add(self, rows: Sequence[LedgerRow]) -> None:
-        """Take in the ledger rows of batches just learned; `publish` sends what cannot be sent now."""
+        """Send the ledger rows of newly learned batches; `publish_due` sends those that fail now."""
         self.rows.extend(rows)
         self.run.send(rows)
 
     def is_due(self, step: StepId) -> bool:
-        """Whether a version of this batch is to be registered."""
+        """Whether a version is due after this batch."""
         return step.batch_id - self.run.published_through >= self.settings.register_.every_batches
 
     def publish_due(self, model: OnlineModel, step: StepId, observe: Observer) -> dict[str, State]:
-        """Bring MLflow up to a step of the stream: its metrics, and a version when one is due.
+        """Send the metrics up to a step to MLflow, and register a version if one is due.
 
         Args:
             model: the model as of `step`.
             step: a batch in the ledger.
-            observe: told when metrics, version and alias are done.
+            observe: called when metrics, version and alias are done.
 
         Returns:
-            The arrays that batches are measured against from now on, by name: `first` for the first version of this
-            generation, `champion` for one that was promoted; nothing where no version was made.
+            Served arrays of new rivals by name: `first` for the first version of this generation, `champion` for a
+            version that was promoted; empty if there is none.
         """
         delivered = self._deliver()
         observe("metrics", step)
@@ -125,25 +125,25 @@ class Publisher:
         return new_rivals
 
     def publish_first(self, model: OnlineModel, step: StepId, observe: Observer) -> None:
-        """Register a version at the clean end of a stream that has no champion yet, whatever the cadence says.
+        """Register a version at the clean end of a stream without a champion, even if none is due.
 
-        A stream of few batches, such as one file, would otherwise end without anything to recommend with.
+        A stream of few batches, such as a single file, would otherwise end without a model to recommend with.
 
         Args:
-            model: the model as of `step`; one that knows no item is not registered.
+            model: the model as of `step`; a model without items is not registered.
             step: the last batch in the ledger.
-            observe: told when version and alias are done.
+            observe: called when version and alias are done.
         """
         if self.champion_version is None and len(model.items) and self._deliver():
             self._publish_or_wait(model, step, observe)
 
     def publish(self, model: OnlineModel, step: StepId, observe: Observer = log_stage) -> Published:
-        """Judge a model, register it as a version, and promote it if it has passed. Calling again is safe.
+        """Judge a model, register it as a version, and promote it if it passes. Calling again is safe.
 
         Args:
             model: the model as of `step`.
-            step: a step in the ledger, by which the version is found again.
-            observe: told when version and alias are done.
+            step: a step in the ledger; it identifies the version.
+            observe: called when version and alias are done.
 
         Raises:
             RegistryError: MLflow failed.
@@ -166,7 +166,7 @@ class Publisher:
         return Published(version, verdict.passed)
 
     def judge_candidate(self) -> GateResult:
-        """Compare the learning model with the champion on the last batches, each evaluated before it was learned."""
+        """Compare the live model with the champion on the last batches, each evaluated before it was learned."""
         live, frozen = (f"{ranker}/ndcg_at_{self.settings.recommend.k}" for ranker in ("model", "champion"))
         of_champion = [row for row in self.rows if row.model_version == self.champion_version]
         candidate = {row.step.batch_id: row.metrics[live] for row in self.rows if live in row.metrics}
@@ -179,7 +179,7 @@ class Publisher:
         )
 
     def plot(self) -> Path:
-        """Draw quality and cost over the batches, and hang the picture into the run."""
+        """Plot quality and cost over the batches, and log the plot to the run."""
         from recsys.stream import plots  # matplotlib is not waited for at the start
 
         path = plot_file(self.settings.storage.root)
@@ -188,28 +188,28 @@ class Publisher:
         return path
 
     def close(self, failed: bool) -> None:
-        """Send what is left and close the run."""
+        """Send all waiting rows and end the run."""
         if not self.run.close(failed=failed):
             logger.warning(
-                "%d batches could not be sent to MLflow; they are in the ledger and are sent by the next start",
+                "metrics of %d batches did not reach MLflow; they are in the ledger, and the next start sends them",
                 len(self.run.pending),
             )
 
     def _deliver(self) -> bool:
-        """Send the rows that wait, and report an outage once; returns whether MLflow has every row."""
+        """Send waiting rows, and report an outage once; returns whether MLflow has every row."""
         delivered = self.run.send()
         if self.run.error and not self._outage:
-            logger.warning("MLflow does not answer, metrics wait and are sent later: %s", self.run.error)
+            logger.warning("MLflow does not answer; the stream goes on and sends its metrics later: %s", self.run.error)
         if self._outage and not self.run.error:
-            logger.warning("MLflow answers again, all waiting metrics were sent")
+            logger.warning("MLflow answers again; all waiting metrics are sent")
         self._outage = self.run.error
         return delivered
 
     def _publish_or_wait(self, model: OnlineModel, step: StepId, observe: Observer) -> None:
-        """Publish and draw; a registry that fails only delays the version."""
+        """Publish and plot; a registry failure only delays the version."""
         try:
             self.publish(model, step, observe)
         except RegistryError as error:
-            logger.warning("no version of batch %s yet, trying again with the next batch: %s", step, error)
+            logger.warning("no version registered for batch %s; the next batch tries again: %s", step, error)
         else:
             self.plot()

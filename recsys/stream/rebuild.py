@@ -1,4 +1,4 @@
-"""Retrain from the whole log: a first model of old data, the repair of a stale one, a new generation."""
+"""Retrains the model from the whole log and begins a new generation."""
 
 import time
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from recsys.tables.session import build_session
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """What a rebuild made.
+    """Result of a rebuild.
 
     Attributes:
         generation: number of the generation that begins with it.
@@ -40,10 +40,10 @@ class Rebuilt:
 
 
 def rebuild(settings: Settings) -> Rebuilt:
-    """Train a model from the whole log and begin a new generation with it.
+    """Retrain a model from the whole log and begin a new generation with it.
 
-    It becomes champion where there is none. A present champion stays until the stream has measured, on batches that
-    neither has seen, that the new model is no worse.
+    It becomes champion if there is none. An existing champion stays until the stream has found, on batches that neither
+    model has seen, that the new model is no worse.
 
     Raises:
         InputError: the log is empty, a backfill is unfinished, or a stream is running on the same storage.
@@ -84,11 +84,11 @@ def rebuild(settings: Settings) -> Rebuilt:
 
 
 def _next_step(settings: Settings, tables: Tables) -> StepId:
-    """The step of the rebuilt model: the next generation, and the last batch of the checkpoint that the log holds.
+    """Step of the rebuilt model: the next generation, and the last batch of the checkpoint in the log.
 
-    A batch that a crash left in the log, but not in the ledger, counts as contained. Where the checkpoint is gone,
-    the stream that follows begins with a new one, whose first batch is number 0. One that a backfill has left counts
-    on, though Spark may not have begun it.
+    A batch that a crash left in the log but not in the ledger is part of it. If the checkpoint is gone, the next stream
+    begins a new one, whose first batch is number 0. After a backfill the numbers continue, even if Spark has not begun
+    the checkpoint yet.
     """
     present = current_generation(tables)
     root = settings.storage.root

@@ -1,7 +1,7 @@
-"""Where a stream stands when it starts: its generation, and the model as of the last batch in the ledger.
+"""Restores a stream at its start: the current generation, and the model as of the last batch in the ledger.
 
-A generation begins with a rebuild, whose ledger row carries the last batch id that the rebuilt model contains. The
-model is a pure function of the log: a snapshot only saves the time to compute it again.
+A generation begins with a rebuild, whose ledger row has the last batch id that the rebuilt model has learned. The model
+is a pure function of the log; a snapshot only saves the time to recompute it.
 """
 
 import itertools
@@ -24,12 +24,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Generation:
-    """One life of the model.
+    """A generation of the model: it begins with a rebuild and ends with the next one.
 
     Attributes:
-        number: 0 at first; every rebuild adds one.
+        number: 0 at first; every rebuild adds 1.
         first_batch: first batch id that the stream learns in this generation.
-        last_batch: last batch id in the ledger; `first_batch - 1` when the stream has learned none yet.
+        last_batch: last batch id in the ledger; `first_batch - 1` if the stream has learned none yet.
     """
 
     number: int
@@ -38,7 +38,7 @@ class Generation:
 
 
 def current_generation(tables: Tables) -> Generation:
-    """Read from the ledger which generation is running and how far it has come."""
+    """Read the current generation and its last batch from the ledger."""
     last = ledger.last_step(tables)
     if last is None:
         return Generation(number=0, first_batch=0, last_batch=-1)
@@ -51,14 +51,14 @@ def current_generation(tables: Tables) -> Generation:
 def refuse_lost_checkpoint(
     settings: Settings, query_id: str | None, generation: Generation, logged: StepId | None, first_batch: int = 0
 ) -> None:
-    """Stop before events are counted twice: without its checkpoint, Spark would read everything from the start.
+    """Refuse to count events twice: without its checkpoint, Spark would read everything from the start.
 
     Args:
         settings: all settings.
-        query_id: id found in the checkpoint, None when there is no checkpoint.
-        generation: the running generation.
+        query_id: id in the checkpoint, or None if there is no checkpoint.
+        generation: the current generation.
         logged: last step of this generation in the log.
-        first_batch: the ledger's number of the checkpoint's batch 0.
+        first_batch: batch id in the ledger of the checkpoint's batch 0.
 
     Raises:
         InputError: the tables hold batches of this generation, but the checkpoint that delivered them is gone.
@@ -75,7 +75,7 @@ def refuse_lost_checkpoint(
 
 
 def recover_model(settings: Settings, tables: Tables, generation: Generation) -> OnlineModel:
-    """The model as of the last batch in the ledger: the newest snapshot, and the log's batches since.
+    """The model as of the last batch in the ledger: the newest snapshot plus the batches of the log since.
 
     Raises:
         InputError: a snapshot was made with other model settings.
@@ -92,19 +92,19 @@ def recover_model(settings: Settings, tables: Tables, generation: Generation) ->
     if start < last:
         logger.info("recovering the model from step %s to %s", start, last)
         for step, batch in tqdm(
-            log.batches_after(tables, start, last), desc="catching up", unit=" batches", leave=False
+            log.batches_after(tables, start, last), desc="recovering the model", unit=" batches", leave=False
         ):
             model.update(batch, step)
     return model
 
 
 def rebuilt_model(settings: Settings, tables: Tables, begin: StepId) -> OnlineModel:
-    """Train a model from every batch that the log held when a generation began.
+    """Retrain the model of a generation from every batch that was in the log when it began.
 
     Args:
         settings: all settings.
         tables: the Delta tables.
-        begin: the step that the rebuilt model gets: its generation, and the last batch id that it contains.
+        begin: step of the rebuilt model: its generation, and the last batch id that it has learned.
     """
     model = OnlineModel(settings)
     logged = tqdm(log.everything(tables), desc="reading the log", unit=" batches", leave=False)

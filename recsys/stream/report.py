@@ -1,4 +1,4 @@
-"""What a person sees of a running stream: a progress bar, and for every micro-batch a line and what was decided."""
+"""Console output of a running stream: a progress bar and, per micro-batch, one line and its decisions."""
 
 import math
 from types import TracebackType
@@ -13,8 +13,8 @@ class StreamReport:
     """Prints one line per batch above a progress bar.
 
     Args:
-        k: length of the lists that NDCG is measured on.
-        batches: number of batches expected, when it is known.
+        k: cutoff of NDCG.
+        batches: expected number of batches, if known.
     """
 
     def __init__(self, k: int, batches: int | None = None) -> None:
@@ -32,7 +32,7 @@ class StreamReport:
         self._bar.close()
 
     def expect(self, batches: int) -> None:
-        """Say how many batches are to come."""
+        """Set the expected number of batches."""
         self._bar.total = batches
         self._bar.refresh()
 
@@ -45,9 +45,9 @@ class StreamReport:
 
 
 def batch_line(row: LedgerRow, k: int) -> str:
-    """About one batch: what came, how good the lists were before it was learned, what it took.
+    """One line about a batch: its events, NDCG@k before it was learned, and the seconds that it took.
 
-    What was decided follows below, each on a line of its own.
+    Its decisions follow, one per line.
     """
     figures = row.metrics
 
@@ -61,7 +61,7 @@ def batch_line(row: LedgerRow, k: int) -> str:
         f"batch {row.step.batch_id:>4}: {row.events:>7,} events{quarantined}"
         f"  +{figures['new_users']:,.0f} users +{figures['new_items']:,.0f} items"
         f" | NDCG@{k} model {ndcg('model')}  popularity {ndcg('popularity')}  first {ndcg('first')}"
-        f" | Spark {figures['spark_seconds']:.2f} s, scoring {figures['evaluate_seconds']:.2f} s,"
+        f" | Spark {figures['spark_seconds']:.2f} s, evaluation {figures['evaluate_seconds']:.2f} s,"
         f" learning {figures['learn_seconds']:.2f} s{swept}"
         + "".join(f"\n            {decision}" for decision in row.decisions)
     )

@@ -1,4 +1,4 @@
-"""Judging and weighing events: pure functions on columns. No record vanishes here; a bad one gets its reasons."""
+"""Validates and weighs events: pure functions on columns. No record is dropped; a bad one gets its reasons."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -27,31 +27,31 @@ from recsys.contracts import (
 
 TOTALS = (USER, ITEM, WEIGHT, EVENTS, FIRST_TIME, LAST_TIME)
 
-# Why a record could not be taken apart at all, or null.
+# Column with the reason why a record could not be parsed, or null.
 UNREADABLE = "unreadable"
-# The value and the time of a record as they were parsed, while the rules look at them beside their text.
+# Columns with the parsed value and time, which the rules compare with the text.
 _VALUE, _TIME = "_value", "_time"
 
-# Epoch numbers from here on are milliseconds: as seconds they would lie beyond the year 5138.
+# Epoch times from here on are milliseconds; as seconds they would be after the year 5138.
 _MILLISECONDS_FROM = 1e11
 _NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
-# Begins with a date. Spark would read a bare time of day as one of today, which no two days agree on.
+# Begins with a date. Spark would read a bare time of day as a time of the current day.
 _DATE = r"^\s*[+-]?\d{4,}-\d"
 
 
 def tag(events: DataFrame, settings: Settings) -> DataFrame:
-    """Give every record its typed fields and every reason that speaks against it.
+    """Parse the fields of every record and collect every rule that it breaks.
 
     Args:
         events: The columns of `source.read_events`.
-        settings: Weights, the default event type and the earliest believable time.
+        settings: Event weights, default event type and earliest plausible time.
 
     Returns:
         `user_id, item_id, event_type` string, `value` double, `event_time` timestamp, `event_id` string if the source
-        has one, `reasons` array of strings (empty: a good event), `raw` (null for a good event: nobody asks for it
-        again) and `ingested_at`.
+        has one, `reasons` array of strings (empty for a good event), `raw` (null for a good event, where it is not
+        needed) and `ingested_at`.
     """
-    # One step after the other: each parsed field is computed once, though many rules look at it.
+    # In two steps, so that each field is parsed once, although many rules use it.
     typed = events.withColumns(
         {
             EVENT_TYPE: F.coalesce(_given(EVENT_TYPE), F.lit(settings.source.default_event_type)),
@@ -82,17 +82,17 @@ def tag(events: DataFrame, settings: Settings) -> DataFrame:
 
 
 def is_good() -> Column:
-    """Whether nothing speaks against a tagged record."""
+    """Whether a tagged record breaks no rule."""
     return F.size(REASONS) == 0
 
 
 def has_id() -> Column:
-    """Whether a tagged record is good and carries an event id."""
+    """Whether a tagged record is good and has an event id."""
     return is_good() & F.isnotnull(_given(EVENT_ID))
 
 
 def parse_time(text: Column) -> Column:
-    """Read a time: ISO 8601 (UTC without a zone), or seconds or milliseconds since 1970.
+    """Parse a time: ISO 8601 (UTC if it has no zone), or seconds or milliseconds since 1970.
 
     Returns:
         Timestamp with microseconds; null where the text is none of these.
@@ -104,7 +104,7 @@ def parse_time(text: Column) -> Column:
 
 
 def weigh(tagged: DataFrame, weights: Mapping[str, EventWeight]) -> DataFrame:
-    """Add the weight of each event: the weight of its type, times its value or log2(1 + value) if so configured."""
+    """Add the weight of each event: the weight of its type, multiplied by value or log2(1 + value) if configured."""
     value = F.col(VALUE)
     factors = {"ignore": F.lit(1.0), "multiply": value, "log": F.log2(1.0 + value)}
     cases = [
@@ -114,11 +114,11 @@ def weigh(tagged: DataFrame, weights: Mapping[str, EventWeight]) -> DataFrame:
 
 
 def aggregate(weighed: DataFrame, within: Sequence[str] = ()) -> DataFrame:
-    """Sum weighed events to one row per (user, item), with the time at which the newest of them was ingested.
+    """Sum weighed events to one row per (user, item), with the latest ingestion time among them.
 
     Args:
         weighed: As `weigh` returns it.
-        within: Columns by which the events are told apart as well, such as a batch id; they come first in the result.
+        within: Further columns to group by, such as a batch id; they come first in the result.
     """
     rows = weighed.select(
         *within,
@@ -135,15 +135,15 @@ def aggregate(weighed: DataFrame, within: Sequence[str] = ()) -> DataFrame:
 
 
 def totals(rows: DataFrame, order: list[str]) -> DataFrame:
-    """Add up rows that are totals already, in the given order of each (user, item)'s rows."""
+    """Add up rows that are totals already; the rows of each (user, item) are added in the given order."""
     return _grouped(rows, order).agg(*_sums()).select(*TOTALS)
 
 
 def _grouped(rows: DataFrame, order: list[str], within: Sequence[str] = ()) -> GroupedData:
-    """Group by (user, item), and by what they lie within, each group's rows in the given order.
+    """Group by (user, item) and further columns, with the rows of each group in the given order.
 
-    Sums of floating-point numbers depend on their order, and Spark promises none: without the sort a replayed batch,
-    or another schedule of folds, could differ in the last bit.
+    Sums of floating-point numbers depend on their order, and Spark guarantees none. Without the sort, a replayed batch
+    or another schedule of refreshes could differ in the last bit.
     """
     keys = [*within, USER, ITEM]
     return rows.repartition(*keys).sortWithinPartitions(*keys, *order).groupBy(*keys)
@@ -159,13 +159,13 @@ def _sums() -> list[Column]:
 
 
 def _given(column: str) -> Column:
-    """The text of a column, null if it is blank."""
+    """The text of a column, or null if it is blank."""
     return F.when(F.col(column).rlike(r"\S"), F.col(column))
 
 
 def _id_rules() -> dict[str, Column]:
     missing = {f"missing {column}": F.isnull(_given(column)) for column in (USER, ITEM)}
-    # Only typed sources can carry such bytes, and Python could not read them back.
+    # Only typed sources can contain such bytes, and Python could not read them back.
     broken = {f"{column} is not UTF-8": F.isnotnull(column) & ~F.is_valid_utf8(column) for column in (USER, ITEM)}
     return missing | broken
 

@@ -1,4 +1,4 @@
-"""A history in bulk: its good events counted by instant, cut by time, and written to the log in one commit."""
+"""A history in bulk: counts its good events by instant, cuts them by time, and writes them to the log in one commit."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,20 +16,20 @@ from recsys.contracts import BATCH, EVENT_TIME, EVENTS, GENERATION, INGESTED_AT,
 from recsys.tables.clean import TOTALS, aggregate, is_good, weigh
 from recsys.tables.delta import Tables
 
-# One file of the log holds about so many events, and whole batches as far as possible.
+# Approximate number of events per file of the log; a batch is in one file where possible.
 _EVENTS_PER_FILE = 2_000_000
 _INSTANT = "instant"
 
 
 @dataclass(frozen=True)
 class HistoryCounts:
-    """What a history holds, after de-duplication.
+    """Counts of a history, after de-duplication.
 
     Attributes:
-        times: (n,) int64, the instants of good events, ascending, in microseconds since 1970 UTC.
-        events: (n,) int64, good events at each of them.
-        quarantined: bad records.
-        ingested_at: when Spark planned the reading (UTC); None if there was no record.
+        times: (n,) int64, distinct times of good events, ascending, in microseconds since 1970 UTC.
+        events: (n,) int64, number of good events at each time.
+        quarantined: number of bad records.
+        ingested_at: when Spark planned the batch (UTC); None if there are no records.
     """
 
     times: npt.NDArray[np.int64]
@@ -42,7 +42,7 @@ def count(tagged: DataFrame) -> HistoryCounts:
     """Count the records of a history, in one Spark action.
 
     Args:
-        tagged: in the columns of `clean.tag`.
+        tagged: with the columns of `clean.tag`.
     """
     instant = F.when(is_good(), F.unix_micros(EVENT_TIME)).alias(_INSTANT)
     counted = tagged.groupBy(instant).agg(F.count("*").alias(EVENTS), F.max(INGESTED_AT).alias(INGESTED_AT)).toArrow()
@@ -57,7 +57,7 @@ def count(tagged: DataFrame) -> HistoryCounts:
 
 
 def reasons(tagged: DataFrame) -> dict[str, int]:
-    """How many records each reason speaks against, the most frequent first."""
+    """Number of records per reason, the most frequent reason first."""
     counted = tagged.select(F.explode(REASONS).alias(REASONS)).groupBy(REASONS).count()
     rows: pa.Table = counted.orderBy(F.desc("count"), REASONS).toArrow()
     return dict(zip(rows[REASONS].to_pylist(), rows["count"].to_pylist(), strict=True))
@@ -76,13 +76,13 @@ def append(
     Args:
         tables: the tables.
         tagged: in the columns of `clean.tag`.
-        weights: of each event type.
-        counts: as `count` returned them.
+        weights: weight of each event type.
+        counts: from `count`.
         starts: (batches,) positions in `counts.times` at which a batch begins.
-        app_id: identifies the stream; the last batch id is the version of the transaction.
+        app_id: identifies the stream; the last batch id is the transaction version.
 
     Returns:
-        Delta version of the log that holds the history; its latest if it was there.
+        Delta version of the log that holds the history; the latest version if it was there already.
     """
     batch = batch_of(F.unix_micros(EVENT_TIME), counts.times[starts].tolist()).cast("bigint").alias(BATCH)
     numbered = weigh(tagged.filter(is_good()), weights).select("*", batch)
@@ -93,12 +93,12 @@ def append(
 
 
 def batch_of(instant: Column, starts: Sequence[int], first: int = 0) -> Column:
-    """The number of the last batch that begins at an instant or before it: nested comparisons, log2(n) for each row.
+    """Number of the batch that an instant belongs to, by nested comparisons: log2(n) per row.
 
     Args:
-        instant: a whole number, at or after the first start.
+        instant: an integer, at or after the first start.
         starts: ascending.
-        first: number of the first of these batches.
+        first: number of the first batch.
     """
     if len(starts) == 1:
         return F.lit(first)

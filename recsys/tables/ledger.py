@@ -29,30 +29,30 @@ def append(tables: Tables, rows: Sequence[LedgerRow], app_id: str, txn_version: 
     Args:
         tables: The tables.
         rows: The rows, in order.
-        app_id: Who writes them: the same after every restart.
-        txn_version: Number of the last row among those of this writer; it grows from row to row.
+        app_id: Identifies the writer; the same after every restart.
+        txn_version: Number of the last row of this writer; it increases from commit to commit.
 
     Returns:
         Delta version of the ledger that holds them.
     """
-    # Through Arrow: from Python objects, Spark would start Python workers to bring a row over.
+    # Through Arrow, because from Python objects Spark would start Python workers to convert a row.
     frame = tables.spark.createDataFrame(pa.Table.from_pylist([_values(row) for row in rows], _COLUMNS)).coalesce(1)
     return tables.append(MODEL_UPDATES, frame, app_id, txn_version)
 
 
 def read(tables: Tables, generation: int, after: int) -> list[LedgerRow]:
-    """Read the rows of a generation that come after a batch id, in order."""
+    """Read the rows of a generation after a batch id, in order."""
     rows = tables.read(MODEL_UPDATES).filter((F.col(GENERATION) == generation) & (F.col(BATCH) > after))
     return sorted((_row(values) for values in rows.toArrow().to_pylist()), key=lambda row: row.step)
 
 
 def last_step(tables: Tables, generation: int | None = None) -> StepId | None:
-    """Newest step of the ledger, or of one of its generations; None if there is none."""
+    """Latest step of the ledger, or of one of its generations; None if there is none."""
     return log.last_step(tables, generation, MODEL_UPDATES)
 
 
 def first_step(tables: Tables, generation: int) -> StepId:
-    """Oldest step of a generation that the ledger holds."""
+    """Earliest step of a generation in the ledger."""
     rows = tables.read(MODEL_UPDATES).filter(F.col(GENERATION) == generation)
     return StepId(generation, rows.agg(F.min(BATCH)).collect()[0][0])
 
@@ -76,6 +76,6 @@ def _values(row: LedgerRow) -> dict[str, Any]:
 
 def _row(values: dict[str, Any]) -> LedgerRow:
     step = StepId(values.pop(GENERATION), values.pop(BATCH))
-    # Rows that are older than the column have none.
+    # Null in rows that are older than the column.
     values |= {"metrics": dict(values["metrics"]), DECISIONS: tuple(values[DECISIONS] or ())}
     return LedgerRow(step=step, **values)

@@ -1,4 +1,4 @@
-"""Event sources as one streaming frame: files of JSON lines, CSV or Parquet, or a Delta table."""
+"""Event sources as a streaming data frame: JSON lines, CSV or Parquet files, or a Delta table."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,23 +22,23 @@ from recsys.tables.failures import explain_failure, first_line
 
 NOT_JSON, MALFORMED = "not JSON", "malformed record"
 _KEY, _CORRUPT = "_deduplication_key", "_corrupt_record"
-# Bounds a batch while there is no file yet on which the size of a record could be measured.
+# Bytes per record, assumed while there is no file from which the size of a record can be estimated.
 _BYTES_PER_RECORD = 200
-# Spark skips, without a word, files a week older than the newest it has seen: events would be lost.
+# By default Spark silently skips files that are a week older than the newest one, which would lose events.
 _EVERY_FILE = {"maxfileage": "36500d"}
 _RATE_LIMITS = ("maxfilespertrigger", "maxbytespertrigger")
 
 
 def open_events(spark: SparkSession, settings: Settings) -> DataFrame:
-    """Open the configured source as a stream of judged events, without duplicates.
+    """Open the configured source as a stream of tagged events, without duplicates.
 
     Returns:
-        Streaming frame in the columns of `clean.tag`. Where the source has event ids the stream keeps state; whether
-        it does is fixed for the life of a checkpoint.
+        Streaming frame with the columns of `clean.tag`. If the source has event ids, the stream keeps state; whether it
+        does is fixed for the lifetime of a checkpoint.
 
     Raises:
         InputError: the path or a mapped column is missing, or the first file cannot be read.
-        ConfigError: the event types or the watermark of the settings make no sense.
+        ConfigError: the event types or the watermark of the settings are inconsistent.
     """
     refuse_unusable(settings)
     source = settings.source
@@ -47,29 +47,29 @@ def open_events(spark: SparkSession, settings: Settings) -> DataFrame:
 
 
 def refuse_unusable(settings: Settings) -> None:
-    """Refuse a source that cannot work, as far as that can be told in no time, without Spark.
+    """Refuse an unusable source early, as far as that can be checked without Spark.
 
     Raises:
         InputError: the path does not exist.
-        ConfigError: the event types of the settings make no sense.
+        ConfigError: the event types of the settings are inconsistent.
     """
     source = settings.source
     if source.columns.event_type is None and source.default_event_type is None:
         raise ConfigError("source.columns.event_type is null: set source.default_event_type")
     if source.default_event_type is not None and source.default_event_type not in settings.weights:
         raise ConfigError(f"source.default_event_type '{source.default_event_type}' is not one of weights")
-    # A scheme is Spark's to look up, and so is a pattern.
+    # Paths with a scheme or a pattern are left to Spark.
     if not re.search(r":/|[*?\[{]", source.path) and not Path(source.path).exists():
         raise InputError(f"source.path {source.path} does not exist: set it to a file or a folder of your events")
 
 
 def read_events(spark: SparkSession, source: Source) -> DataFrame:
-    """Read the source with the project's column names, everything still as text.
+    """Read the source with the project's column names and all values as text.
 
     Returns:
-        Streaming frame: the event's columns as strings (null where the source has none; no `event_id` at all if the
-        source has none), `unreadable` (why the record could not be taken apart, or null), `raw` (its text) and
-        `ingested_at` (when Spark planned the batch: the same when the batch is replayed).
+        Streaming frame: the event's columns as strings (null if the source has no such column; no column `event_id` if
+        the source has none), `unreadable` (why the record could not be parsed, or null), `raw` (its text) and
+        `ingested_at` (when Spark planned the batch; the same when the batch is replayed).
 
     Raises:
         InputError: as `open_events`.
@@ -82,20 +82,20 @@ def read_events(spark: SparkSession, source: Source) -> DataFrame:
 
 
 def deduplicated(tagged: DataFrame, watermark: str) -> DataFrame:
-    """Keep the first of the good records that carry the same event id.
+    """Keep the first of the good records with the same event id.
 
-    The clock is the arrival, not the event: no event is dropped for being late. An id is remembered for at least
+    The clock is arrival time, not event time, so no event is dropped for being late. An id is remembered for at least
     `watermark` after its first arrival. Bad records and records without an id always pass.
 
     Raises:
-        ConfigError: the watermark is no duration.
+        ConfigError: the watermark is not a duration.
     """
-    # A key of its own for what must pass. Spark seeds uuid() anew for each batch, and repeats it in a replay.
+    # Records that must pass get a unique key. Spark reseeds uuid() for each batch, and repeats it in a replay.
     keyed = tagged.withColumn(_KEY, F.when(has_id(), F.col(EVENT_ID)).otherwise(F.uuid()))
     try:
         timed = keyed.withWatermark(INGESTED_AT, watermark)
     except PySparkException as error:
-        raise ConfigError(f"source.watermark '{watermark}' is no duration such as '1 hour'") from error
+        raise ConfigError(f"source.watermark '{watermark}' is not a duration such as '1 hour'") from error
     return timed.dropDuplicatesWithinWatermark([_KEY]).drop(_KEY)
 
 
@@ -106,9 +106,9 @@ def dropped_duplicates(progress: StreamingQueryProgress) -> int:
 
 @contextmanager
 def computed_once(events: DataFrame) -> Iterator[DataFrame]:
-    """Keep a batch of the stream for as long as it is worked on, if it was de-duplicated.
+    """Cache a batch while it is processed, if it was de-duplicated.
 
-    Each further pass through the state would report the batch's duplicates once more.
+    Computing it again would report its duplicates once more.
     """
     if EVENT_ID not in events.columns:
         yield events
@@ -121,7 +121,7 @@ def computed_once(events: DataFrame) -> Iterator[DataFrame]:
 
 
 def run_through(events: DataFrame) -> None:
-    """Run a batch whose rows nobody needs again: the state of the de-duplication is complete only when it has run."""
+    """Compute a batch whose rows are not needed, because the state of the de-duplication is complete only then."""
     events.write.format("noop").mode("overwrite").save()
 
 
@@ -133,8 +133,8 @@ def _read_json(spark: SparkSession, source: Source) -> DataFrame:
     lines = spark.readStream.options(**_stream_options(spark, source, first)).text(_streamed(source.path))
     mapped = source.columns.model_dump()
     record = StructType([StructField(name, StringType()) for name in sorted(filter(None, set(mapped.values())))])
-    # Parsed as a list: two objects in one line, or text after an object, are then seen to be broken, where the parser
-    # of a single object would stop after the first without a word.
+    # Parsed as a list, so that two objects in one line, or text after an object, are errors. The parser of a single
+    # object would silently stop after the first one.
     as_list = F.concat(F.lit("["), F.col(RAW), F.lit("]"))
     events = (
         lines.select(F.make_valid_utf8("value").alias(RAW))
@@ -144,13 +144,13 @@ def _read_json(spark: SparkSession, source: Source) -> DataFrame:
     )
     unreadable = F.when(F.isnull("event"), F.lit(NOT_JSON)).alias(UNREADABLE)
     fields = events.select(*_named(mapped, lambda name: F.col("event").getField(name)), unreadable, RAW)
-    # A bare NaN, Infinity or 1e999 reaches a text field with quotes around it.
+    # A bare NaN, Infinity or 1e999 arrives in a text field with quotes around it.
     return fields.withColumn(VALUE, F.btrim(VALUE, F.lit('"')))
 
 
 def _read_csv(spark: SparkSession, source: Source) -> DataFrame:
     first = _needed_file(spark, source)
-    # Quotes are doubled inside quotes, as RFC 4180 and the spreadsheets have it.
+    # Quotes inside quotes are doubled, as in RFC 4180 and in spreadsheets.
     defaults = {"header": "true", "enforceSchema": "false", "escape": '"', "maxColumns": "1000000"}
     forced = {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": _CORRUPT, "maxCharsPerColumn": "-1"}
     options = _merged(defaults, source.options, forced)
@@ -174,7 +174,7 @@ def _read_parquet(spark: SparkSession, source: Source) -> DataFrame:
 
 def _read_delta(spark: SparkSession, source: Source) -> DataFrame:
     if not DeltaTable.isDeltaTable(spark, source.path):
-        raise InputError(f"source.path {source.path} is no Delta table")
+        raise InputError(f"source.path {source.path} is not a Delta table: set source.format to the format it has")
     options = _merged(source.options)
     if _is_bounded_by_us(source):
         size = DeltaTable.forPath(spark, source.path).detail().select("sizeInBytes").collect()[0][0]
@@ -184,7 +184,7 @@ def _read_delta(spark: SparkSession, source: Source) -> DataFrame:
 
 
 def _typed(source: Source, rows: DataFrame) -> DataFrame:
-    """Turn typed records into text, so that one set of rules judges every source."""
+    """Convert typed records to text, so that one set of rules validates every source."""
     names = rows.columns
     mapped = _present(source, names)
     raw = F.to_json(F.struct(*map(_column, names))).alias(RAW)
@@ -193,7 +193,7 @@ def _typed(source: Source, rows: DataFrame) -> DataFrame:
 
 
 def _named(mapped: Mapping[str, str | None], column_of: Callable[[str], Column]) -> list[Column]:
-    """Columns of an event under the project's names: null without a mapping, but no `event_id` at all then."""
+    """Columns of an event with the project's names; null without a mapping, except `event_id`, which is left out."""
     return [
         (F.lit(None).cast("string") if name is None else column_of(name)).alias(column)
         for column, name in mapped.items()
@@ -206,7 +206,7 @@ def _column(name: str) -> Column:
 
 
 def _present(source: Source, names: Iterable[str]) -> dict[str, str | None]:
-    """The column mapping, without the optional columns that nobody named and the source does not have."""
+    """The column mapping, without optional columns that are neither configured nor in the source."""
     mapped, unnamed = source.columns.model_dump(), Columns().model_dump()
     optional = {VALUE, EVENT_ID} | ({EVENT_TYPE} if source.default_event_type else set())
     names = list(names)
@@ -223,7 +223,7 @@ def _present(source: Source, names: Iterable[str]) -> dict[str, str | None]:
 
 
 def _first_file(spark: SparkSession, path: str) -> tuple[str, int] | None:
-    """Path and bytes of a file of the source, if there is one yet."""
+    """Path and size in bytes of a file of the source, or None if there is none yet."""
     files = spark.read.format("binaryFile").load(path).select("path", "length").limit(1).collect()
     return (files[0].path, files[0].length) if files else None
 
@@ -231,12 +231,12 @@ def _first_file(spark: SparkSession, path: str) -> tuple[str, int] | None:
 def _needed_file(spark: SparkSession, source: Source) -> tuple[str, int]:
     first = _first_file(spark, source.path)
     if first is None:
-        raise InputError(f"source.path {source.path} holds no file yet: one is needed to learn its columns")
+        raise InputError(f"source.path {source.path} has no file yet: one is needed to read its columns")
     return first
 
 
 def _streamed(path: str) -> str:
-    """A path that Spark streams from: it takes a single file only as a pattern, here one that nothing else matches."""
+    """A path that Spark can stream from: a single file is allowed only as a pattern, here one that matches only it."""
     if not Path(path).is_file():
         return path
     return f"{path[:-1]}[{path[-1]}]"
@@ -252,7 +252,7 @@ def _stream_options(spark: SparkSession, source: Source, first: tuple[str, int] 
         try:
             records = spark.read.format("parquet" if source.format == "parquet" else "text").load(file).count()
         except (PySparkException, Py4JJavaError):
-            # Not to be judged here: the stream names a file it cannot read when it gets there.
+            # Not an error here: the stream reports an unreadable file when it gets there.
             records = 0
     return options | {"maxbytespertrigger": _byte_limit(source, size, records)}
 
@@ -267,5 +267,5 @@ def _byte_limit(source: Source, size: int, records: int) -> str:
 
 
 def _merged(*options: Mapping[str, str]) -> dict[str, str]:
-    """Later options win, whatever the case of their names, as in Spark."""
+    """Merge options; later ones win, and names are case-insensitive, as in Spark."""
     return {key.lower(): value for group in options for key, value in group.items()}

@@ -1,4 +1,4 @@
-"""What the learning model is measured against, batch by batch: versions as they are served."""
+"""Served versions that the live model is compared with, batch by batch."""
 
 from collections.abc import Iterator, Mapping
 
@@ -10,7 +10,7 @@ class Rivals(Mapping[str, FrozenModel]):
     """Served models by name.
 
     Args:
-        served: What `enter` takes in.
+        served: See `enter`.
     """
 
     def __init__(self, served: Mapping[str, State]) -> None:
@@ -27,11 +27,11 @@ class Rivals(Mapping[str, FrozenModel]):
         return len(self._models)
 
     def enter(self, served: Mapping[str, State]) -> None:
-        """Measure against these from now on, each in place of the one of that name before.
+        """Compare with these from now on; each replaces the rival of the same name.
 
         Args:
-            served: What `OnlineModel.served` returned, by name. A version that goes by two names, as the first one does
-                while it is champion, is one object and is held and measured once.
+            served: Arrays from `OnlineModel.served`, by name. A version with two names, such as a first version that is
+                champion, is one object and is stored and evaluated once.
         """
         models = {id(version): FrozenModel(version) for version in served.values()}
         self._models |= {name: models[id(version)] for name, version in served.items()}
