@@ -47,6 +47,7 @@ def test_columns_are_described_in_order_with_their_types(table):
     assert described == types
 
 
+@pytest.mark.process  # Some packages ask the machine something when they are imported.
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name)
 def test_imports_in_examples_exist(page):
     for block in blocks(page, "python"):
