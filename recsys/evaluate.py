@@ -171,9 +171,9 @@ def prequential(
     Example:
         >>> events = {"user_id": ["u1", "u2"] * 10, "item_id": list("aabb") * 5, "event_time": range(10**9, 10**9 + 20)}
         >>> prequential(events, {"model.kind": "trend", "recommend.k": 1, "recommend.exclude_seen": False}, batches=5)
-                            ndcg@1      recall@1   precision@1          f1@1           auc    coverage@1
-        trend               0.5000        0.5000        0.5000        0.5000        0.5000        0.5000
-        popularity          0.5000        0.5000        0.5000        0.5000        0.5000        0.5000
+                              ndcg@1      recall@1   precision@1          f1@1           auc    coverage@1
+        trend                 1.0000        0.5000        1.0000        0.6667        1.0000        0.5000
+        popularity            1.0000        0.5000        1.0000        0.6667        1.0000        0.5000
         means over 4 batches, each measured before it was learned
     """
     checked = as_settings(settings)

@@ -1,0 +1,73 @@
+"""The champion, fetched in one call."""
+
+import doctest
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+import recsys
+from recsys import champion
+from recsys.config import Settings
+from recsys.contracts import StepId
+from recsys.errors import ConfigError, InputError, RegistryError
+from recsys.registry import versions
+from tests.test_door import SMALL, history
+
+
+def register(registry: tuple[MlflowClient, Settings], open_run, model: recsys.Recommender) -> None:
+    client, settings = registry
+    run = open_run()
+    arrays = model._model.served()
+    version = versions.register(client, settings, run.run_id, arrays, StepId(0, 1), {})
+    versions.promote(client, version)
+
+
+def test_the_champion_recommends_what_was_registered(registry, open_run) -> None:
+    settings = registry[1]
+    model = recsys.fit(history(1_000), SMALL)
+    register(registry, open_run, model)
+    found = recsys.load_champion(settings.mlflow.model_name, settings.tracking_uri)
+    assert repr(found) == f"Champion(models:/{settings.mlflow.model_name}/{found.version})"
+    lists = found.recommend([1, "unknown"], k=4)
+    expected = model.recommend([1, "unknown"], k=4)
+    assert lists.columns.tolist() == ["user_id", "rank", "item_id", "score"]
+    assert lists["item_id"].tolist() == expected["item_id"].tolist()
+    np.testing.assert_allclose(lists["score"], expected["score"], rtol=1e-5)
+    assert len(found.recommend(1)) == settings.recommend.k
+    pd.testing.assert_frame_equal(found.similar_items(1, k=3), model.similar_items(1, k=3))
+    with pytest.raises(InputError, match="the model knows no item 'tea'"):
+        found.similar_items("tea")
+
+
+def test_without_an_address_mlflows_own_is_asked(registry, open_run, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = registry[1]
+    register(registry, open_run, recsys.fit(history(200), SMALL | {"model.kind": "als"}))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", settings.tracking_uri)
+    assert recsys.load_champion(settings.mlflow.model_name).version == "1"
+
+
+def test_a_registry_without_a_champion_is_named(registry) -> None:
+    with pytest.raises(RegistryError, match="the registry holds no models:/nobody@champion"):
+        recsys.load_champion("nobody", registry[1].tracking_uri)
+
+
+def test_the_example_is_right(registry, open_run, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = registry[1]
+    events = {"user_id": ["u1", "u2"], "item_id": ["i1", "i2"], "event_time": [10**9, 10**9 + 1]}
+    register(registry, open_run, recsys.fit(events, SMALL))
+    given = champion.load_champion
+    own = settings.mlflow.model_name, settings.tracking_uri
+    glob = {"load_champion": lambda name, tracking_uri: given(*own)}
+    (example,) = [one for one in doctest.DocTestFinder().find(given, "load_champion", globs=glob) if one.examples]
+    assert doctest.DocTestRunner().run(example) == (0, 2)
+
+
+def test_without_mlflow_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "mlflow" or name.startswith("recsys.registry")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(ConfigError, match=r"^load_champion needs mlflow: pip install 'recsys-stream\[mlflow\]'$"):
+        recsys.load_champion("recsys")
