@@ -157,6 +157,7 @@ def test_the_import_rule_sees_every_way_to_write_an_import(tmp_path):
     }
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", ["contracts", "config", "errors"])
 def test_what_everything_imports_is_light(name):
     """Imported in an interpreter of its own: nothing heavy comes along through a third module."""
