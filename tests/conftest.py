@@ -48,6 +48,7 @@ MARKS_THAT_START = {"spark", "mlflow", "process", "bench", "docs", "heavy"}
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the tests by fixtures and folders; side by side, each file is one worker's, those of processes first."""
+    side_by_side = config.pluginmanager.hasplugin("xdist")
     for item in items:
         file = item.path.relative_to(config.rootpath).as_posix()
         fixtures = getattr(item, "fixturenames", ())
@@ -55,7 +56,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         marks |= {mark for folder, mark in FOLDER_MARKS.items() if file.startswith(f"{folder}/")}
         for mark in sorted(marks):
             item.add_marker(mark)
-        item.add_marker(pytest.mark.xdist_group(file))
+        if side_by_side:
+            item.add_marker(pytest.mark.xdist_group(file))
     longest_first = ("process", "spark", "mlflow", "bench")
     files: dict[Path, int] = {}
     for item in items:

@@ -45,7 +45,7 @@ def every_item() -> list[str]:
     return [f"{kind}-{number}-{item}" for kind in range(KINDS) for number in range(BATCHES) for item in range(3)]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def settings() -> Settings:
     return Settings.model_validate(
         {
@@ -57,7 +57,7 @@ def settings() -> Settings:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def figures(settings: Settings) -> pd.DataFrame:
     return cold_start.run("test", stream(), texts_of(every_item()), settings, horizon=2, every=1)
 

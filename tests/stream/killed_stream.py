@@ -1,14 +1,38 @@
-"""The real stream job, for a process that dies by SIGKILL at one stage boundary."""
+"""The real stream job as a process that dies by SIGKILL at one stage boundary."""
 
+import multiprocessing
 import os
 import signal
 import sys
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+
+import pytest
 
 from recsys.cli import run_job
 from recsys.config import Settings
 from recsys.contracts import StepId
 from recsys.stream.job import run_stream
+
+
+def start(config: Path, stage: str = "none", batch: int = -1) -> BaseProcess:
+    """Start the job as a process of its own; it dies at the end of the stage in the batch."""
+    # A server imports everything once; each process is a copy of it, with a JVM of its own.
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload([__name__])
+    process = processes.Process(target=run, args=(config, stage, batch))
+    process.start()
+    return process
+
+
+def end(process: BaseProcess, config: Path) -> int | None:
+    """Wait for a process and return its exit status; negative: the signal that ended it."""
+    process.join(timeout=300)
+    if process.is_alive():
+        process.kill()
+        pytest.fail(printed(config).read_text()[-4000:])
+    assert process.exitcode in (0, -signal.SIGKILL), printed(config).read_text()[-4000:]
+    return process.exitcode
 
 
 def printed(config: Path) -> Path:

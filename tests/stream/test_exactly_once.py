@@ -1,9 +1,6 @@
 """The real job, killed by SIGKILL at every stage boundary and started again, ends where an undisturbed one ends."""
 
-import multiprocessing
 import signal
-from multiprocessing.process import BaseProcess
-from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
@@ -40,26 +37,6 @@ KILLS = [
 ]
 
 
-def start_job(config: Path, stage: str = "none", batch: int = -1) -> BaseProcess:
-    """Start the job as a process of its own; it dies at the end of the stage in the batch."""
-    # A server imports everything once; each process is a copy of it, with a JVM of its own.
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload([killed_stream.__name__])
-    process = processes.Process(target=killed_stream.run, args=(config, stage, batch))
-    process.start()
-    return process
-
-
-def end_of(process: BaseProcess, config: Path) -> int | None:
-    """Wait for a process and return its exit status; negative: the signal that ended it."""
-    process.join(timeout=300)
-    if process.is_alive():
-        process.kill()
-        pytest.fail(killed_stream.printed(config).read_text()[-4000:])
-    assert process.exitcode in (0, -signal.SIGKILL), killed_stream.printed(config).read_text()[-4000:]
-    return process.exitcode
-
-
 @pytest.fixture(scope="module")
 def killed_and_undisturbed(
     tmp_path_factory: pytest.TempPathFactory, spark_settings: dict[str, str]
@@ -68,12 +45,12 @@ def killed_and_undisturbed(
     folder = tmp_path_factory.mktemp("exactly-once")
     write_event_files(folder / "events", BATCHES)
     killed, undisturbed = (write_config(folder, name, spark_settings) for name in ("killed", "undisturbed"))
-    beside = start_job(undisturbed)
+    beside = killed_stream.start(undisturbed)
     for stage, batch in KILLS:
-        status = end_of(start_job(killed, stage, batch), killed)
+        status = killed_stream.end(killed_stream.start(killed, stage, batch), killed)
         assert status == -signal.SIGKILL, f"{stage} of batch {batch} was never reached"
-    assert end_of(start_job(killed), killed) == 0
-    assert end_of(beside, undisturbed) == 0
+    assert killed_stream.end(killed_stream.start(killed), killed) == 0
+    assert killed_stream.end(beside, undisturbed) == 0
     return load_settings(killed), load_settings(undisturbed)
 
 

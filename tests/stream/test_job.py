@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,10 +29,29 @@ from recsys.stream.job import run_stream
 from recsys.stream.rebuild import rebuild
 from recsys.tables import ledger
 from recsys.tables.delta import Tables
+from tests.stream import killed_stream
 from tests.streams import records, write_lines, write_stream
 
 ROOT = Path(__file__).parents[2]
 MakeSettings = Callable[..., Settings]
+
+
+@pytest.fixture
+def settings(
+    settings: MakeSettings,
+    spark_settings: dict[str, str],
+    empty_tables: Callable[[str], None],
+    empty_registry: Callable[[str], None],
+) -> MakeSettings:
+    """The factory of all tests, for storage whose empty tables and MLflow database are made already."""
+
+    def make(folder: Path, **overrides: Any) -> Settings:
+        made = settings(folder, **{"spark": spark_settings, **overrides})
+        empty_tables(made.storage.root)
+        empty_registry(made.storage.root)
+        return made
+
+    return make
 
 
 @pytest.fixture
@@ -146,15 +166,14 @@ def test_a_stream_that_fails_registers_nothing(stream: Settings) -> None:
     assert version_steps(stream) == [StepId(0, 1)]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("stage", ["version", "alias"])
 def test_a_kill_at_the_clean_end_leaves_one_version(stream: Settings, tmp_path: Path, stage: str) -> None:
     """A real SIGKILL between registering and promoting, and one before the version counts as published."""
     write_stream(Path(stream.source.path), files=1)
     config = tmp_path / "stream.yaml"
     config.write_text(yaml.safe_dump(stream.model_dump(mode="json", by_alias=True)))
-    command = [sys.executable, "tests/stream/killed_stream.py", stage, "0", "--config", str(config)]
-    killed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert killed_stream.end(killed_stream.start(config, stage, batch=0), config) == -signal.SIGKILL
     assert version_steps(stream) == [StepId(0, 0)]
     assert run_stream(stream).champion_version == "1"
     assert version_steps(stream) == [StepId(0, 0)]

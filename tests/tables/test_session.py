@@ -31,11 +31,13 @@ def start(**environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.process
 def test_a_session_starts_without_a_word_on_the_error_stream(spark: SparkSession) -> None:
     done = start()
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["3", "UTC", "local[1]"], "")
 
 
+@pytest.mark.process
 def test_without_java_one_line_says_what_to_install(tmp_path: Path) -> None:
     for tool in ("bash", "dirname", "env", "ps", "cat", "uname", "rm", "mkdir"):
         found = shutil.which(tool)

@@ -244,7 +244,7 @@ def to_batches(events: list[tuple[int, int, int]], cuts: list[int]) -> list[Inte
 def test_any_split_of_a_history_ends_at_the_same_loss_after_a_rebuild(
     events: list[tuple[int, int, int]], cuts: list[int]
 ) -> None:
-    settings = make_settings(model={"factors": 4, "regularization": 0.05, "rebuild_sweeps": 30})
+    settings = make_settings(model={"factors": 4, "regularization": 0.05, "rebuild_sweeps": 60})
     losses = []
     for batches in (to_batches(events, []), to_batches(events, cuts)):
         model = learn(OnlineModel(settings), batches)
