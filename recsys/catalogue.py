@@ -12,11 +12,11 @@ from recsys.config import Settings
 from recsys.config.sections import Items
 from recsys.contracts import StepId
 from recsys.errors import InputError
-from recsys.model.learner import State
 from recsys.model.recommender import OnlineModel
 from recsys.model.text.adapter import train_adapter
-from recsys.model.text.cold_start import ColdStart, Texts, extend_served
+from recsys.model.text.cold_start import ColdItems, Texts
 from recsys.model.text.encoder import Catalogue, TextEmbeddings, encoder_folder, load_encoder
+from recsys.serving import Served
 from recsys.storage import adapter_folder
 
 logger = logging.getLogger(__name__)
@@ -40,34 +40,32 @@ class NewItems:
     def __init__(self, settings: Settings, generation: int) -> None:
         self._settings = settings
         self._catalogue: Catalogue | None = None
-        self._cold: ColdStart | None = None
+        self._cold = ColdItems(settings.items)
         if settings.items.path is not None:
             adapter = adapter_folder(settings.storage.root, generation)
             self._catalogue = read_catalogue(settings.items)
             self._embeddings = TextEmbeddings(settings, adapter if adapter.is_dir() else None)
 
-    def join(self, arrays: State) -> State:
+    def join(self, served: Served) -> Served:
         """A version with the cold items of the catalog added.
 
         Args:
-            arrays: Arrays from `OnlineModel.served`.
+            served: A version, from `OnlineModel.served`.
 
         Raises:
             ConfigError: `model.kind` does not support cold items.
         """
         if self._catalogue is None:
-            return arrays
+            return served
         try:
             self._catalogue = read_catalogue(self._settings.items)
         except InputError as error:
             # The file may be in the middle of being replaced, which must not end a stream.
             logger.warning("cannot read the catalog now, so new items come from the last one that was read: %s", error)
         if not len(self._catalogue):
-            return arrays
+            return served
         texts = Texts.of(self._catalogue.ids, self._embeddings.of(self._catalogue.texts))
-        if self._cold is None:
-            self._cold = ColdStart(self._settings.items, texts.embeddings.shape[1], self._settings.model.factors)
-        return extend_served(arrays, self._cold, texts)
+        return self._cold.extend(served, texts)
 
 
 def fit_adapter(settings: Settings, model: OnlineModel, step: StepId) -> Path:

@@ -8,6 +8,7 @@ from recsys.errors import RegistryError
 from recsys.registry import versions
 from recsys.registry.client import connect
 from recsys.registry.runs import GenerationRun
+from recsys.serving import Served
 from recsys.tables.delta import Tables
 from tests.registry.served import served_arrays, slow_ranking
 
@@ -27,7 +28,7 @@ def scene(spark, settings, empty_tables, empty_registry, tmp_path):
 def register(client, settings, batch: int, users=USERS, items=ITEMS):
     arrays = served_arrays(users, items, seed=batch)
     run = GenerationRun.open(client, settings, 0, settings.mlflow.model_name)
-    return versions.register(client, settings, run.run_id, arrays, StepId(0, batch), {}), arrays
+    return versions.register(client, settings, run.run_id, Served.of_packed(arrays), StepId(0, batch), {}), arrays
 
 
 def written(tables) -> dict[str, tuple[list[str], list[float], str]]:

@@ -9,9 +9,8 @@ from recsys.config import Settings
 from recsys.config.sections import Items
 from recsys.contracts import StepId
 from recsys.errors import ConfigError, InputError
-from recsys.model.interactions.vocab import unpack_ids
 from recsys.model.recommender import OnlineModel
-from recsys.serving import VersionScorer
+from recsys.serving import Ranker, VersionScorer
 from recsys.storage import adapter_folder
 from tests.model.helpers import make_batch
 
@@ -96,15 +95,25 @@ def test_what_cannot_be_read_is_one_line(tmp_path, name, content, complaint):
     assert "\n" not in str(caught.value)
 
 
+def test_a_mixture_with_a_neural_member_recommends_new_items(settings):
+    own = settings("mixture")
+    every = own.model.mixture.model_copy(update={"members": ["als", "trend", "cooccurrence", "repeat", "ncf"]})
+    own = own.model_copy(update={"model": own.model.model_copy(update={"mixture": every})})
+    served = NewItems(own, 0).join(learned(own).served())
+    rows = np.arange(30)
+    ranked = Ranker(served.packed()).rank(rows, np.full(30, len(served.item_ids)), np.zeros(30, dtype=bool))
+    assert (ranked.lengths == len(served.item_ids)).all()
+
+
 @pytest.mark.parametrize("kind", ["als", "mixture"])
 def test_a_new_item_is_recommended_to_those_who_like_its_kind(settings, kind):
     own = settings(kind)
     model = learned(own)
-    arrays = NewItems(own, 0).join(model.served())
-    ids = unpack_ids(arrays["item_ids_bytes"], arrays["item_ids_offsets"])
+    served = NewItems(own, 0).join(model.served())
+    ids = served.item_ids
     assert ids == [*model.items.ids, "0-new", "1-new", "2-new"]
     users = [f"u{number}" for number in range(30)]
-    scores = VersionScorer(arrays).score(model.users.lookup(users))
+    scores = VersionScorer(served.kind, served.arrays).score(model.users.lookup(users))
     assert scores.shape == (30, len(ids))
     assert np.isfinite(scores).all()
     best = scores[:, -3:].argmax(axis=1)
@@ -125,8 +134,8 @@ def test_a_catalogue_that_vanishes_for_a_moment_does_not_stop_the_stream(setting
     (tmp_path / "items.parquet").unlink()
     after = items.join(arrays)
     assert "new items come from the last one that was read" in caplog.text
-    assert {name: array.tobytes() for name, array in after.items()} == {
-        name: array.tobytes() for name, array in before.items()
+    assert {name: array.tobytes() for name, array in after.packed().items()} == {
+        name: array.tobytes() for name, array in before.packed().items()
     }
 
 
@@ -142,6 +151,6 @@ def test_the_adapter_of_an_epoch_is_used_by_its_versions(settings):
     plain = NewItems(own, 1).join(model.served())
     assert fit_adapter(own, model, StepId(1, 2)) == adapter_folder(own.storage.root, 1)
     adapted = NewItems(own, 1).join(model.served())
-    assert not np.array_equal(plain["item_factors"][-3:], adapted["item_factors"][-3:])
-    other_epoch = NewItems(own, 2).join(model.served())
-    assert np.array_equal(plain["item_factors"], other_epoch["item_factors"])
+    assert not np.array_equal(plain.arrays["item_factors"][-3:], adapted.arrays["item_factors"][-3:])
+    other_generation = NewItems(own, 2).join(model.served())
+    assert np.array_equal(plain.arrays["item_factors"], other_generation.arrays["item_factors"])

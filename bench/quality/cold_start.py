@@ -48,9 +48,9 @@ from recsys.contracts import InteractionBatch, StepId
 from recsys.errors import RecsysError
 from recsys.model.common.arrays import Float32Array, offsets_of
 from recsys.model.evaluation.metrics import Relevant, ranking_figures
-from recsys.model.interactions.vocab import Vocabulary, unpack_ids
+from recsys.model.interactions.vocab import Vocabulary
 from recsys.model.recommender import OnlineModel
-from recsys.model.text.cold_start import ColdStart, Texts, extend_served
+from recsys.model.text.cold_start import ColdItems, Texts
 from recsys.model.text.encoder import Catalogue, TextEmbeddings
 from recsys.serving import VersionScorer
 from recsys.stream.plots import INK, trailing_mean
@@ -137,7 +137,7 @@ def run(
         what the extension took.
     """
     model = OnlineModel(settings)
-    cold = ColdStart(settings.items, texts.embeddings.shape[1], settings.model.factors)
+    cold = ColdItems(settings.items)
     arrived, first = arrivals(stream), max(len(stream) // WARM_UP_SHARE, 1)
     rows = []
     for number, batch in enumerate(tqdm(stream, desc=title)):
@@ -151,27 +151,27 @@ def run(
 
 
 def measure(
-    model: OnlineModel, cold: ColdStart, listed: Texts, batch: InteractionBatch
+    model: OnlineModel, cold: ColdItems, listed: Texts, batch: InteractionBatch
 ) -> Iterator[dict[str, str | float]]:
     """Figures of a batch that is not yet learned, as `run` returns them."""
     k, known = model.settings.recommend.k, len(model.items)
     plain = model.served()
     begin = time.perf_counter()
-    extended = extend_served(plain, cold, listed)
+    extended = cold.extend(plain, listed)
     seconds = time.perf_counter() - begin
-    items = Vocabulary(unpack_ids(extended["item_ids_bytes"], extended["item_ids_offsets"]))
+    items = Vocabulary(extended.item_ids)
     everything = wanted(model, items, batch, np.ones(len(batch), dtype=bool))
     fresh = wanted(model, items, batch, items.lookup(batch.item_ids) >= known)
-    popularity = extended["item_popularity"]
+    popularity = extended.arrays["item_popularity"]
 
     def scores(method: str, users: Sequence[str]) -> Float32Array:
         codes = model.users.lookup(users)
         if method == POPULAR:
             return np.tile(popularity, (len(users), 1))
         if method == TEXT:
-            return VersionScorer(extended).score(codes).astype(np.float32)
+            return VersionScorer(extended.kind, extended.arrays).score(codes).astype(np.float32)
         unknown = np.full((len(users), len(items) - known), -np.inf, dtype=np.float32)
-        return np.hstack([VersionScorer(plain).score(codes).astype(np.float32), unknown])
+        return np.hstack([VersionScorer(plain.kind, plain.arrays).score(codes).astype(np.float32), unknown])
 
     cases = [(group, method) for group in (NEW, ALL) for method in (TEXT, PLAIN, POPULAR)]
     for group, method in [*cases, (AMONG_NEW, TEXT)]:

@@ -1,30 +1,25 @@
 """A served model, held beside the live one so that both are measured on the same batches."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from recsys.model.common.arrays import GrowingArray
-from recsys.model.interactions.vocab import Vocabulary, unpack_ids
-from recsys.serving import VersionScorer
+from recsys.model.interactions.vocab import Vocabulary
+from recsys.serving import Served, VersionScorer
 
 
 class FrozenModel:
     """A registered version, scored against the codes of the live vocabularies.
 
     Args:
-        arrays: What `OnlineModel.served` returned, the same as in the registered artifact.
+        served: What `OnlineModel.served` returned, the same as in the registered artifact.
     """
 
-    def __init__(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        self._users, self._items = (
-            Vocabulary(unpack_ids(arrays[f"{side}_ids_bytes"], arrays[f"{side}_ids_offsets"]))
-            for side in ("user", "item")
-        )
-        self._scorer = VersionScorer(arrays)
+    def __init__(self, served: Served) -> None:
+        self._users, self._items = Vocabulary(served.user_ids), Vocabulary(served.item_ids)
+        self._scorer = VersionScorer(served.kind, served.arrays)
         # Row of each live item, -1 if this version does not know it. The live vocabulary only grows at its end.
         self._rows = GrowingArray((), np.int64)
 

@@ -19,10 +19,12 @@ from recsys.model.drift.surprise import AS_USUAL, DriftController, measure_surpr
 from recsys.model.frozen import FrozenModel
 from recsys.model.interactions.decay import SECONDS_PER_DAY
 from recsys.model.interactions.history import History
-from recsys.model.interactions.vocab import Vocabulary, pack_ids, unpack_ids
+from recsys.model.interactions.vocab import Vocabulary
 from recsys.model.learner import CodedBatch, Learner, State
 from recsys.model.mixture.mixture import MEMBERS, Mixture
+from recsys.serving import Served
 from recsys.serving.arrays import part, prefixed
+from recsys.serving.ids import pack_ids, unpack_ids
 
 LEARNERS: dict[str, type[Learner]] = {**MEMBERS, "mixture": Mixture}
 
@@ -192,14 +194,8 @@ class OnlineModel:
             for own, places in zip(best, codes, strict=True)
         ]
 
-    def served(self) -> State:
-        """What a registered version carries.
-
-        Returns:
-            `kind`, as bytes; what the learner serves, see `scorers`; `user_ids_bytes`, `user_ids_offsets`,
-            `item_ids_bytes`, `item_ids_offsets` as `pack_ids` makes them; `item_popularity` (items,) float32;
-            `seen_offsets` (users + 1,) int64 and `seen_items` int32: the items each user had, ascending.
-        """
+    def served(self) -> Served:
+        """The model as a registered version carries it; its arrays are listed in `recsys.serving.version`."""
         return self._served(self.learner)
 
     def state(self) -> State:
@@ -261,19 +257,13 @@ class OnlineModel:
             users, items, batch.weights, batch.events, batch.times, new_pairs, len(self.users), len(self.items)
         )
 
-    def _served(self, learner: Learner) -> State:
-        user_bytes, user_offsets = pack_ids(self.users.ids)
-        item_bytes, item_offsets = pack_ids(self.items.ids)
+    def _served(self, learner: Learner) -> Served:
         seen = self.history.user_rows(np.arange(len(self.users)))
         order = np.lexsort((seen.others, np.repeat(np.arange(len(self.users)), seen.lengths)))
-        return {
-            "kind": np.frombuffer(self.settings.model.kind.encode(), dtype=np.uint8).copy(),
+        arrays = {
             **learner.served(self.history),
-            "user_ids_bytes": user_bytes,
-            "user_ids_offsets": user_offsets,
-            "item_ids_bytes": item_bytes,
-            "item_ids_offsets": item_offsets,
             "item_popularity": self.popularity.scores().astype(np.float32),
             "seen_offsets": offsets_of(seen.lengths),
             "seen_items": seen.others[order].astype(np.int32),
         }
+        return Served(self.settings.model.kind, self.users.ids, self.items.ids, arrays)

@@ -16,7 +16,6 @@ import importlib.util
 import sys
 import uuid
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -39,8 +38,9 @@ class ServedModel(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         """Load the arrays and the scoring code of the artifact."""
         arrays = load_file(context.artifacts["arrays"])
-        # A `Ranker` of the code that came with the artifact, whose class has no name here.
-        self.ranker: Any = _package(Path(context.artifacts["serving"])).Ranker(arrays)
+        # The code that came with the artifact; its classes have no name here.
+        self._serving: Any = _package(Path(context.artifacts["serving"]))
+        self.ranker: Any = self._serving.Ranker(arrays)
         self._k = int(context.model_config["k"])
         self._exclude_seen = bool(context.model_config["exclude_seen"])
 
@@ -48,7 +48,7 @@ class ServedModel(PythonModel):
 
     @cached_property
     def _item_ids(self) -> Array:
-        return np.array(_unpack(self.ranker.arrays["item_ids_bytes"], self.ranker.arrays["item_ids_offsets"]), object)
+        return np.array(self._ids("item"), object)
 
     @cached_property
     def _item_rows(self) -> dict[str, int]:
@@ -56,8 +56,12 @@ class ServedModel(PythonModel):
 
     @cached_property
     def _user_rows(self) -> dict[str, int]:
-        user_ids = _unpack(self.ranker.arrays["user_ids_bytes"], self.ranker.arrays["user_ids_offsets"])
-        return {user: row for row, user in enumerate(user_ids)}
+        return {user: row for row, user in enumerate(self._ids("user"))}
+
+    def _ids(self, side: str) -> list[str]:
+        arrays = self.ranker.arrays
+        ids: list[str] = self._serving.unpack_ids(arrays[f"{side}_ids_bytes"], arrays[f"{side}_ids_offsets"])
+        return ids
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -136,12 +140,6 @@ def _filled(frame: pd.DataFrame, column: str, default: Any) -> Array:
         given = frame[column].notna().to_numpy()
         values[given] = frame[column].astype(object).to_numpy()[given]
     return values
-
-
-def _unpack(text: Array, offsets: Array) -> list[str]:
-    data = text.tobytes()
-    bounds = offsets.tolist()
-    return [data[start:end].decode("utf-8", "surrogatepass") for start, end in pairwise(bounds)]
 
 
 set_model(ServedModel())

@@ -1,10 +1,8 @@
 """A registered version as this process scores with it: by the code that the version carries."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import mlflow
-import numpy.typing as npt
 import pandas as pd
 
 from recsys.config import Settings, load_settings
@@ -28,13 +26,10 @@ class ServedVersion:
 
     def __init__(self, version: Version) -> None:
         self.version = version
-        self.arrays: Mapping[str, npt.NDArray[Any]] = versions.load_arrays(version)
+        served = versions.load_served(version)
+        self.arrays, self.item_ids = served.arrays, served.item_ids
         with registry_errors(f"cannot load {version.uri}"):
             self._scorer = mlflow.pyfunc.load_model(version.uri)
-        text, bounds = self.arrays["item_ids_bytes"].tobytes(), self.arrays["item_ids_offsets"].tolist()
-        self.item_ids = [
-            text[begin:end].decode("utf-8", "surrogatepass") for begin, end in zip(bounds[:-1], bounds[1:], strict=True)
-        ]
         self.item_rows = {item: row for row, item in enumerate(self.item_ids)}
 
     @classmethod

@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Any
 
 import mlflow
-import numpy.typing as npt
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput
 from mlflow.entities.model_registry import ModelVersion
@@ -29,6 +27,7 @@ from recsys.config import Settings
 from recsys.contracts import BATCH, GENERATION, StepId
 from recsys.errors import ConfigError, RegistryError
 from recsys.registry.client import registry_errors
+from recsys.serving import Served
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -86,7 +85,7 @@ def register(
     client: MlflowClient,
     settings: Settings,
     run_id: str,
-    arrays: Mapping[str, npt.NDArray[Any]],
+    served: Served,
     step: StepId,
     tags: Mapping[str, str],
 ) -> Version:
@@ -96,7 +95,7 @@ def register(
         client: from `connect`.
         settings: name of the model, and `recommend` for the defaults of the served model.
         run_id: run that the version belongs to.
-        arrays: the served arrays, see `pyfunc`.
+        served: the model; its arrays are listed in `pyfunc`.
         step: the last batch that the model has learned.
         tags: additional tags, such as `gate_tags` and `interaction_log_version`.
 
@@ -117,7 +116,7 @@ def register(
                 "code_version": code_version(),
                 **tags,
             }
-            model_id = _log_model(client, settings, run_id, arrays, step)
+            model_id = _log_model(client, settings, run_id, served, step)
             _make_model(client, name)
             made = client.create_model_version(name, f"models:/{model_id}", run_id, tags=every_tag, model_id=model_id)
             version = Version(name, str(made.version), run_id, every_tag)
@@ -218,15 +217,19 @@ def download(version: Version, folder: Path) -> Path:
         return Path(mlflow.artifacts.download_artifacts(artifact_uri=version.uri, dst_path=str(folder)))
 
 
-def load_arrays(version: Version) -> dict[str, npt.NDArray[Any]]:
-    """The served arrays of a version, by name (see `pyfunc`), read without unpickling.
+def load_served(version: Version) -> Served:
+    """What a version serves, as it was registered, read without unpickling.
 
     Raises:
-        RegistryError: MLflow failed.
+        RegistryError: MLflow failed, or the version holds something else.
     """
     with tempfile.TemporaryDirectory() as folder, registry_errors(f"cannot load {version.uri}"):
         uri = f"{version.uri}/artifacts/{ARRAYS_FILE}"
-        return load_file(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder))
+        packed = load_file(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder))
+        try:
+            return Served.of_packed(packed)
+        except KeyError as error:
+            raise RegistryError(f"{version.uri} was not registered by this release: it has no array {error}") from error
 
 
 def count_users(artifact: Path) -> int:
@@ -254,7 +257,7 @@ def _log_model(
     client: MlflowClient,
     settings: Settings,
     run_id: str,
-    arrays: Mapping[str, npt.NDArray[Any]],
+    served: Served,
     step: StepId,
 ) -> str:
     """Upload the artifact and return its id.
@@ -265,7 +268,7 @@ def _log_model(
     logged = client.create_logged_model(experiment, f"{settings.mlflow.model_name}-{step}", run_id)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, ARRAYS_FILE)
-        save_file(dict(arrays), file)
+        save_file(served.packed(), file)
         artifact, code = Path(folder, "model"), Path(folder, "serving")
         shutil.copytree(_SERVING, code, ignore=shutil.ignore_patterns("__pycache__"))
         with warnings.catch_warnings():

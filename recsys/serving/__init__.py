@@ -5,7 +5,9 @@ is measured: learners that are written in numpy score with these functions too. 
 its learner's `served` returns, as the scorer describes them.
 """
 
+from .ids import unpack_ids
 from .ranker import Ranker, Rankings
+from .served import Served
 from .version import VersionScorer
 
-__all__ = ["Ranker", "Rankings", "VersionScorer"]
+__all__ = ["Ranker", "Rankings", "Served", "VersionScorer", "unpack_ids"]

@@ -1,11 +1,13 @@
 """What members propose, and who of them ranks it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from .arrays import Array, Arrays, PairValues, part, ragged_ranges
+from .axes import Axes, Declared, of_members
 from .neural import NeuralScorer
 from .scorers import GROUPS, AlsScorer, CoOccurrenceScorer, RepeatScorer, Scorer, TrendScorer, group_of
 
@@ -36,8 +38,9 @@ class Candidates:
     known_to: list[Array]
 
 
-# Members of a mixture that score all items.
-DENSE: dict[str, Callable[[Arrays], Scorer]] = {"als": AlsScorer, "ncf": NeuralScorer}
+# Members of a mixture that score all items, and all members.
+DENSE: dict[str, type[AlsScorer] | type[NeuralScorer]] = {"als": AlsScorer, "ncf": NeuralScorer}
+MEMBERS = {**DENSE, "trend": TrendScorer, "cooccurrence": CoOccurrenceScorer, "repeat": RepeatScorer}
 
 
 class MixtureScorer:
@@ -52,6 +55,14 @@ class MixtureScorer:
         trend, similar, repeats: members.
         dense: members that score all items, by name.
     """
+
+    axes: ClassVar[Declared] = {
+        "weights": Axes(("groups", "features")),
+        "chances": Axes(("groups", "rankings")),
+        "draw": Axes(("seed, clock",)),
+        "depth": Axes(("depth, more",)),
+        **of_members({name: member.axes for name, member in MEMBERS.items()}),
+    }
 
     def __init__(
         self,

@@ -1,8 +1,11 @@
 """Neural collaborative filtering, in two stages."""
 
+from typing import ClassVar
+
 import numpy as np
 
 from .arrays import Array, Arrays
+from .axes import ITEMS, USERS, Axes, Declared, NewItem
 from .scorers import AlsScorer
 
 
@@ -12,7 +15,23 @@ class NeuralScorer:
     A user has as many candidates as `candidates` (users,) int64 says. `user_factors` and `item_factors` are those of
     `als`; the network is `neural.user_gmf`, `neural.user_mlp`, `neural.item_gmf`, `neural.item_mlp` (rows, width), one
     `neural.hidden.N.weight` and `.bias` for each layer, `neural.output.weight` and `.bias`, all float32.
+
+    A cold item's factors are predicted from its text, as those of `als` are, so they decide whom it becomes a candidate
+    for. The network has learned nothing about it and ranks it as an item of mean embeddings.
     """
+
+    axes: ClassVar[Declared] = {
+        **AlsScorer.axes,
+        "candidates": Axes((USERS,)),
+        "neural.user_gmf": Axes((USERS, "factors")),
+        "neural.user_mlp": Axes((USERS, "mlp factors")),
+        "neural.item_gmf": Axes((ITEMS, "factors"), NewItem.MEAN),
+        "neural.item_mlp": Axes((ITEMS, "mlp factors"), NewItem.MEAN),
+        "neural.hidden.N.weight": Axes(("outputs", "inputs")),
+        "neural.hidden.N.bias": Axes(("outputs",)),
+        "neural.output.weight": Axes(("one", "inputs")),
+        "neural.output.bias": Axes(("one",)),
+    }
 
     def __init__(self, arrays: Arrays) -> None:
         self._first, self._candidates = AlsScorer(arrays), arrays["candidates"]

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .arrays import Array, ragged_ranges
+from .served import kind_of
 from .version import VersionScorer
 
 UNKNOWN = -1
@@ -33,14 +34,14 @@ class Ranker:
     """Ranks items for users, in blocks of users so that memory stays bounded.
 
     Args:
-        arrays: all arrays of the version.
+        arrays: those of the version's artifact, see `Served.packed`.
     """
 
     def __init__(self, arrays: dict[str, Array]) -> None:
         self.arrays = arrays
         self.users = len(arrays["user_ids_offsets"]) - 1
         self.items = len(arrays["item_ids_offsets"]) - 1
-        self._scorer = VersionScorer(arrays)
+        self._scorer = VersionScorer(kind_of(arrays), arrays)
 
     def rank(self, rows: Array, k: Array, exclude_seen: Array) -> Rankings:
         """Rank the whole catalogue.

@@ -1,10 +1,11 @@
 """Learners that count, and products of factors."""
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
 from .arrays import Array, Arrays, PairValues, ragged_ranges
+from .axes import ITEMS, USERS, Axes, Declared, NewItem
 
 # Users by how many rows of the log they have: none, fewer than 20, more.
 GROUPS = ("cold", "warm", "heavy")
@@ -23,6 +24,11 @@ class Scorer(Protocol):
 
 class AlsScorer:
     """Inner products of `user_factors` (users, f) float32 and `item_factors` (items, f) float32."""
+
+    axes: ClassVar[Declared] = {
+        "user_factors": Axes((USERS, "factors")),
+        "item_factors": Axes((ITEMS, "factors"), NewItem.TEXT),
+    }
 
     def __init__(self, arrays: Arrays) -> None:
         self._users, self._items = arrays["user_factors"], arrays["item_factors"]
@@ -43,6 +49,17 @@ class TrendScorer:
     events: (count + m * longer share) / (all counts + m), m = `_DRAWN`, the mean of a Dirichlet posterior (MacKay &
     Bauman Peto 1995, A hierarchical Dirichlet language model).
     """
+
+    axes: ClassVar[Declared] = {
+        "half_lives": Axes(("half_lives",)),
+        "segment_half_lives": Axes(("segment_half_lives",)),
+        "counts": Axes(("half_lives", ITEMS), NewItem.ZERO),
+        "segment_counts": Axes(("groups", "segment_half_lives", ITEMS), NewItem.ZERO),
+        "clock": Axes(("one",)),
+        "first": Axes((ITEMS,), NewItem.NOW),
+        "last": Axes((ITEMS,), NewItem.NOW),
+        "rows_of_users": Axes((USERS,)),
+    }
 
     def __init__(self, arrays: Arrays) -> None:
         half_lives, counts = arrays["half_lives"], arrays["counts"]
@@ -88,6 +105,17 @@ class TrendScorer:
 class CoOccurrenceScorer:
     """How often an item was taken soon after the items that the user took last; where that is unknown, its share."""
 
+    axes: ClassVar[Declared] = {
+        # Codes of items, one higher, 0 for none.
+        "recent": Axes((USERS, "last items")),
+        "neighbors": Axes((ITEMS, "neighbors"), NewItem.ZERO),
+        "strengths": Axes((ITEMS, "neighbors"), NewItem.ZERO),
+        "totals": Axes((ITEMS,), NewItem.ZERO),
+        "share": Axes((ITEMS,), NewItem.ZERO),
+        "scale": Axes(("one",)),
+        "fading": Axes(("one",)),
+    }
+
     def __init__(self, arrays: Arrays) -> None:
         self._recent, self._share = arrays["recent"], arrays["share"]
         self._neighbors, self._strengths = arrays["neighbors"], arrays["strengths"]
@@ -131,6 +159,17 @@ class CoOccurrenceScorer:
 
 class RepeatScorer:
     """What the user took before: how often, how lately, and whether it is due again."""
+
+    axes: ClassVar[Declared] = {
+        **{name: Axes(("entries",)) for name in ("items", "counts", "lately", "first", "last")},
+        "starts": Axes((USERS,)),
+        "lengths": Axes((USERS,)),
+        "occasions": Axes(("again, at all", ITEMS), NewItem.ZERO),
+        "intervals": Axes(("days, number", ITEMS), NewItem.ZERO),
+        "share": Axes((ITEMS,), NewItem.ZERO),
+        "now": Axes(("one",)),
+        "half_life": Axes(("one",)),
+    }
 
     def __init__(self, arrays: Arrays) -> None:
         self._arrays, self.share = arrays, arrays["share"]

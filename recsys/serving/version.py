@@ -1,32 +1,57 @@
 """The scores of a registered version, whatever kind of model made it."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from .arrays import Array, Arrays
-from .mixture import DENSE, MixtureScorer
-from .scorers import CoOccurrenceScorer, RepeatScorer, Scorer, TrendScorer
+from .axes import ITEMS, USERS, Axes, Declared, NewItem
+from .mixture import MEMBERS, MixtureScorer
+from .scorers import Scorer
 
-SCORERS: dict[str, Callable[[Arrays], Scorer]] = {
-    **DENSE,
-    "trend": TrendScorer,
-    "cooccurrence": CoOccurrenceScorer,
-    "repeat": RepeatScorer,
-    "mixture": MixtureScorer.of,
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of model as it is served: its scorer, and the axes of the scorer's arrays."""
+
+    scorer: Callable[[Arrays], Scorer]
+    axes: Declared
+
+
+KINDS = {
+    **{name: Kind(member, member.axes) for name, member in MEMBERS.items()},
+    "mixture": Kind(MixtureScorer.of, MixtureScorer.axes),
 }
+# Arrays of versions of every kind: `seen_items[seen_offsets[u]:seen_offsets[u + 1]]` are the rows of the items that
+# user u has interacted with, ascending.
+SHARED = {
+    "item_popularity": Axes((ITEMS,), NewItem.ZERO),
+    "seen_offsets": Axes((f"{USERS} + 1",)),
+    "seen_items": Axes(("pairs",)),
+}
+
+
+def declared_axes(kind: str) -> dict[str, Axes]:
+    """The axes of all arrays that a version of a kind may have.
+
+    Raises:
+        KeyError: this release does not know the kind.
+    """
+    return {**KINDS[kind].axes, **SHARED}
 
 
 class VersionScorer:
     """The scores of a registered version: its learner's, or the popularity for users about whom that knows nothing.
 
     Args:
-        arrays: All arrays of the version; `kind` says what made them, as bytes (n,) uint8.
+        kind: What made the version.
+        arrays: Its arrays.
 
     Raises:
-        KeyError: this release does not know the kind.
+        KeyError: this release does not know the kind, or an array is missing.
     """
 
-    def __init__(self, arrays: Arrays) -> None:
-        self._scorer = SCORERS[arrays["kind"].tobytes().decode()](arrays)
+    def __init__(self, kind: str, arrays: Arrays) -> None:
+        self._scorer = KINDS[kind].scorer(arrays)
         self._popularity = arrays["item_popularity"]
 
     def score(self, rows: Array) -> Array:

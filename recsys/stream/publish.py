@@ -17,11 +17,11 @@ from recsys.config import Settings
 from recsys.contracts import LedgerRow, StepId
 from recsys.errors import RegistryError
 from recsys.model.evaluation.gate import GateResult, judge
-from recsys.model.learner import State
 from recsys.model.recommender import OnlineModel
 from recsys.registry import versions
 from recsys.registry.runs import GenerationRun
 from recsys.registry.versions import Version
+from recsys.serving import Served
 from recsys.storage import plot_file
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class Publisher:
         name = settings.mlflow.model_name
         found = {FIRST: versions.first(client, name, run.run_id), CHAMPION: versions.champion(client, name)}
         self._named: dict[str, Version] = {alias: version for alias, version in found.items() if version is not None}
-        self._new_rivals: dict[str, State] = {}
+        self._new_rivals: dict[str, Served] = {}
         run.send(list(self.rows))
 
     @property
@@ -87,13 +87,13 @@ class Publisher:
         """Registered version of the champion, or None if there is none."""
         return self._named[CHAMPION].version if CHAMPION in self._named else None
 
-    def load_rivals(self) -> dict[str, State]:
-        """Served arrays of the first version of this generation and of the champion, as far as they exist.
+    def load_rivals(self) -> dict[str, Served]:
+        """The first version of this generation and the champion as they are served, as far as they exist.
 
         Raises:
             RegistryError: MLflow failed.
         """
-        loaded = {version.version: versions.load_arrays(version) for version in self._named.values()}
+        loaded = {version.version: versions.load_served(version) for version in self._named.values()}
         return {name: loaded[version.version] for name, version in self._named.items()}
 
     def add(self, rows: Sequence[LedgerRow]) -> None:
@@ -105,7 +105,7 @@ class Publisher:
         """Whether a version is due after this batch."""
         return step.batch_id - self.run.published_through >= self.settings.register_.every_batches
 
-    def publish_due(self, model: OnlineModel, step: StepId, observe: Observer) -> dict[str, State]:
+    def publish_due(self, model: OnlineModel, step: StepId, observe: Observer) -> dict[str, Served]:
         """Send the metrics up to a step to MLflow, and register a version if one is due.
 
         Args:
@@ -114,7 +114,7 @@ class Publisher:
             observe: called when metrics, version and alias are done.
 
         Returns:
-            Served arrays of new rivals by name: `first` for the first version of this generation, `champion` for a
+            New rivals by name: `first` for the first version of this generation, `champion` for a
             version that was promoted; empty if there is none.
         """
         delivered = self._deliver()
@@ -149,18 +149,18 @@ class Publisher:
             RegistryError: MLflow failed.
         """
         verdict = self.judge_candidate()
-        arrays = self.new_items.join(model.served())
+        served = self.new_items.join(model.served())
         log_version = next(row.log_version for row in reversed(self.rows) if row.step <= step)
         tags = versions.gate_tags(verdict.passed, verdict.reasons, verdict.figures)
         tags["interaction_log_version"] = str(log_version)
-        version = versions.register(self.client, self.settings, self.run.run_id, arrays, step, tags)
+        version = versions.register(self.client, self.settings, self.run.run_id, served, step, tags)
         self.run.log_lineage(self.log_location, self.log_begin, log_version)
         observe("version", step)
         if FIRST not in self._named:
-            self._named[FIRST], self._new_rivals[FIRST] = version, arrays
+            self._named[FIRST], self._new_rivals[FIRST] = version, served
         if verdict.passed:
             versions.promote(self.client, version)
-            self._named[CHAMPION], self._new_rivals[CHAMPION] = version, arrays
+            self._named[CHAMPION], self._new_rivals[CHAMPION] = version, served
         observe("alias", step)
         self.run.mark_published(step.batch_id)
         return Published(version, verdict.passed)

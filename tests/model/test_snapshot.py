@@ -11,7 +11,6 @@ from safetensors.numpy import save_file
 from recsys.contracts import StepId
 from recsys.errors import InputError
 from recsys.model import snapshot
-from recsys.model.interactions.vocab import unpack_ids
 from recsys.model.recommender import OnlineModel
 from tests.model.als.test_incremental_als import assert_same_state, learn
 from tests.model.helpers import clustered_batches, make_batch, make_settings
@@ -110,7 +109,8 @@ def test_what_does_not_fit_is_refused_with_one_line(tmp_path: Path) -> None:
 def test_served_arrays_hold_factors_ids_popularity_and_what_was_seen() -> None:
     rows = [("b", "y", 1.0, 0.0), ("b", "x", -1.0, 0.0), ("a", "y", 2.0, 0.0), ("c", "x", -2.0, 0.0)]
     model = learn(OnlineModel(make_settings()), [make_batch(rows)])
-    arrays = model.served()
+    served = model.served()
+    arrays = served.packed()
     assert arrays["kind"].tobytes() == b"als"
     assert {name: (array.dtype.name, array.shape) for name, array in arrays.items()} == {
         "kind": ("uint8", (3,)),
@@ -124,9 +124,8 @@ def test_served_arrays_hold_factors_ids_popularity_and_what_was_seen() -> None:
         "seen_offsets": ("int64", (4,)),
         "seen_items": ("int32", (4,)),
     }
-    assert unpack_ids(arrays["user_ids_bytes"], arrays["user_ids_offsets"]) == ["a", "b", "c"]
-    items = unpack_ids(arrays["item_ids_bytes"], arrays["item_ids_offsets"])
-    assert arrays["item_popularity"].tolist() == [{"y": 3.0, "x": 0.0}[item] for item in items]
+    assert served.user_ids == ["a", "b", "c"]
+    assert arrays["item_popularity"].tolist() == [{"y": 3.0, "x": 0.0}[item] for item in served.item_ids]
     assert arrays["seen_offsets"].tolist() == [0, 1, 3, 4]
     assert arrays["seen_items"][1:3].tolist() == [0, 1]
     assert not arrays["user_factors"][2].any()

@@ -7,6 +7,7 @@ from recsys.errors import RegistryError
 from recsys.registry import versions
 from recsys.registry.client import connect
 from recsys.registry.runs import GenerationRun
+from recsys.serving import Served
 from tests.registry.processes import free_port, mlflow_process
 from tests.registry.served import served_arrays
 from tests.registry.test_runs import logged, row
@@ -27,7 +28,7 @@ def test_an_outage_loses_nothing_and_doubles_nothing(registry, database, tmp_pat
         client = connect(settings)
         run = GenerationRun.open(client, settings, 0, "stream")
         assert run.send([row(batch) for batch in range(3)])
-        before = versions.register(client, settings, run.run_id, arrays, StepId(0, 2), {})
+        before = versions.register(client, settings, run.run_id, Served.of_packed(arrays), StepId(0, 2), {})
 
     assert not run.send([row(3)])
     assert run.error is not None
@@ -35,13 +36,13 @@ def test_an_outage_loses_nothing_and_doubles_nothing(registry, database, tmp_pat
     assert not run.send([row(4)])
     assert [waiting.step.batch_id for waiting in run.pending] == [3, 4]
     with pytest.raises(RegistryError, match="cannot register a version"):
-        versions.register(client, settings, run.run_id, arrays, StepId(0, 4), {})
+        versions.register(client, settings, run.run_id, Served.of_packed(arrays), StepId(0, 4), {})
     assert not run.close()
     with pytest.raises(RegistryError, match=f"MLflow does not answer at {address}"):
         connect(settings)
 
     with mlflow_process(arguments, port, "/health", tmp_path / "server.log"):
-        after = versions.register(client, settings, run.run_id, arrays, StepId(0, 4), {})
+        after = versions.register(client, settings, run.run_id, Served.of_packed(arrays), StepId(0, 4), {})
         assert run.close()
         assert run.log_plot(plot)
         assert run.error is None
@@ -50,4 +51,4 @@ def test_an_outage_loses_nothing_and_doubles_nothing(registry, database, tmp_pat
         assert again.send([row(batch) for batch in range(6)])
         assert logged(client, run) == [(batch, batch / 100) for batch in range(6)]
         assert [before.version, after.version] == ["1", "2"]
-        assert versions.load_arrays(after).keys() == arrays.keys()
+        assert versions.load_served(after).packed().keys() == arrays.keys()

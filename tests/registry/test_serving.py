@@ -10,6 +10,7 @@ from mlflow.exceptions import MlflowException
 
 from recsys.contracts import StepId
 from recsys.registry import versions
+from recsys.serving import Served
 from tests.registry.processes import free_port, mlflow_process
 from tests.registry.served import served_arrays, slow_ranking
 
@@ -21,7 +22,7 @@ ARRAYS = served_arrays(USERS, ITEMS)
 @pytest.fixture
 def version(registry, open_run):
     client, settings = registry
-    made = versions.register(client, settings, open_run().run_id, ARRAYS, StepId(0, 1), {})
+    made = versions.register(client, settings, open_run().run_id, Served.of_packed(ARRAYS), StepId(0, 1), {})
     versions.promote(client, made)
     return made
 

@@ -8,6 +8,7 @@ from recsys.contracts import StepId
 from recsys.errors import ConfigError, RegistryError
 from recsys.registry import versions
 from recsys.registry.versions import Version
+from recsys.serving import Served
 from tests.registry.served import served_arrays
 
 ARRAYS = served_arrays(["ann", "bob"], ["tea", "milk", "rice"])
@@ -20,7 +21,7 @@ def make(registry, open_run):
     run = open_run()
 
     def register(batch: int, **tags: str) -> Version:
-        return versions.register(client, settings, run.run_id, ARRAYS, StepId(0, batch), tags)
+        return versions.register(client, settings, run.run_id, Served.of_packed(ARRAYS), StepId(0, batch), tags)
 
     register.run_id = run.run_id
     return register
@@ -57,7 +58,7 @@ def test_an_epoch_does_not_take_the_versions_of_another(registry, make, open_run
     client, settings = registry
     first = make(20)
     run = open_run(1)
-    second = versions.register(client, settings, run.run_id, ARRAYS, StepId(1, 20), {})
+    second = versions.register(client, settings, run.run_id, Served.of_packed(ARRAYS), StepId(1, 20), {})
     assert second.version != first.version
     assert versions.first(client, settings.mlflow.model_name, make.run_id) == first
     assert versions.first(client, settings.mlflow.model_name, run.run_id) == second
@@ -86,7 +87,7 @@ def test_the_champion_moves_forward_and_back(registry, make):
 
 
 def test_the_arrays_come_back_as_they_were(make):
-    loaded = versions.load_arrays(make(20))
+    loaded = versions.load_served(make(20)).packed()
     assert loaded.keys() == ARRAYS.keys()
     for name, values in ARRAYS.items():
         assert loaded[name].dtype == values.dtype
@@ -124,7 +125,7 @@ def test_a_name_that_mlflow_refuses_is_one_line(registry, make):
     client, settings = registry
     odd = settings.model_copy(update={"mlflow": settings.mlflow.model_copy(update={"model_name": "a/b:c"})})
     with pytest.raises(RegistryError, match="cannot register a version of 'a/b:c'"):
-        versions.register(client, odd, make.run_id, ARRAYS, StepId(0, 20), {})
+        versions.register(client, odd, make.run_id, Served.of_packed(ARRAYS), StepId(0, 20), {})
 
 
 def test_the_code_version_is_the_package_and_its_commit():

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from recsys.model.frozen import FrozenModel
-from recsys.model.learner import State
+from recsys.serving import Served
 
 
 class Rivals(Mapping[str, FrozenModel]):
@@ -13,7 +13,7 @@ class Rivals(Mapping[str, FrozenModel]):
         served: See `enter`.
     """
 
-    def __init__(self, served: Mapping[str, State]) -> None:
+    def __init__(self, served: Mapping[str, Served]) -> None:
         self._models: dict[str, FrozenModel] = {}
         self.enter(served)
 
@@ -26,11 +26,11 @@ class Rivals(Mapping[str, FrozenModel]):
     def __len__(self) -> int:
         return len(self._models)
 
-    def enter(self, served: Mapping[str, State]) -> None:
+    def enter(self, served: Mapping[str, Served]) -> None:
         """Compare with these from now on; each replaces the rival of the same name.
 
         Args:
-            served: Arrays from `OnlineModel.served`, by name. A version with two names, such as a first version that is
+            served: From `OnlineModel.served`, by name. A version with two names, such as a first version that is
                 champion, is one object and is stored and evaluated once.
         """
         models = {id(version): FrozenModel(version) for version in served.values()}

@@ -5,9 +5,8 @@ from collections.abc import Iterable, Sequence
 from itertools import islice, repeat
 
 import numpy as np
-import numpy.typing as npt
 
-from recsys.model.common.arrays import IntArray, offsets_of
+from recsys.model.common.arrays import IntArray
 
 
 class Vocabulary:
@@ -43,20 +42,3 @@ class Vocabulary:
     def lookup(self, ids: Sequence[str]) -> IntArray:
         """Codes of `ids`, (n,) int64, -1 for unknown ones. Adds nothing."""
         return np.fromiter(map(self._codes.get, ids, repeat(-1)), dtype=np.int64, count=len(ids))
-
-
-def pack_ids(ids: Sequence[str]) -> tuple[npt.NDArray[np.uint8], IntArray]:
-    """Lay ids end to end in one byte array.
-
-    Returns:
-        The bytes, uint8, UTF-8 (lone surrogates kept), and the offsets (n + 1,) int64 at which the ids begin and end.
-    """
-    encoded = [text.encode("utf-8", "surrogatepass") for text in ids]
-    lengths = np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded))
-    return np.frombuffer(b"".join(encoded), dtype=np.uint8).copy(), offsets_of(lengths)
-
-
-def unpack_ids(data: npt.NDArray[np.uint8], offsets: IntArray) -> list[str]:
-    """Undo `pack_ids`."""
-    joined, bounds = data.tobytes(), offsets.tolist()
-    return [joined[begin:end].decode("utf-8", "surrogatepass") for begin, end in zip(bounds, bounds[1:], strict=False)]

@@ -1,8 +1,7 @@
 """Factors for items that nobody had yet, from their text: a ridge regression that follows the model."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,36 +10,14 @@ import torch
 from recsys.config.sections import Items
 from recsys.errors import ConfigError
 from recsys.model.common.arrays import Float32Array, FloatArray, IntArray
-from recsys.model.interactions.vocab import Vocabulary, pack_ids, unpack_ids
-
-Arrays = Mapping[str, npt.NDArray[Any]]
+from recsys.model.interactions.vocab import Vocabulary
+from recsys.serving import Served
+from recsys.serving.axes import NewItem, declared_name, with_new_items
+from recsys.serving.version import declared_axes
 
 # Numbers are rounded to these units before they are multiplied. With embeddings of length 1, at most 4096 items and
 # factors below 64, sums of their products then need no more than the 53 bits of a float64: they are exact.
 _EMBEDDING_UNIT, _FACTOR_UNIT = 2.0**-15, 2.0**-20
-
-# Arrays of a version with one entry per item, by kind: name, axis of the items, and what
-# stands there for an item that nobody had yet, a number or the array that holds it; a mixture may lack some of them.
-_Entry = tuple[str, int, float | str]
-_FACTORS = {"als": "item_factors", "mixture": "als.item_factors"}
-_PER_ITEM: dict[str, list[_Entry]] = {
-    "als": [],
-    "mixture": [
-        ("trend.counts", 1, 0.0),
-        ("trend.segment_counts", 2, 0.0),
-        # As if the item had appeared just now.
-        ("trend.first", 0, "trend.clock"),
-        ("trend.last", 0, "trend.clock"),
-        ("cooccurrence.neighbors", 0, 0.0),
-        ("cooccurrence.strengths", 0, 0.0),
-        ("cooccurrence.totals", 0, 0.0),
-        ("cooccurrence.share", 0, 0.0),
-        ("repeat.occasions", 1, 0.0),
-        ("repeat.intervals", 1, 0.0),
-        ("repeat.share", 0, 0.0),
-    ],
-}
-_PER_ITEM_OF_ALL: list[_Entry] = [("item_popularity", 0, 0.0)]
 
 
 @dataclass(frozen=True)
@@ -150,51 +127,60 @@ class ColdStart:
         self._moments += sign * (left.T @ right)
 
 
-def extend_served(arrays: Arrays, cold: ColdStart, catalogue: Texts) -> dict[str, npt.NDArray[Any]]:
-    """Have a version know the items of a catalogue that nobody had yet, so that it recommends them at once.
+class ColdItems:
+    """Adds the cold items of a catalog to versions, so that they are recommended at once.
 
-    Items that somebody had keep their own factors, few as their users may be: that nobody else took to them since they
-    came says more than their text.
+    Every array of factors that runs along items has a `ColdStart` of its own, which follows the versions. What else a
+    version holds of an item is filled as its scorer declares, see `recsys.serving.axes`.
 
     Args:
-        arrays: What `OnlineModel.served` returned.
-        cold: Learns from them what texts stand for.
-        catalogue: All items with a text. Only ones that can be had should be in it.
-
-    Returns:
-        The arrays, with new items at the end of all that have one entry per item, in the order of the catalogue, their
-        popularity 0. Without teachers there is nothing to tell about new items, and the arrays are as they were.
-
-    Raises:
-        ConfigError: versions of this kind cannot be extended.
+        settings: Who teaches, and the penalty.
     """
-    kind = arrays["kind"].tobytes().decode()
-    if _FACTORS.get(kind) not in arrays:
-        raise ConfigError(f"setting 'items.path' is of no use to a model of kind '{kind}': leave it out")
-    known = unpack_ids(arrays["item_ids_bytes"], arrays["item_ids_offsets"])
-    rows = catalogue.items.lookup(known)
-    codes = cold.teachers(np.bincount(arrays["seen_items"], minlength=len(known)), rows >= 0)
-    factors = arrays[_FACTORS[kind]]
-    cold.learn(codes, catalogue.embeddings[rows[codes]], factors[codes])
-    new = np.delete(np.arange(len(catalogue.items)), rows[rows >= 0])
-    extended = dict(arrays)
-    if not len(cold) or not len(new):
-        return extended
-    extended[_FACTORS[kind]] = np.concatenate([factors, cold.predict(catalogue.embeddings[new])])
-    for name, axis, fill in [*_PER_ITEM[kind], *_PER_ITEM_OF_ALL]:
-        if name in arrays:
-            value = float(arrays[fill][0]) if isinstance(fill, str) else fill
-            extended[name] = _appended(arrays[name], axis, value, len(new))
-    ids = catalogue.items.ids
-    packed = pack_ids([*known, *(ids[place] for place in new)])
-    extended["item_ids_bytes"], extended["item_ids_offsets"] = packed
-    return extended
 
+    def __init__(self, settings: Items) -> None:
+        self._settings = settings
+        self._learned: dict[str, ColdStart] = {}
 
-def _appended(array: npt.NDArray[Any], axis: int, value: float, count: int) -> npt.NDArray[Any]:
-    """An array with `count` more entries along an axis."""
-    shape = [*array.shape[:axis], count, *array.shape[axis + 1 :]]
-    return np.concatenate([array, np.full(shape, value, dtype=array.dtype)], axis=axis)
+    def extend(self, served: Served, catalogue: Texts) -> Served:
+        """A version that knows the items of a catalog that nobody has interacted with.
+
+        Items with interactions keep their own factors, however few their users are: that nobody else has interacted
+        with them since they came says more than their text.
+
+        Args:
+            served: The version.
+            catalogue: All items with a text. Only items that can be had should be in it.
+
+        Returns:
+            The version with the new items after its own, in the order of the catalog, their popularity 0. Without
+            teachers there is nothing to tell about new items, and the version is as it was.
+
+        Raises:
+            ConfigError: versions of this kind cannot be extended.
+        """
+        axes = declared_axes(served.kind)
+        of_text = [name for name in served.arrays if axes[declared_name(name)].new_item is NewItem.TEXT]
+        if not of_text:
+            raise ConfigError(f"setting 'items.path' is of no use to a model of kind '{served.kind}': leave it out")
+        rows = catalogue.items.lookup(served.item_ids)
+        users = np.bincount(served.arrays["seen_items"], minlength=len(served.item_ids))
+        new = np.delete(np.arange(len(catalogue.items)), rows[rows >= 0])
+        predicted = {}
+        for name in of_text:
+            factors = served.arrays[name]
+            shape = (catalogue.embeddings.shape[1], factors.shape[1])
+            cold = self._learned.setdefault(name, ColdStart(self._settings, *shape))
+            codes = cold.teachers(users, rows >= 0)
+            cold.learn(codes, catalogue.embeddings[rows[codes]], factors[codes])
+            if not len(cold) or not len(new):
+                return served
+            predicted[name] = cold.predict(catalogue.embeddings[new])
+        ids = catalogue.items.ids
+        return replace(
+            served,
+            item_ids=[*served.item_ids, *(ids[place] for place in new.tolist())],
+            arrays=with_new_items(served.arrays, axes, len(new), predicted),
+        )
 
 
 def _rounded(values: Float32Array, unit: float) -> FloatArray:

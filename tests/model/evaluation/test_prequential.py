@@ -127,8 +127,8 @@ def test_a_frozen_copy_scores_like_the_model_it_was_taken_from() -> None:
 def test_a_frozen_model_keeps_its_answers_while_the_vocabularies_grow() -> None:
     batches = clustered_batches(6, 200)
     model = learn(OnlineModel(SETTINGS), batches[:3])
-    arrays = model.served()
-    frozen, codes = FrozenModel(arrays), slice(0, len(model.items))
+    served = model.served()
+    frozen, codes = FrozenModel(served), slice(0, len(model.items))
     users = [*model.users.ids[:5], "nobody"]
     before = frozen.scores(users, model.items).numpy()
     learn(model, batches[3:], first=3)
@@ -136,7 +136,7 @@ def test_a_frozen_model_keeps_its_answers_while_the_vocabularies_grow() -> None:
     assert (after[:, codes] == before).all()
     assert after.shape[1] == len(model.items) > before.shape[1]
     assert (after[:, before.shape[1] :] == -np.inf).all()
-    assert (before[-1] == arrays["item_popularity"]).all()
+    assert (before[-1] == served.arrays["item_popularity"]).all()
 
 
 def test_a_frozen_model_of_other_origin_is_aligned_by_ids() -> None:

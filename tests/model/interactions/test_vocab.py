@@ -1,10 +1,9 @@
 """Ids of any length and script keep their codes."""
 
-import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.model.interactions.vocab import Vocabulary, pack_ids, unpack_ids
+from recsys.model.interactions.vocab import Vocabulary
 
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()))
 
@@ -31,17 +30,3 @@ def test_codes_equal_those_of_a_plain_dictionary(batches: list[list[str]]) -> No
         expected = [plain.setdefault(text, len(plain)) for text in ids]
         assert vocabulary.extend(ids).tolist() == expected
     assert vocabulary.ids == list(plain)
-
-
-@given(st.lists(ANY_TEXT))
-def test_packing_is_undone_by_unpacking(ids: list[str]) -> None:
-    data, offsets = pack_ids(ids)
-    assert data.dtype == np.uint8
-    assert offsets.dtype == np.int64
-    assert len(offsets) == len(ids) + 1
-    assert unpack_ids(data, offsets) == ids
-
-
-def test_awkward_ids_survive_packing() -> None:
-    ids = ["", "a'b\"c", "line\nbreak", "\x00", "🛒" * 10, "ü" * 10_000, "/../x", "\ud800", "日本語"]
-    assert unpack_ids(*pack_ids(ids)) == ids

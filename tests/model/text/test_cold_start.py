@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from recsys.config.sections import Items
 from recsys.contracts import StepId
 from recsys.errors import ConfigError
-from recsys.model.interactions.vocab import unpack_ids
 from recsys.model.recommender import OnlineModel
-from recsys.model.text.cold_start import ColdStart, Texts, extend_served
-from recsys.serving import VersionScorer
-from tests.model.helpers import make_batch, make_settings
+from recsys.model.text.cold_start import ColdItems, ColdStart, Texts
+from recsys.serving import Served, VersionScorer
+from tests.model.als.test_incremental_als import learn
+from tests.model.helpers import clustered_batches, make_batch, make_settings
 
 DIMENSIONS, FACTORS = 6, 3
 
@@ -131,18 +131,21 @@ def texts_of(ids: Sequence[str]) -> Texts:
     return Texts.of(ids, (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32))
 
 
-def extended(model: OnlineModel, catalogue: Texts) -> dict[str, npt.NDArray[np.generic]]:
-    cold = ColdStart(Items(regularization=0.1, min_events=2), DIMENSIONS, 4)
-    return extend_served(model.served(), cold, catalogue)
+def extended(model: OnlineModel, catalogue: Texts) -> Served:
+    return ColdItems(Items(regularization=0.1, min_events=2)).extend(model.served(), catalogue)
+
+
+def scores_of(served: Served, rows: npt.NDArray[np.int64]) -> Floats:
+    return VersionScorer(served.kind, served.arrays).score(rows)
 
 
 def test_a_new_item_is_recommended_to_those_who_like_its_kind() -> None:
     model = trained()
     catalogue = texts_of([*model.items.ids, "0-new", "1-new", "2-new"])
-    arrays = extended(model, catalogue)
-    ids = unpack_ids(arrays["item_ids_bytes"], arrays["item_ids_offsets"])
+    served = extended(model, catalogue)
+    ids = served.item_ids
     assert ids == [*model.items.ids, "0-new", "1-new", "2-new"]
-    scores = VersionScorer(arrays).score(model.users.lookup([f"u{user}" for user in range(24)]))
+    scores = scores_of(served, model.users.lookup([f"u{user}" for user in range(24)]))
     assert scores.shape == (24, len(ids))
     assert (scores[:, -3:].argmax(axis=1) == np.arange(24) % 3).all()
     # It stands where the other items of its kind stand, above all others.
@@ -156,45 +159,44 @@ def test_what_was_served_before_is_served_as_before() -> None:
     catalogue = texts_of(["2-new", model.items.ids[3], "0-new", *model.items.ids[5:]])
     before, after = model.served(), extended(model, catalogue)
     count = len(model.items)
-    assert set(after) == set(before)
-    for name, array in before.items():
-        if name not in ("item_factors", "item_popularity", "item_ids_bytes", "item_ids_offsets"):
-            assert after[name] is array or np.array_equal(after[name], array)
-        assert after[name].dtype == array.dtype
-    assert np.array_equal(after["item_factors"][:count], before["item_factors"])
-    assert after["item_factors"].shape == (count + 2, 4)
-    assert after["item_popularity"].tolist() == [*before["item_popularity"].tolist(), 0.0, 0.0]
-    assert unpack_ids(after["item_ids_bytes"], after["item_ids_offsets"])[-2:] == ["2-new", "0-new"]
+    assert set(after.arrays) == set(before.arrays)
+    for name, array in before.arrays.items():
+        if name not in ("item_factors", "item_popularity"):
+            assert after.arrays[name] is array or np.array_equal(after.arrays[name], array)
+        assert after.arrays[name].dtype == array.dtype
+    assert np.array_equal(after.arrays["item_factors"][:count], before.arrays["item_factors"])
+    assert after.arrays["item_factors"].shape == (count + 2, 4)
+    assert after.arrays["item_popularity"].tolist() == [*before.arrays["item_popularity"].tolist(), 0.0, 0.0]
+    assert (after.kind, after.user_ids) == (before.kind, before.user_ids)
+    assert after.item_ids == [*before.item_ids, "2-new", "0-new"]
     # Users about whom nothing is known get what is popular, and nothing new is.
-    assert (VersionScorer(after).score(np.array([-1]))[0, count:] == 0).all()
+    assert (scores_of(after, np.array([-1]))[0, count:] == 0).all()
 
 
 def test_a_version_is_the_same_whoever_extends_it() -> None:
     model = trained()
     catalogue = texts_of([*model.items.ids, "0-new", "1-new"])
-    cold = ColdStart(Items(regularization=0.1, min_events=2), DIMENSIONS, 4)
-    extend_served(model.served(), cold, catalogue)
+    cold = ColdItems(Items(regularization=0.1, min_events=2))
+    cold.extend(model.served(), catalogue)
     model.update(make_batch([("u1", "0-9", 1.0, 99.0), ("u2", "2-1", 1.0, 99.0)]), StepId(0, 2))
-    once = extend_served(model.served(), cold, catalogue)
+    once = cold.extend(model.served(), catalogue)
     afresh = extended(OnlineModel.from_state(model.settings, model.state(), model.step), catalogue)
-    assert {name: array.tobytes() for name, array in once.items()} == {
-        name: array.tobytes() for name, array in afresh.items()
+    assert {name: array.tobytes() for name, array in once.packed().items()} == {
+        name: array.tobytes() for name, array in afresh.packed().items()
     }
 
 
 def test_nothing_changes_without_teachers_or_without_news() -> None:
     model = trained()
     for catalogue in (texts_of(["0-new", "1-new"]), texts_of(model.items.ids)):
-        arrays = extended(model, catalogue)
-        assert all(
-            arrays[name] is array or np.array_equal(arrays[name], array) for name, array in model.served().items()
-        )
+        served = model.served()
+        assert ColdItems(Items(regularization=0.1, min_events=2)).extend(served, catalogue) is served
 
 
 def test_a_kind_without_factors_is_refused() -> None:
-    arrays = trained().served() | {"kind": np.frombuffer(b"other", dtype=np.uint8)}
-    with pytest.raises(ConfigError, match="items.path.*'other'"):
-        extend_served(arrays, ColdStart(Items(), DIMENSIONS, 4), texts_of(["0-new"]))
+    model = learn(OnlineModel(make_settings(model={"kind": "trend"})), clustered_batches(1, 20))
+    with pytest.raises(ConfigError, match="items.path.*'trend'"):
+        extended(model, texts_of(["0-new"]))
 
 
 def test_a_part_of_the_texts_keeps_their_embeddings() -> None:
