@@ -1,4 +1,4 @@
-"""What every learner can do, so that they can take each other's place and work together."""
+"""The protocol that all learners share, so that they are interchangeable and can be combined."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class CodedBatch:
         weights: (n,) float64, summed event weights; may be negative.
         events: (n,) int64, number of events summed.
         times: (n,) float64, time of the last event, seconds since 1970 UTC.
-        new_pairs: (n,) bool, whether the user had nothing to do with the item before.
+        new_pairs: (n,) bool, whether the user had not interacted with the item before.
         user_count, item_count: how many there are now, those of this batch included.
     """
 
@@ -44,7 +44,7 @@ class CodedBatch:
 
 
 class Learner(Protocol):
-    """Learns from batches which items a user will take to next.
+    """Learns from batches which items a user will interact with next.
 
     Its state is a function of the batches learned and the settings: the same batches give the same arrays to the last
     bit, also when `state` is taken and restored in between (on one kind of machine). `OnlineModel` keeps ids and
@@ -69,17 +69,17 @@ class Learner(Protocol):
             batch: The batch; an empty one changes nothing.
             history: Everything seen, the batch included.
             step: Generation and number of the batch.
-            decision: How hard to learn; a learner follows what applies to it.
+            decision: How to learn the batch; a learner follows what applies to it.
 
         Returns:
             Figures for the ledger, by name.
         """
 
     def absorb(self, batch: CodedBatch, history: History, step: StepId) -> None:
-        """Take in a batch during a rebuild; what costs more than counting waits for `refit`."""
+        """Add a batch during a rebuild; what costs more than counting waits for `refit`."""
 
     def refit(self, history: History, step: StepId) -> dict[str, float]:
-        """Learn anew from the whole history what `absorb` left out; figures for the ledger."""
+        """Retrain from the whole history what `absorb` left out; metrics for the ledger."""
 
     def score(self, users: IntArray) -> torch.Tensor:
         """Score all items for some users. Changes nothing.
@@ -88,7 +88,7 @@ class Learner(Protocol):
             users: (n,) codes, -1 for unknown users.
 
         Returns:
-            (n, items) float32, higher is better; a row of zeros for a user about whom the learner knows nothing.
+            (n, items) float32, higher is better; a row of zeros for a user that the learner does not know.
         """
 
     def score_pairs(self, users: IntArray, items: IntArray) -> FloatArray:

@@ -1,7 +1,7 @@
-"""Many rows solved exactly at once with torch operations, on any device: batched Cholesky factorisations.
+"""Many rows solved exactly at once with torch operations, on any device: batched Cholesky factorizations.
 
 Each row has the equations of `objective`, (G + penalty I + Y' D Y) x = Y' t with Y the factors of the row's own pairs
-and D = diag(alpha |w|). G is the same for every row, so it is diagonalised once, G = Q L Q'. In the basis Q the matrix
+and D = diag(alpha |w|). G is the same for every row, so it is diagonalized once, G = Q L Q'. In the basis Q the matrix
 A = L + penalty I is diagonal for each row; with V = sqrt(D) Y Q A^(-1/2) and s = D^(-1/2) t the solution is
 x = Q A^(-1/2) y with either of
 

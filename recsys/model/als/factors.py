@@ -4,8 +4,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-# The Gram matrix is computed anew when more than this share of the rows changes at once, and after this many
-# corrections, so that rounding does not add up.
+# The Gram matrix is recomputed when more than this share of the rows changes at once, and after this many
+# corrections, so that rounding errors do not accumulate.
 _EXACT_SHARE = 0.25
 _EXACT_EVERY = 50
 _BLOCK_ROWS = 1 << 13
@@ -31,7 +31,7 @@ class FactorTable:
     def from_state(
         cls, values: npt.NDArray[np.float32], gram: npt.NDArray[np.float64], corrections: int, device: torch.device
     ) -> "FactorTable":
-        """A table from its arrays, the Gram matrix and the number of corrections in it taken over as they are."""
+        """A table from its arrays, its Gram matrix and the number of corrections in it."""
         table = cls(values[:0], device)
         table._buffer, table._rows = torch.from_numpy(values.copy()).to(device), len(values)
         table.gram, table._corrections = torch.from_numpy(gram.copy()), corrections

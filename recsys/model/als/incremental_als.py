@@ -25,13 +25,13 @@ from recsys.serving.arrays import part, prefixed
 class IncrementalAls:
     """Factors of users and items that follow a stream of batches; a `Learner`.
 
-    A batch's users and items are solved again from their full history against the other side, the most changed ones
-    first and all others in turn, within a budget (see `schedule`). So the cost of a batch follows its events, not the
-    length of the history. What is served, and every sweep over everything, is solved exactly. After each batch a sample
-    of rows tells how far the factors are from a full solve; past a threshold everything is solved once.
+    The users and items of a batch are re-solved from their full history against the other side, within a budget: the
+    most changed ones first, and all others in turn (see `schedule`). So the cost of a batch follows its events, not the
+    length of the history. Served factors and full sweeps are solved exactly. After each batch the staleness is measured
+    on a sample of rows, against a full solve; above a threshold all rows are solved once.
 
     Args:
-        settings: The sections model and drift, device and seed are used.
+        settings: The sections model and staleness, and the keys device and seed, are used.
 
     Raises:
         ConfigError: the device is not there.
@@ -44,7 +44,7 @@ class IncrementalAls:
         self.device = resolve_device(settings.device)
         self._users, self._items = Side("user", settings, self.device), Side("item", settings, self.device)
         self._halvings = 0
-        # Interactions read since everything was solved at once.
+        # Interactions read since the last full solve.
         self._read = 0
 
     @property
@@ -69,13 +69,13 @@ class IncrementalAls:
             batch: The batch; an empty one changes nothing.
             history: Everything seen, the batch included.
             step: Its generation and number.
-            decision: Its effort multiplies the budget and the sweeps; a refresh solves all rows at the end.
+            decision: Its effort multiplies the budget and the sweeps; with `refresh` all rows are solved at the end.
 
         Returns:
-            `solved_users`, `solved_items`: rows solved, each counted once per sweep; `gathered`: interactions that went
-            into those solves; `user_staleness`, `item_staleness`: how far a sample of rows is from where a full solve
-            would put it, relative; `full_sweep`: 1 when all rows were solved, by decision or as the drift was past its
-            threshold; `turn_batches`: batches of this size after which every row has been solved in turn.
+            `solved_users`, `solved_items`: rows solved, each counted once per sweep; `gathered`: interactions read
+            for them; `user_staleness`, `item_staleness`: relative distance of a sample of rows from a full solve;
+            `full_sweep`: 1 if all rows were solved, by decision or because the staleness was above its threshold;
+            `turn_batches`: batches of this size after which every row has been solved in turn.
 
         Raises:
             SolveError: the equations have no finite solution.
@@ -104,7 +104,7 @@ class IncrementalAls:
             rows = changed
         self._read += gathered
         staleness = {side: side.staleness(history, self._other(side), step) for side in (self._users, self._items)}
-        # A sweep that follows soon upon another would stop the stream: together they cost no more than the updates do.
+        # Frequent full sweeps would stall the stream, so together they may cost no more than the updates do.
         stale = max(staleness.values()) > self.settings.staleness.threshold and self._read >= 2 * len(history)
         if stale or decision.refresh:
             for side in (self._items, self._users):
@@ -121,12 +121,12 @@ class IncrementalAls:
         }
 
     def absorb(self, batch: CodedBatch, history: History, step: StepId) -> None:
-        """Make room for a batch's users and items and note what is new of them; `refit` learns from it."""
+        """Make room for a batch's users and items and record their new weight; `refit` learns from the history."""
         if history.halvings > self._halvings:
             for side in (self._users, self._items):
                 side.halve(history.halvings - self._halvings)
             self._halvings = history.halvings
-        # Rounded as the history rounds: a row of which all is new must not seem to have been solved.
+        # Rounded as the history rounds, so that a row that has never been solved is recognized exactly.
         amounts = np.abs(history.stored(batch.weights, batch.times).astype(np.float32))
         sides = ((self._users, batch.users, batch.user_count), (self._items, batch.items, batch.item_count))
         for side, codes, count in sides:
@@ -134,7 +134,7 @@ class IncrementalAls:
             side.receive(codes, amounts)
 
     def refit(self, history: History, step: StepId) -> dict[str, float]:
-        """Learn all factors anew from the whole history, from a seeded random start.
+        """Retrain all factors from the whole history, from a seeded random start.
 
         Raises:
             SolveError: the equations have no finite solution.
@@ -170,17 +170,17 @@ class IncrementalAls:
         }
 
     def folded_in_users(self, history: History) -> torch.Tensor:
-        """All users solved exactly against the items as they are, (users, factors) float32.
+        """All users solved exactly against the current items, (users, factors) float32.
 
         Raises:
             SolveError: the equations have no finite solution.
         """
         users = self._users
-        # Rows of more interactions than the cap are drawn the same way every time.
+        # Rows with more interactions than the cap are sampled the same way every time.
         return users.solution(history, users.rows, users.table.values, self._items.table, StepId(0, 0))
 
     def _trained(self, history: History, step: StepId) -> tuple[FactorTable, FactorTable]:
-        """Users and items learned from the whole history, from a seeded random start."""
+        """Users and items trained on the whole history, from a seeded random start."""
         users, items = (side.random_start(step) for side in (self._users, self._items))
         by_user, by_item = (side.select(history, side.rows, step) for side in (self._users, self._items))
         objective, chunk_bytes = Objective.of(self.settings.model), self.settings.model.chunk_megabytes << 20

@@ -1,4 +1,4 @@
-"""What the factors are fitted to, and how well they do.
+"""The loss that the factors minimize, and its value.
 
 With user factors x_u, item factors y_i and weights w of the observed pairs, w = 0 for all others, the loss is
 
@@ -54,7 +54,7 @@ class Objective:
     def penalties(self, totals: FloatArray, others: int) -> FloatArray:
         """L2 penalty of each row: regularization * (alpha * total + others) ^ exponent.
 
-        Rendle et al. write the observed pairs with weight 1 and all pairs with weight a0, and penalise a row by
+        Rendle et al. write the observed pairs with weight 1 and all pairs with weight a0, and penalize a row by
         lambda (|I_u| + a0 |I|)^nu. Dividing that objective by a0 = 1 / alpha gives confidences alpha and 1 as here, and
         at nu = 1 the penalty above with lambda = regularization. What differs: a pair counts with its weight instead of
         1, and at other exponents lambda is regularization * alpha^(nu - 1).

@@ -1,11 +1,11 @@
 """Which rows a batch solves: those that changed most, and all others in turn, within a budget.
 
-By Zipf's law a batch touches most of the popular rows, and their histories are most of the history: solving all of
-them would cost a sweep. A row of 10,000 interactions with 3 new ones hardly moves, though. So a batch of n events may
-read `budget` * n interactions a side. Half of that goes to the batch's own rows in the order of the share of their
-weight that is new, which is what their movement follows. The rest goes to all rows in turn, in the order of their
-codes. A row is therefore solved at the latest after as many events as make up 2 / budget of the history: it never waits
-for more than a fixed share of what the model knows. Everything follows from the log alone.
+By Zipf's law a batch touches most of the popular rows, and these hold most of the history, so solving all of them
+would cost a full sweep. But a row of 10,000 interactions with 3 new ones hardly moves. So a batch of n events may read
+`budget` * n interactions per side. Half of that goes to the batch's own rows, in the order of the share of their weight
+that is new, because that predicts how far they move. The rest goes to all rows in turn, in the order of their codes. A
+row is therefore solved at the latest after as many events as make up 2 / budget of the history: its wait is a fixed
+share of the history. The schedule is a function of the log alone.
 """
 
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ from recsys.model.common.arrays import FloatArray, IntArray
 
 @dataclass
 class Turn:
-    """Where the solving in turn has come to.
+    """Position of the round-robin over all rows.
 
     Attributes:
-        cursor: row that is next.
-        credit: interactions that may be read and were not yet; a long row waits until there are enough of them.
+        cursor: the next row.
+        credit: interactions that may still be read; a long row waits until there are enough.
     """
 
     cursor: int = 0
@@ -32,7 +32,7 @@ class Turn:
 
         Args:
             costs: (all rows,) interactions read when a row is solved, at least 1 each.
-            granted: what is added to the credit.
+            granted: interactions added to the credit.
 
         Returns:
             (n,) rows, each once.
@@ -45,7 +45,7 @@ class Turn:
         spent = np.cumsum(costs[window])
         taken = int(np.searchsorted(spent, self.credit, side="right"))
         if taken == len(costs):
-            self.credit = 0  # Everything is up to date: there is nothing to save for.
+            self.credit = 0  # Every row is up to date, so no credit is carried over.
         elif taken:
             self.credit -= int(spent[taken - 1])
         self.cursor = (self.cursor + taken) % len(costs)
@@ -53,10 +53,10 @@ class Turn:
 
 
 def new_shares(unsolved: FloatArray, total: FloatArray) -> FloatArray:
-    """Share of rows' weight that is new since they were solved.
+    """Share of the weight of rows that is new since they were last solved.
 
     Args:
-        unsolved: (n,) weight taken in since.
+        unsolved: (n,) weight received since then.
         total: (n,) weight of the whole row.
 
     Returns:
@@ -67,13 +67,13 @@ def new_shares(unsolved: FloatArray, total: FloatArray) -> FloatArray:
 
 
 def most_changed(rows: IntArray, shares: FloatArray, costs: IntArray, budget: int) -> IntArray:
-    """Rows of a batch to be solved at once: the most changed ones within the budget, and all that never were solved.
+    """Rows of a batch to be solved now: the most changed ones within the budget, and all that were never solved.
 
     Args:
         rows: (n,) distinct rows.
-        shares: (n,) share of each row's weight that is new since it was last solved; at 1 all of it is.
+        shares: (n,) share of each row's weight that is new since it was last solved; 1: all of it.
         costs: (n,) interactions read when a row is solved.
-        budget: interactions to be read; a row that takes more is left to its turn.
+        budget: interactions that may be read; a row that needs more waits for its turn.
 
     Returns:
         (m,) rows, ascending.

@@ -1,4 +1,4 @@
-"""Rows of the history that are to be solved, read where they lie."""
+"""Rows of the history to be solved, read in place."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,19 +13,19 @@ from recsys.serving.arrays import ragged_ranges
 
 @dataclass(frozen=True)
 class Selection:
-    """Some rows of one side, with how many of their pairs count.
+    """Some rows of one side, and how many of their pairs are used.
 
-    A row that is longer than allowed stands for itself by an even sample of its pairs, which are in the order of their
-    first appearance: pair number (j * length + phase) // used for j = 0, 1, ..., used - 1, each weight multiplied by
-    length / used. Every pair has the same chance to be taken, and the sample spreads over the whole time.
+    A row that is longer than the cap is represented by a systematic sample of its pairs, which are in the order of
+    their first appearance: pair number (j * length + phase) // used for j = 0, 1, ..., used - 1, each weight multiplied
+    by length / used. Every pair is drawn with the same probability, and the sample covers the whole time range.
 
     Attributes:
         table: all rows of the side.
-        rows: (n,) those that are chosen.
-        totals: (n,) sum of |weight| of each, all pairs counted, as it counts now.
-        scale: what a stored weight is multiplied by to count as it does now.
-        used: (n,) pairs taken of each row.
-        phases: (n,) where the sample begins, below the row's length; 0 where all pairs are taken.
+        rows: (n,) the selected rows.
+        totals: (n,) current sum of |weight| over all pairs of each.
+        scale: factor from stored weights to current ones.
+        used: (n,) pairs used of each row.
+        phases: (n,) offset of the sample, below the row's length; 0 where all pairs are used.
     """
 
     table: RaggedRows
@@ -45,7 +45,7 @@ class Selection:
         cap: int | None = None,
         generator: np.random.Generator | None = None,
     ) -> "Selection":
-        """Choose rows (n,), with totals (n,), of which at most `cap` pairs each are used, drawn by the generator."""
+        """Select rows (n,) with totals (n,); at most `cap` pairs of each are used, sampled by the generator."""
         lengths = table.lengths[rows]
         used = lengths if cap is None else np.minimum(lengths, cap)
         phases = np.zeros_like(lengths)
@@ -75,7 +75,7 @@ class Selection:
         )
 
     def parts(self, pairs: int) -> Iterator["Selection"]:
-        """The rows in their order, in parts of about `pairs` pairs; a longer row is a part of its own."""
+        """The rows in their order, in parts of about `pairs` pairs; a longer row forms its own part."""
         cuts = np.flatnonzero(np.diff(np.cumsum(self.used) // pairs)) + 1
         for begin, end in zip([0, *cuts], [*cuts, len(self)], strict=True):
             if end > begin:

@@ -7,7 +7,7 @@ from recsys.model.als import conjugate_gradient as fused
 from recsys.model.als.objective import Objective
 from recsys.model.als.selection import Selection
 
-# Steps of conjugate gradients that a row takes in a sweep in which it is not solved exactly.
+# Conjugate gradient steps per row in a sweep that does not solve exactly.
 _SWEEP_STEPS = 3
 
 
@@ -25,7 +25,7 @@ def solve_exactly(
         selection: The rows.
         others: (others, factors) float32, the other side's factors.
         gram: (factors, factors) float64 on the CPU, others' * others.
-        start: (rows, factors) float32, the rows' present factors; they change the time it takes, not the solution.
+        start: (rows, factors) float32, the current factors of the rows; they affect the time, not the solution.
         objective: What is solved.
         chunk_bytes: Bound on the working memory.
 
@@ -48,7 +48,7 @@ def solve_closely(
     objective: Objective,
     chunk_bytes: int,
 ) -> torch.Tensor:
-    """Solve rows to within a thousandth, if that is quicker than exactly; all as for `solve_exactly`."""
+    """Solve rows to within a thousandth if that is faster than exactly; arguments and errors as for `solve_exactly`."""
     if others.device.type == "cpu":
         return fused.solve_closely(selection, others, gram, start, objective, chunk_bytes)
     return batched.solve_exactly(selection, others, gram, objective, chunk_bytes)
@@ -57,7 +57,7 @@ def solve_closely(
 def solve_roughly(
     selection: Selection, others: torch.Tensor, start: torch.Tensor, objective: Objective, chunk_bytes: int
 ) -> torch.Tensor:
-    """Bring all rows of a side near their solution, the quickest way there is; arguments as for `solve_exactly`."""
+    """Bring all rows of a side close to their solution, as fast as possible; arguments as for `solve_exactly`."""
     if others.device.type == "cpu":
         return fused.improve(selection, others, start, objective, chunk_bytes, _SWEEP_STEPS)
     wide = others.double()

@@ -1,4 +1,4 @@
-"""Alternating over all users and all items: how factors are learned from a whole history."""
+"""Full sweeps of alternating least squares, which train factors on a whole history."""
 
 import itertools
 from collections.abc import Iterator
@@ -13,14 +13,14 @@ from recsys.model.common.arrays import Float32Array
 
 # Standard deviation of random factors, times sqrt(factors).
 _START_SCALE = 0.1
-# How far items are carried on along their last move before users are solved against them.
+# Share of their last move by which items are extrapolated before users are solved against them.
 _MOMENTUM = 0.5
-# The first moves lead from a random start to another place altogether, and say nothing of the next ones.
+# The first moves lead away from a random start and do not predict the next ones.
 _MOMENTUM_FROM = 2
 
 
 def random_factors(count: int, factors: int, generator: np.random.Generator) -> Float32Array:
-    """Factors (count, factors) to start from, of mean 0: users and items begin at right angles, not all alike."""
+    """Factors (count, factors) to start from, of mean 0, so that users and items start nearly orthogonal."""
     drawn = generator.standard_normal((count, factors), dtype=np.float32)
     return drawn * np.float32(_START_SCALE / factors**0.5)
 
@@ -33,11 +33,11 @@ def alternations(
     objective: Objective,
     chunk_bytes: int,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Improve all users, then all items, again and again.
+    """Improve all users, then all items, repeatedly.
 
-    Near its end alternating least squares is a linear map that shrinks every error by a factor between 0 and 1. Going
-    on along the last move with momentum b < 1 keeps it convergent (an error that shrinks by m then shrinks by a root of
-    z^2 = m (1 + b) z - m b, of modulus below 1) and speeds up the slow errors, whose m is near 1.
+    Close to convergence, alternating least squares is a linear map that shrinks every error by a factor between 0 and
+    1. Momentum b < 1 along the last move keeps it convergent (an error that shrinks by m then shrinks by a root of
+    z^2 = m (1 + b) z - m b, of modulus below 1) and speeds up the slow errors, whose m is close to 1.
 
     Args:
         by_user, by_item: All rows of either side.

@@ -1,4 +1,4 @@
-"""Which items follow which: what users took soon after another item, decayed."""
+"""Sequential co-occurrence: which items users interact with soon after another item, with decay."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,17 +18,18 @@ from recsys.model.learner import CodedBatch, State
 from recsys.serving.arrays import part, prefixed
 from recsys.serving.scorers import CoOccurrenceScorer
 
-# What each older one of a user's items counts of the next newer one, when it is asked what may follow.
+# Factor by which each item of a user counts less than the next more recent one, when the next item is predicted.
 _FADING = 0.9
 
 
 class CoOccurrence(CountingLearner):
-    """Each user's last items, and for each item the ones that most often came after it; a `Learner`.
+    """Each user's last items, and for each item those that most often followed it; a `Learner`.
 
-    A user who takes an item adds 1 to what follows each of the user's last items. Sums halve with the events that come
-    after. Only that direction is counted: what comes next is what is asked for, and on streams with new items all the
-    time it ranks better than counting both ways. An item has places for a fixed number of others; where they are all
-    taken, a new one takes that of the weakest (lossy counting, as in Manku & Motwani 2002, without their error bound).
+    When a user interacts with an item, the item's count as a follower of each of the user's last items rises by 1.
+    Counts decay with a half-life in events. Only this direction is counted. It is what predicts the next item, and on
+    streams where new items keep arriving it ranks better than counting both directions. Each item has a fixed number of
+    slots for followers; when all are in use, a new follower replaces the weakest one (lossy counting, as in Manku &
+    Motwani 2002, without their error bound).
 
     Args:
         settings: The section model.mixture is used.
@@ -38,7 +39,7 @@ class CoOccurrence(CountingLearner):
         mixture = settings.model.mixture
         self._half_life = mixture.cooccurrence_half_life
         self._width, self._places = mixture.recent_items, mixture.neighbors
-        # Codes are kept one higher, so that 0 is none. Flat: (users * width,), newest first, and (items * places,).
+        # Codes are stored plus one, so that 0 means none. Flat: (users * width,), newest first, and (items * places,).
         self._recent, self._neighbors = GrowingArray((), np.int32), GrowingArray((), np.int32)
         self._strengths, self._totals = GrowingArray((), np.float32), GrowingArray((), np.float64)
         self._decay, self._popularity = DecayClock(self._half_life), Popularity(self._half_life)
@@ -65,7 +66,7 @@ class CoOccurrence(CountingLearner):
         _count(batch.users[order], batch.items[order], amounts, recent, neighbors, strengths, self._totals.values)
 
     def scorer(self) -> CoOccurrenceScorer:
-        """What scores, from the counts as they are now."""
+        """The scorer of the current counts."""
         return CoOccurrenceScorer(self._arrays())
 
     def score_pairs(self, users: IntArray, items: IntArray) -> FloatArray:
@@ -131,7 +132,7 @@ def _count(
     strengths: npt.NDArray[np.float32],
     totals: FloatArray,
 ) -> None:
-    """Count items (n,), in the order in which each user took them, as followers of the user's last ones."""
+    """Count items (n,), in the order of each user's events, as followers of the user's last items."""
     for event in range(len(users)):
         own, code = recent[users[event]], items[event] + 1
         place = len(own) - 1

@@ -1,4 +1,4 @@
-"""What learners that only count have in common."""
+"""The common part of learners that only count."""
 
 from abc import ABC, abstractmethod
 from typing import Protocol
@@ -23,7 +23,7 @@ class CountScorer(Protocol):
 
 
 class CountingLearner(ABC):
-    """Has learned a batch when it has counted it, so that there is nothing left to retrain; part of a `Learner`."""
+    """A `Learner` whose state is counts: a batch is learned once it is counted, and nothing is left to retrain."""
 
     rehearsal = 0
 
@@ -33,7 +33,7 @@ class CountingLearner(ABC):
 
     @abstractmethod
     def scorer(self) -> CountScorer:
-        """What scores, from the counts as they are now."""
+        """The scorer of the current counts."""
 
     def update(self, batch: CodedBatch, history: History, step: StepId, decision: Decision) -> dict[str, float]:
         """See `Learner`."""
@@ -41,7 +41,7 @@ class CountingLearner(ABC):
         return {}
 
     def refit(self, history: History, step: StepId) -> dict[str, float]:
-        """See `Learner`; the counts are all there is."""
+        """See `Learner`; nothing is left to retrain."""
         return {}
 
     def score(self, users: IntArray) -> torch.Tensor:
@@ -60,7 +60,7 @@ class EventClock:
         self.state: FloatArray = np.array(state, dtype=np.float64)
 
     def advance(self, batch: CodedBatch) -> FloatArray:
-        """Count the events of a batch on; the number of the last event of each of its rows, (n,)."""
+        """Count the events of a batch; returns the number of the last event of each of its rows, (n,)."""
         order = np.argsort(batch.times, kind="stable")
         positions = np.empty(len(batch))
         positions[order] = self.state + np.cumsum(batch.events[order])

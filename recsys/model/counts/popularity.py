@@ -1,4 +1,4 @@
-"""Recency-weighted popularity: the baseline, and the answer to users about whom nothing is known."""
+"""Recency-weighted popularity: the baseline, and the fallback for unknown users."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -32,13 +32,13 @@ class Popularity:
         return self._stored.values * self._clock.scale
 
     def add(self, items: IntArray, weights: FloatArray, times: FloatArray, count: int) -> None:
-        """Take in a batch.
+        """Add a batch.
 
         Args:
             items: (n,) item codes, repeated as they come.
             weights: (n,) weights; only positive ones count.
             times: (n,) in the unit of the half-life.
-            count: Number of items known now.
+            count: Number of items now.
         """
         self._stored.resize(count)
         if not len(items):

@@ -1,4 +1,4 @@
-"""What users take again: for each user the last items, how often and when they were taken."""
+"""Repeat consumption: each user's last items, how often and when the user interacted with them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,16 +20,16 @@ from recsys.serving.arrays import part, prefixed
 from recsys.serving.scorers import RepeatScorer
 
 _COLUMNS = {"items": np.int32, "counts": np.float32, "lately": np.float32, "first": np.float64, "last": np.float64}
-# Events after which an event counts half in the shares that decide between items taken equally often.
+# Half-life, in events, of the popularity that breaks ties between items repeated equally often.
 _SHARE_HALF_LIFE = 5_000
 _FACTS = ("again", "taken", "interval_days", "intervals")
 
 
 class Repeat(CountingLearner):
-    """The items that a user took, with their rhythm, and how items are taken again in general; a `Learner`.
+    """Each user's items with their rhythm, and how often each item is repeated in general; a `Learner`.
 
-    A row with positive weight is one occasion. A user has places for a fixed number of items; where they are all taken,
-    a new item takes that of the one that was not taken for longest.
+    A row with positive weight is one occasion. Each user has a fixed number of slots for items; when all are in use, a
+    new item replaces the least recent one.
 
     Args:
         settings: The section model.mixture is used.
@@ -39,7 +39,7 @@ class Repeat(CountingLearner):
         self._half_life = settings.model.mixture.repeat_half_life_days
         self._most = settings.model.mixture.repeats
         self._by_user = RaggedPool(_COLUMNS)
-        # Of items: occasions on which their user knew them, all occasions, days between two of a user, and how many.
+        # Of items: repeated occasions, all occasions, the sum of the intervals between them in days, and their number.
         self._facts = {name: GrowingArray((), np.float64) for name in _FACTS}
         self._clock, self._popularity = EventClock(), Popularity(_SHARE_HALF_LIFE)
         # Days.
@@ -65,7 +65,7 @@ class Repeat(CountingLearner):
         _take(users, batch.items[order], days, self._half_life, starts, lengths, self._most, columns, facts)
 
     def scorer(self) -> RepeatScorer:
-        """What scores, from the counts as they are now."""
+        """The scorer of the current counts."""
         return RepeatScorer(self._arrays(self._by_user.starts, self._by_user.columns))
 
     def score_pairs(self, users: IntArray, items: IntArray) -> FloatArray:
@@ -125,7 +125,7 @@ def _take(
     columns: tuple[npt.NDArray[Any], ...],
     facts: tuple[FloatArray, ...],
 ) -> None:
-    """Enter occasions (n,), in the order in which each user had them. The columns are those of `_COLUMNS`."""
+    """Enter occasions (n,), in the order of each user's events. The columns are those of `_COLUMNS`."""
     own, counts, lately, first, last = columns
     again, taken, interval_days, intervals = facts
     for event in range(len(users)):
@@ -138,7 +138,7 @@ def _take(
             place += 1
         taken[item] += 1
         if place < end:
-            # Events may come late; time does not go back for them.
+            # Events may arrive late; time does not run backward for them.
             gap = max(day - last[place], 0.0)
             again[item] += 1
             interval_days[item] += gap

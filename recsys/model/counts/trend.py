@@ -1,4 +1,4 @@
-"""What is taken now: the items' shares of the events, over several half-lives, of all users and of groups of them."""
+"""Trending items: each item's share of recent events at several half-lives, for all users and for groups of users."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,7 +21,7 @@ class Trend(CountingLearner):
     """Counts of each item's events, each decayed by the events that came after it; a `Learner`.
 
     Half-lives are counted in events, not in days, so that they fit streams of any rate. An event counts 1 if the weight
-    of its row is positive, whatever that weight is, and moves the clock on in any case.
+    of its row is positive, and 0 otherwise. Every event advances the clock.
 
     Args:
         settings: The section model.mixture is used.
@@ -33,7 +33,7 @@ class Trend(CountingLearner):
         self._overall = [Popularity(half_life) for half_life in self._half_lives]
         self._segments = [[Popularity(half_life) for half_life in self._segment_half_lives] for _ in GROUPS]
         self._clock = EventClock()
-        # Of items: the clock at the first and the last time they were taken, 0 for never.
+        # Of items: the clock at their first and last event, 0 for none.
         self._first, self._last = GrowingArray((), np.float64), GrowingArray((), np.float64)
         self._rows_of_users = GrowingArray((), np.int64)
 
@@ -49,11 +49,11 @@ class Trend(CountingLearner):
         for group, counters in enumerate(self._segments):
             own = groups[liked] == group
             for counter in counters:
-                # Clocks of all groups go on alike.
+                # The clocks of all groups advance together.
                 counter.add(items, events * own, positions, batch.item_count)
         self._first.resize(batch.item_count)
         self._last.resize(batch.item_count)
-        # Assigned in falling order, so that the earliest position stays.
+        # Assigned in descending order, so that the earliest position remains.
         order = np.argsort(-positions, kind="stable")
         order = order[self._first.values[items[order]] == 0]
         self._first.values[items[order]] = positions[order]
@@ -67,13 +67,13 @@ class Trend(CountingLearner):
         return float(self._clock.state[0])
 
     def rows_of(self, users: IntArray) -> IntArray:
-        """(n,) rows of the log that users (n,) have had, 0 for codes past the end."""
+        """(n,) rows of the log of users (n,), 0 for codes past the end."""
         counts = np.append(self._rows_of_users.values, 0)
         found: IntArray = counts[np.minimum(users, len(counts) - 1)]
         return found
 
     def scorer(self) -> TrendScorer:
-        """What scores, from the counts as they are now."""
+        """The scorer of the current counts."""
         return TrendScorer(self._arrays())
 
     def score_pairs(self, users: IntArray, items: IntArray) -> FloatArray:

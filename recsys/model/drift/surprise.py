@@ -1,13 +1,13 @@
-"""How hard a batch is learned follows how much the stream surprises the model.
+"""Concept drift: its detection, and the reaction to it.
 
-Before a batch is learned, its `surprise` is measured: how often the model puts a random item above the one that a user
-took to. Page-Hinkley watches it. A rise past the usual noise means that tastes have changed. Then
+Before a batch is learned, its `surprise` is measured: how often the model scores a random item above the one that a
+user interacted with. The Page-Hinkley test monitors it. A rise beyond the usual noise is taken for concept drift. Then
 
-* the history is halved a few times at once, so that what comes now outweighs what was;
-* for some batches more rows are solved, and more often; gradient learners take longer steps; both fall back to normal;
-* every few of these batches everything is solved again, each time with more of the new taste in the history.
+* the weights of the history are halved a few times at once, so that new interactions outweigh old ones;
+* for some batches more rows are solved, in more sweeps, and gradient learners take larger steps; both return to normal;
+* every few of these batches all rows are solved again, each time with more of the new preferences in the history.
 
-A fall is good news, and nothing is done about it. `bench/quality/concept_drift.py` measures what each of these brings.
+A fall needs no reaction. `bench/quality/concept_drift.py` measures what each of these brings.
 """
 
 import math
@@ -22,19 +22,19 @@ import numpy.typing as npt
 from recsys.config.model import ConceptDrift
 from recsys.model.common.arrays import FloatArray, IntArray
 
-# Batches that are remembered, those whose median is the usual level, and the rises over it that must be known first.
+# Batches that are remembered; batches whose median is the usual level; and rises needed before the first test.
 _WINDOW, _LEVEL, _WARM_UP = 40, 8, 10
-# In usual deviations: what a rise must exceed, and the most that one batch counts, so that one odd batch is no change.
+# In usual deviations: what a rise must exceed, and the most that one batch counts, so that one outlier is no drift.
 _SLACK, _MOST = 1.0, 4.0
-# Deviations that are smaller than this are not worth acting on.
+# Smaller deviations than this are treated as noise.
 _LEAST_DEVIATION = 0.005
-# Half of all normal numbers are no further than this many standard deviations from the middle.
+# The median absolute deviation of a normal distribution, in standard deviations.
 _MEDIAN_DISTANCE = 0.6745
-# The last batches, among which the change was found.
+# The last batches, among which the drift was found.
 _NOW = 2
-# What a model without any skill is surprised by.
+# Surprise of a model without any skill.
 _NO_SKILL = 0.5
-# Pairs of a batch that are measured, and the fewest that tell anything.
+# Pairs of a batch that are measured, and the fewest that suffice.
 _PAIRS, _FEWEST = 2048, 100
 
 
@@ -47,7 +47,7 @@ class Decision:
         learning_rate: multiplies the steps of gradient learners; at least 1.
         refresh: whether the batch ends with a sweep over everything.
         halvings: how often the history is halved before the batch joins it.
-        reasons: a line for what is decided, none when all is as usual.
+        reasons: one line for what is decided, none if all is as usual.
     """
 
     effort: float = 1.0
@@ -63,13 +63,13 @@ AS_USUAL = Decision()
 class DriftController:
     """Decides how each batch is learned, from how surprising the last ones were.
 
-    A function of its settings and of the surprises it has seen, of which it keeps at most 40. After a change it begins
-    anew, so that the next 17 batches cannot bring another one.
+    Its decisions are a function of the settings and of past surprises, of which it keeps at most 40. After a drift it
+    starts over, so the next 17 batches cannot raise another one.
 
     Args:
         settings: The bounds.
-        surprises: Those since the last change.
-        age: Batches since the last change; None if there was none.
+        surprises: Surprises since the last drift.
+        age: Batches since the last drift; None if there was none.
     """
 
     def __init__(self, settings: ConceptDrift, surprises: Iterable[float] = (), age: int | None = None) -> None:
@@ -104,22 +104,22 @@ class DriftController:
 
     @classmethod
     def from_state(cls, settings: ConceptDrift, state: Mapping[str, npt.NDArray[Any]]) -> "DriftController":
-        """A drift_controller from what `state` returned."""
+        """A controller from what `state` returned."""
         age = int(state["age"][0])
         return cls(settings, state["surprises"].tolist(), None if age < 0 else age)
 
     def _begin(self, before: float, now: float) -> Decision:
-        """A change was found: the surprise was `before` on most batches, and is `now`."""
+        """Drift was found: the surprise was `before` on most batches, and is `now`."""
         halvings = math.ceil(self._settings.max_halvings * min(1.0, 2 * skill_lost(before, now)))
         effort, rate, actions = self._raised(0)
         if halvings:
             actions = [f"history counts 1/{2**halvings}", *actions]
-        told = ", ".join(actions) or "the bounds allow nothing"
-        reason = f"surprise rose from {before:.3f} to {now:.3f} (Page-Hinkley): {told}"
+        summary = ", ".join(actions) or "the bounds allow nothing"
+        reason = f"surprise rose from {before:.3f} to {now:.3f} (Page-Hinkley): {summary}"
         return Decision(effort, rate, halvings=halvings, reasons=(reason,))
 
     def _go_on(self, age: int) -> Decision:
-        """The change is `age` batches ago."""
+        """The drift was found `age` batches ago."""
         effort, rate, actions = self._raised(age)
         every = self._settings.refresh_every_batches
         refresh = every > 0 and age % every == 0
@@ -129,28 +129,28 @@ class DriftController:
         return Decision(effort, rate, refresh, reasons=(reason,))
 
     def _raised(self, age: int) -> tuple[float, float, list[str]]:
-        """Effort and learning rate `age` batches after a change, and what is to be told of them."""
+        """Effort and learning rate `age` batches after a drift, and how to report them."""
         left = 1 - age / self._settings.batches
         raised = {
             "effort": 1 + (self._settings.max_effort - 1) * left,
             "learning rate": 1 + (self._settings.max_learning_rate - 1) * left,
         }
-        told = [f"{name} x{factor:.2g}" for name, factor in raised.items() if factor > 1]
-        return raised["effort"], raised["learning rate"], told
+        reports = [f"{name} x{factor:.2g}" for name, factor in raised.items() if factor > 1]
+        return raised["effort"], raised["learning rate"], reports
 
 
 def has_risen(surprises: FloatArray, threshold: float) -> bool:
     """Whether some surprises rose above their usual level.
 
-    Each is compared with the median of the 8 before it, so that the long fall of a model that is still young hides
-    nothing. What it has more is counted in usual deviations, which follow from the median distance of these differences
-    from their median; what it has less counts as nothing, so that the end of a fall is no rise. One odd batch is no
-    change: it counts 4 at most. All that is more than one deviation above the mean is added up (Page 1954, Continuous
+    Each surprise is compared with the median of the 8 before it, so that the long decline of a young model masks
+    nothing. The difference is divided by the usual deviation, estimated by the median absolute deviation of these
+    differences. Negative differences count as 0, so that the end of a decline is no rise. A batch counts at most 4, so
+    that one outlier is no drift. What exceeds the mean by more than one deviation is added up (Page 1954, Continuous
     inspection schemes).
 
     Args:
-        surprises: (n,) in the order of their batches; fewer than 18 tell nothing.
-        threshold: What the sum must pass, in usual deviations.
+        surprises: (n,) in the order of their batches; fewer than 18 are not enough.
+        threshold: The sum that counts as a rise, in usual deviations.
     """
     if len(surprises) < _LEVEL + _WARM_UP:
         return False
@@ -164,16 +164,16 @@ def has_risen(surprises: FloatArray, threshold: float) -> bool:
     detector = PageHinkley(min_instances=_WARM_UP, delta=_SLACK, threshold=threshold, alpha=1.0, mode="up")
     for rise in np.clip(rises / deviation, 0, _MOST).tolist():
         detector.update(rise)  # type: ignore[no-untyped-call]
-        # A detector that has found a rise begins anew with the next value.
+        # A detector that has found a rise starts over with the next value.
         if detector.drift_detected:
             return True
     return False
 
 
 def skill_lost(before: float, now: float) -> float:
-    """Share of a model's skill that is gone when its surprise rises; 1 if it had none.
+    """Share of a model's skill that is lost when its surprise rises; 1 if it had none.
 
-    When some users' tastes change altogether, it is about the share of what they do in all that is done.
+    When the preferences of some users change completely, it is about their share of the events.
     """
     return min(1.0, max(0.0, (now - before) / (_NO_SKILL - before))) if before < _NO_SKILL else 1.0
 
@@ -185,12 +185,12 @@ def measure_surprise(
     item_count: int,
     generator: np.random.Generator,
 ) -> float:
-    """How often a random item scores above the one that a user took to: 1 - AUC, a tie being half a case.
+    """How often a random item scores above the one that a user interacted with: 1 - AUC; a tie counts one half.
 
     Args:
         score_pairs: Scores (n,) of users (n,) and items (n,).
-        users, items: (n,) pairs that the model knows both sides of; a sample of 2,048 is measured.
-        item_count: Items are drawn among so many, all alike.
+        users, items: (n,) pairs of known users and items; a sample of 2,048 is measured.
+        item_count: Random items are drawn uniformly from this many.
         generator: Draws them.
 
     Returns:
@@ -201,6 +201,6 @@ def measure_surprise(
     if len(users) > _PAIRS:
         chosen = generator.choice(len(users), _PAIRS, replace=False)
         users, items = users[chosen], items[chosen]
-    taken = score_pairs(users, items)
+    interacted = score_pairs(users, items)
     drawn = score_pairs(users, generator.integers(item_count, size=len(users)))
-    return float(((drawn > taken) + 0.5 * (drawn == taken)).mean())
+    return float(((drawn > interacted) + 0.5 * (drawn == interacted)).mean())

@@ -1,4 +1,4 @@
-"""Exponential decay that costs nothing per batch: weights are stored as they would count at a fixed time."""
+"""Exponential decay at no cost per batch: weights are stored relative to a fixed reference time."""
 
 import math
 
@@ -18,8 +18,8 @@ class DecayClock:
     A weight w of time t is stored as w * 2^((t - reference) / half_life); at time `now`, the largest event time seen,
     every stored weight counts 2^(-(now - reference) / half_life) times its stored value. So time passing touches no
     stored number. When the exponent gets large the reference moves by whole half-lives: stored weights are then
-    multiplied by a power of two, which is exact in binary. Where they are float32, a weight of 1 loses digits from 126
-    half-lives before the reference on and is 0 from 149 on: it counts nothing by then.
+    multiplied by a power of two, which is exact in binary. In float32 a weight of 1 loses digits from 126 half-lives
+    before the reference and is 0 from 149, where it no longer matters.
 
     Args:
         half_life: Time after which a weight counts half, in the unit of the times; None: weights never age.
@@ -43,7 +43,7 @@ class DecayClock:
 
     @property
     def scale(self) -> float:
-        """What a stored weight is multiplied by to count as it does now."""
+        """Factor from stored weights to current ones."""
         return 1.0 if self._half_life is None or math.isnan(self._reference) else 2.0 ** -self._age(self._now)
 
     def advance(self, times: FloatArray) -> int:

@@ -1,4 +1,4 @@
-"""All interactions in memory, by user and by item, growing at a cost that follows the batch."""
+"""All interactions in memory, by user and by item; the cost of adding a batch follows its size."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ class Rows:
     Attributes:
         lengths: (rows,) int64, number of interactions of each.
         others: (sum of lengths,) int32, codes of the other side.
-        weights: (sum of lengths,) float64, as they count now.
+        weights: (sum of lengths,) float64, decayed to the present.
     """
 
     lengths: IntArray
@@ -27,7 +27,7 @@ class Rows:
 
 
 class Orientation:
-    """One way to look at the pairs: by user or by item.
+    """The pairs grouped by user, or by item.
 
     Attributes:
         lists: the other side and the stored weight of each row's pairs, in the order in which the pairs appeared.
@@ -95,7 +95,7 @@ class History:
         self.by_item = Orientation()
         self._clock = _clock(half_life_days)
         self._pairs = PairIndex()
-        # How often `age` has halved everything.
+        # How often `age` has halved all weights.
         self._aged = 0
 
     def __len__(self) -> int:
@@ -113,12 +113,12 @@ class History:
 
     @property
     def scale(self) -> float:
-        """What a stored weight is multiplied by to count as it does now."""
+        """Factor from stored weights to current ones."""
         return self._clock.scale
 
     @property
     def halvings(self) -> int:
-        """How often everything stored has been halved so far: a sum of stored weights kept elsewhere has to follow."""
+        """How often all stored weights have been halved so far; sums of stored weights kept elsewhere must follow."""
         return self._clock.halvings + self._aged
 
     def stored(self, weights: FloatArray, times: FloatArray) -> FloatArray:
@@ -153,7 +153,7 @@ class History:
         self.by_item.add(items, slots, amounts)
 
     def age(self, halvings: int) -> None:
-        """Let everything added so far count 2^-halvings of what it did."""
+        """Multiply the weight of everything added so far by 2^-halvings."""
         self._rebase(halvings)
         self._aged += halvings
 

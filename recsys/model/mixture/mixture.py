@@ -190,7 +190,7 @@ class Mixture:
         return self._learn(group_of(self._trend().rows_of(users)), examples, ndcg)
 
     def _sampled(self, batch: CodedBatch, step: StepId) -> tuple[IntArray, IntArray, IntArray]:
-        """Sampled users (n,), all relevant pairs as ascending user * items + item, and their number per sampled user."""
+        """Sampled users (n,), all relevant pairs as ascending user * items + item, and the count of each user."""
         liked = batch.weights > 0
         if self._settings.recommend.exclude_seen:
             liked &= batch.new_pairs

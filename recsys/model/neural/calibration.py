@@ -1,4 +1,4 @@
-"""Which chances the scores of a teacher stand for."""
+"""Calibration: from the scores of a teacher to probabilities."""
 
 from typing import NamedTuple
 
@@ -7,10 +7,10 @@ import torch
 
 from recsys.model.common.arrays import FloatArray
 
-# Slope and intercept (the latter for one negative per pair) of logits in the teacher's scores: what was fitted to
-# MovieLens 100K.
+# Slope and intercept (the latter for one negative per pair) of the logits as a function of the teacher's scores, as
+# fitted to MovieLens 100K.
 _SLOPE, _INTERCEPT = 10.0, -2.3
-# A fitted slope is not below the first, which keeps the order, nor above the second.
+# Bounds on a fitted slope. The lower one preserves the order of the scores.
 _SLOPES = (1.0, 30.0)
 _NEWTON_STEPS = 20
 
@@ -23,15 +23,15 @@ class Calibration(NamedTuple):
 
     @classmethod
     def prior(cls, negatives: int) -> "Calibration":
-        """What holds until there are pairs to fit it to, each among so many negatives."""
+        """The calibration before there are pairs to fit it to; `negatives` is the number of negatives per pair."""
         return cls(_SLOPE, float(_INTERCEPT - np.log(negatives)))
 
     def chances(self, scores: torch.Tensor) -> torch.Tensor:
-        """Chances (...) of scores (...)."""
+        """Probabilities (...) of scores (...)."""
         return torch.sigmoid(self.slope * scores + self.intercept)
 
     def fitted(self, scores: torch.Tensor, labels: torch.Tensor) -> "Calibration":
-        """Fit to scores (n,) and labels (n,), 0 or 1; this calibration where the fit is no good."""
+        """Fit to scores (n,) and labels (n,), 0 or 1; returns this calibration where the slope is out of bounds."""
         slope, intercept = fit_logistic(scores, labels)
         return Calibration(slope, intercept) if _SLOPES[0] <= slope <= _SLOPES[1] else self
 
@@ -41,14 +41,14 @@ class Calibration(NamedTuple):
 
 
 def fit_logistic(scores: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
-    """Slope and intercept that make logits of scores, by Newton's method.
+    """Logistic regression of labels on scores, by Newton's method.
 
     Args:
         scores: (n,).
         labels: (n,) 0 or 1.
 
     Returns:
-        The slope, NaN where the scores part the labels so well that there is no finite one, and the intercept.
+        Slope and intercept; both NaN where no finite ones exist because the scores separate the labels.
     """
     inputs = torch.stack([scores, torch.ones_like(scores)], dim=1).double()
     fitted = inputs.new_zeros(2)

@@ -1,4 +1,4 @@
-"""What the network learns from: pairs that were seen, each with items that the user never had."""
+"""Training examples: pairs of users and items, each with unseen items as negatives."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ _PAIRS_AT_ONCE = 1 << 16
 
 @dataclass(frozen=True)
 class LabeledPairs:
-    """What one gradient is computed from.
+    """One mini-batch.
 
     Attributes:
         users: (b,) int64 rows.
         items: (b, n) int64 rows.
-        targets: (b, n) float32 from 0 to 1, what the chance should be that the user takes to the item.
-        weights: (b, n) float32, what each counts.
+        targets: (b, n) float32 from 0 to 1, the target probability that the user interacts with the item.
+        weights: (b, n) float32, weight of each in the loss.
     """
 
     users: torch.Tensor
@@ -36,8 +36,8 @@ def labeled(
 ) -> Iterator[LabeledPairs]:
     """Pairs, in their order, each with negatives: `neural.batch_size` pairs at a time, on the device.
 
-    A pair is labeled 1 where its weight is positive and 0 where it is negative, and counts log2(1 + |weight|).
-    Negatives are labeled 0 and count 1; those that are not valid count nothing.
+    A pair is labeled 1 if its weight is positive and 0 if it is negative, and its weight in the loss is
+    log2(1 + |weight|). Negatives are labeled 0 with weight 1, or 0 if they are not valid.
     """
     for begin in range(0, len(pairs), _PAIRS_AT_ONCE):
         block = pairs.take(np.arange(begin, min(begin + _PAIRS_AT_ONCE, len(pairs))))

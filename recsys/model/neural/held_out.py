@@ -1,4 +1,4 @@
-"""Pairs that are never learned, so that the network can be measured on them."""
+"""Held-out pairs, which are never trained on, and the unseen items that they are compared with."""
 
 import numpy as np
 import torch
@@ -10,14 +10,14 @@ from recsys.model.interactions.history import History
 from recsys.model.neural.negatives import NegativeSampler
 from recsys.model.neural.replay_buffer import Bools, Pairs, sample
 
-# Pairs that are measured, at most.
+# Held-out pairs that the loss is measured on, at most.
 _MEASURED_PAIRS = 2048
-# Steps of splitmix64 (Steele, Lea & Flood 2014), which make every bit of the result depend on every bit of the pair.
+# Steps of splitmix64 (Steele, Lea & Flood 2014), which make every bit of the hash depend on every bit of the pair.
 _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 
 
 class HeldOut:
-    """Tells pairs to be learned from pairs to be measured, and sets the latter against items their users never had.
+    """Splits pairs into those to train on and those to measure on, and draws negatives for the latter.
 
     Args:
         settings: The section model.neural and the seed are used.
@@ -28,24 +28,24 @@ class HeldOut:
         self._share, self._seed, self._device = settings.model.neural.held_out, settings.seed, device
 
     def learnable(self, pairs: Pairs) -> Pairs:
-        """Those that are not held out."""
+        """The pairs that are not held out."""
         return pairs.take(~is_held_out(pairs, self._share, self._seed))
 
     def measured(self, pairs: Pairs, generator: np.random.Generator) -> Pairs:
-        """Those that are held out, a sample of them if they are many."""
+        """The held-out pairs, or a sample if there are many."""
         return sample(pairs.take(is_held_out(pairs, self._share, self._seed)), _MEASURED_PAIRS, generator)
 
     def against_negatives(
         self, pairs: Pairs, count: int, history: History, items: int, step: StepId
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Set each pair's item against seeded ones that its user never had.
+        """Draw seeded negatives for each pair.
 
         Args:
             pairs: n pairs.
-            count: How many items each is set against.
-            history: Who had what.
-            items: How many items there are.
-            step: Generation and number of the batch; they seed the items.
+            count: Negatives of each pair.
+            history: All interactions, to tell unseen items.
+            items: Number of items.
+            step: Generation and number of the batch; they seed the negatives.
 
         Returns:
             Users (n,); items (n, 1 + count), the pair's own first; and which of them are valid, (n, 1 + count) bool.
@@ -62,7 +62,7 @@ class HeldOut:
 
 
 def is_held_out(pairs: Pairs, share: float, seed: int) -> Bools:
-    """Whether each pair (n,) is kept from learning, to measure on: a hash decides, the same way every time."""
+    """Whether each pair (n,) is held out; a hash decides, so the answer never changes."""
     keys = (pairs.users.astype(np.uint64) << np.uint64(32)) | pairs.items.astype(np.uint64)
     keys += np.uint64((seed * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) % 2**64)
     for shift, multiplier in _MIX:

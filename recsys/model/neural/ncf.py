@@ -28,26 +28,27 @@ from recsys.model.neural.replay_buffer import Pairs, ReplayBuffer, history_of, o
 from recsys.model.neural.training import Pace, Trainer
 from recsys.serving.arrays import part, prefixed
 
-# Each held-out pair is measured among so many items that its user never had.
+# Number of unseen items among which each held-out pair is ranked.
 _MEASURED_NEGATIVES = 50
-# Fewer held-out pairs are not enough to fit a calibration to.
+# The calibration is fitted to at least this many held-out pairs.
 _CALIBRATED_PAIRS = 100
 
 
 class NeuralCf:
     """NeuMF that follows a stream of batches; a `Learner`.
 
-    A batch learns its pairs and some older ones from a replay buffer, each with items the user never had. Embeddings
-    move with every batch, the layers every few batches (Liu et al., "Monolith" 2022, section 2.2). What scores is a
-    moving average of the weights. With a teacher, an `als` model of its own, the network adds to its factors, and what
-    a pair should be is partly its opinion; it also finds the candidates that the network then ranks.
+    The network trains on the pairs of a batch and on older pairs from a replay buffer, each with unseen items as
+    negatives. Embeddings are updated with every batch, the layers every few batches (Liu et al., "Monolith" 2022,
+    section 2.2). Scores come from a moving average of the weights. With a teacher, which is an `als` model of its own,
+    the network learns a correction to the teacher's factors, and its targets are partly the teacher's predictions
+    (distillation). The teacher also generates the candidates that the network ranks.
 
-    A hash keeps some pairs from ever being learned; how well they are told from items the user never had decides when a
-    rebuild, or the passes over a batch, end. In a rebuild the teacher that the network learns with has not seen them
-    either. Between rebuilds the teacher has, so that there the measure is a little too good.
+    A hash decides which pairs are held out and never trained on. The loss on them decides when a rebuild, or the passes
+    over a batch, stop. In a rebuild the teacher that the network trains with has not seen them either. Between rebuilds
+    it has, so there the loss is slightly too optimistic.
 
     Args:
-        settings: The section model (neural above all), device and seed are used.
+        settings: The section model (mainly model.neural) and the keys device and seed are used.
 
     Raises:
         ConfigError: the device is not there.
@@ -61,7 +62,7 @@ class NeuralCf:
         self._neural = settings.model.neural
         self.teacher = IncrementalAls(settings) if self._neural.teacher else None
         self._buffer = ReplayBuffer(self._neural.replay_recent, self._neural.replay_reservoir)
-        # Pairs of each user: as many items more are candidates, for those the user had lead the list.
+        # Pairs of each user. There are as many more candidates, since items that a user has interacted with rank high.
         self._lengths = GrowingArray((), np.int64)
         self._batches = 0
         self._calibration = Calibration.prior(self._neural.negatives)
@@ -75,11 +76,11 @@ class NeuralCf:
             batch: The batch; an empty one changes nothing.
             history: Everything seen, the batch included.
             step: Its generation and number.
-            decision: Its learning rate multiplies the steps; the teacher follows the rest.
+            decision: Its learning rate multiplies that of the network; the rest applies to the teacher.
 
         Returns:
-            `learning_loss`: mean loss of a pair; `learned_pairs`: pairs learned, negatives not counted; `passes`;
-            `held_out_loss`: see `refit`, missing without held-out pairs; with a teacher also its figures.
+            `learning_loss`: mean loss of a pair; `learned_pairs`: pairs trained on, without negatives; `passes`;
+            `held_out_loss`: see `refit`, absent without held-out pairs; with a teacher also its metrics.
 
         Raises:
             SolveError: the teacher's equations have no finite solution.
@@ -114,12 +115,12 @@ class NeuralCf:
         self._take_in(batch, step, self._generator(step, Purpose.NCF_UPDATE))
 
     def refit(self, history: History, step: StepId) -> dict[str, float]:
-        """Learn the network anew from the whole history.
+        """Retrain the network from the whole history.
 
         Returns:
-            `epochs`: times all pairs were learned; `learning_loss`: mean loss of a pair in the last one;
-            `held_out_loss`: -log of the chance, by the scores, of a held-out pair among items the user never had, where
-            the network was best; with a teacher also its figures.
+            `epochs`: number of epochs; `learning_loss`: mean loss of a pair in the last one; `held_out_loss`: mean -log
+            of the softmax probability of a held-out item among unseen items, at the best epoch; with a teacher also its
+            metrics.
 
         Raises:
             SolveError: the teacher's equations have no finite solution.
@@ -140,7 +141,7 @@ class NeuralCf:
     def _epochs(
         self, learned: Pairs, measured: Pairs, history: History, generator: np.random.Generator, step: StepId
     ) -> dict[str, float]:
-        """Learn pairs again and again, until that is of no use for others that are measured; keep the best weights."""
+        """Train with early stopping on the held-out loss; keep the best weights."""
         figures: dict[str, float] = {}
         best, best_loss, since = None, np.inf, 0
         for epoch in range(self._neural.rebuild_epochs):
@@ -160,11 +161,11 @@ class NeuralCf:
         return figures
 
     def score(self, users: IntArray) -> torch.Tensor:
-        """Rank candidates by the network and the others behind them, (n, items) float32 on the device; see `Learner`.
+        """Rank candidates by the network and the others below them, (n, items) float32 on the device; see `Learner`.
 
-        The candidates are those of the highest products of factors (the teacher's, or such as come near to the logits):
-        as many as the settings say, and as many more as the user has items, where those are not recommended. They score
-        their logits; the others follow at a distance, in the order of their products.
+        The candidates are the items with the highest inner products of factors: the teacher's, or an approximation of
+        the logits. Their number is a setting, plus the number of items that the user has interacted with where those
+        are not recommended. Candidates score their logits. The others rank below them, in the order of their products.
         """
         first = self._first_stage(users)
         scores = torch.zeros_like(first)
@@ -188,7 +189,7 @@ class NeuralCf:
         return logits
 
     def _first_stage(self, users: IntArray) -> torch.Tensor:
-        """Products of factors, (n, items); zeros for users about whom nothing is known."""
+        """Inner products of factors, (n, items); zeros for unknown users."""
         if self.teacher is not None:
             return self.teacher.score(users)
         user_factors, item_factors = self._near_factors()
@@ -198,7 +199,7 @@ class NeuralCf:
         return self._network.near_factors(self._trainer.average.touched_users())
 
     def _take_in(self, batch: CodedBatch, step: StepId, generator: np.random.Generator) -> None:
-        """Add a batch to everything but the weights of known rows."""
+        """Make room for a batch's users and items, and add its pairs to the replay buffer."""
         self._grow(batch.user_count, batch.item_count, step)
         self._lengths.resize(batch.user_count)
         if self.settings.recommend.exclude_seen:
@@ -213,23 +214,23 @@ class NeuralCf:
         self._trainer.average.grow(self._trainer.live)
 
     def _learn(self, pairs: Pairs, history: History, generator: np.random.Generator, pace: Pace) -> float:
-        """Learn pairs once, in random order; the mean loss of a pair, 0 without pairs."""
+        """Train on pairs once, in random order; the mean loss of a pair, 0 without pairs."""
         dropping = torch.Generator(self.device).manual_seed(int(generator.integers(2**62)))
         shuffled = pairs.take(generator.permutation(len(pairs)))
         total = self._trainer.learn(self._gradients(shuffled, history, generator), self._warm_start(), pace, dropping)
         return total / max(len(pairs), 1)
 
     def _gradients(self, pairs: Pairs, history: History, generator: np.random.Generator) -> Iterator[LabeledPairs]:
-        """Pairs, in their order, with items that their users never had."""
+        """Pairs, in their order, with unseen items as negatives and with the targets of distillation."""
         sampler = NegativeSampler(history, self._network.items, self._neural.negatives_exponent)
         for examples in labeled(pairs, sampler, self._neural, self.device, generator):
             yield replace(examples, targets=self._taught(examples.users, examples.items, examples.targets))
 
     def _taught(self, users: torch.Tensor, items: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Targets (b, n): labels mixed with the teacher's opinion.
+        """Targets (b, n): labels mixed with the teacher's predictions.
 
-        The cross-entropy is linear in its target, so this is the loss on the labels and the loss on the opinion (Hinton
-        et al., "Distilling the knowledge in a neural network" 2015), in these shares.
+        Cross-entropy is linear in its target, so this is a weighted sum of the loss on the labels and the loss on the
+        predictions (Hinton et al., "Distilling the knowledge in a neural network" 2015).
         """
         if self.teacher is None or not self._neural.distillation:
             return labels
@@ -237,7 +238,7 @@ class NeuralCf:
         return torch.lerp(labels, taught, self._neural.distillation)
 
     def _calibrated(self, teacher: IncrementalAls, measured: Pairs, history: History, step: StepId) -> Calibration:
-        """Fit the calibration to pairs that the teacher has not seen and their negatives, if they are not too few."""
+        """Fit the calibration to pairs that the teacher has not seen, and to negatives, if there are enough pairs."""
         if len(measured) < _CALIBRATED_PAIRS:
             return self._calibration
         users, items, valid = self._held_out.against_negatives(
@@ -248,7 +249,7 @@ class NeuralCf:
         return self._calibration.fitted(_pair_scores(teacher, users, items)[valid], labels[valid])
 
     def _held_out_loss(self, history: History, pairs: Pairs, step: StepId) -> float:
-        """Mean -log of the chance, by the scores, of a pair's item among seeded items that its user never had."""
+        """Mean -log of the softmax probability of a pair's item among seeded unseen items."""
         users, items, valid = self._held_out.against_negatives(
             pairs, _MEASURED_NEGATIVES, history, self._network.items, step
         )
@@ -260,14 +261,14 @@ class NeuralCf:
         return Trainer(self._neural, self.settings.model.factors, self.device, float(bias), generator)
 
     def _warm_start(self) -> WarmStart | None:
-        """The teacher's factors as they are."""
+        """The teacher's current factors."""
         if self.teacher is None:
             return None
         return WarmStart(self.teacher.user_factors, self.teacher.item_factors, self._calibration.slope)
 
     @property
     def _network(self) -> NeuMf:
-        """What scores: the average of the weights."""
+        """The network that scores: the moving average of the weights."""
         return self._trainer.average.network
 
     def _generator(self, step: StepId, purpose: Purpose, *place: int) -> np.random.Generator:
@@ -297,7 +298,7 @@ class NeuralCf:
         return learner
 
     def served(self, history: History) -> State:
-        """The arrays of `NeuralScorer`: weights, and the factors whose products find candidates.
+        """The arrays of `NeuralScorer`: weights, and the factors that generate candidates.
 
         Raises:
             SolveError: the teacher's equations have no finite solution.

@@ -1,4 +1,4 @@
-"""Items that users never had, drawn as what they did not take to."""
+"""Negative sampling: unseen items that stand for what users are not interested in."""
 
 from dataclasses import dataclass
 
@@ -8,17 +8,17 @@ import numpy.typing as npt
 from recsys.model.common.arrays import IntArray
 from recsys.model.interactions.history import History
 
-# An item that the user had is drawn again this often. After that the user had nearly everything.
+# A seen item is redrawn at most this often. A user for whom that fails has interacted with nearly everything.
 _ROUNDS = 8
 
 
 @dataclass(frozen=True)
 class Negatives:
-    """What was drawn for n users.
+    """Negatives drawn for n users.
 
     Attributes:
         items: (n, count) int64 codes.
-        valid: (n, count) bool, false where nothing was found that the user never had.
+        valid: (n, count) bool, false where no unseen item was found.
     """
 
     items: IntArray
@@ -26,12 +26,12 @@ class Negatives:
 
 
 class NegativeSampler:
-    """Draws items with probabilities in proportion to (1 + users who had it)^exponent, those the user had left out.
+    """Draws unseen items with probabilities in proportion to (1 + number of users who interacted with it)^exponent.
 
     Args:
-        history: Who had what.
-        items: How many items there are; the first `items` codes.
-        exponent: 0 draws all alike, 1 by popularity.
+        history: All interactions.
+        items: Number of items; the codes below it are drawn.
+        exponent: 0 draws uniformly, 1 by popularity.
     """
 
     def __init__(self, history: History, items: int, exponent: float) -> None:
@@ -42,9 +42,9 @@ class NegativeSampler:
             self._shares = np.cumsum(weights) / weights.sum()
 
     def draw(self, users: IntArray, count: int, generator: np.random.Generator) -> Negatives:
-        """Draw for users (n,), `count` for each, independently: an item may come twice.
+        """Draw `count` items for each of users (n,), independently: an item may be drawn twice.
 
-        Drawing again what the user had leaves the probabilities of all others in proportion.
+        Redrawing seen items keeps the probabilities of the unseen ones in proportion.
         """
         owners = np.repeat(users, count)
         items = self._any(len(owners), generator)

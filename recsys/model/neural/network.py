@@ -1,4 +1,4 @@
-"""Neural matrix factorisation: the network, in tables that grow."""
+"""Neural matrix factorization: the network, with tables that grow."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ _EMBEDDING_SCALE = 0.01
 
 @dataclass(frozen=True)
 class WarmStart:
-    """Factors of another model, to which a network only adds.
+    """Factors of another model, to which the network learns a correction.
 
     Attributes:
         user_factors: (users, f) float32.
         item_factors: (items, f) float32.
-        scale: What their products are multiplied by to be differences of logits.
+        scale: Factor from their inner products to differences of logits.
     """
 
     user_factors: torch.Tensor
@@ -33,7 +33,7 @@ class WarmStart:
     scale: float
 
     def embeddings(self, side: str, rows: torch.Tensor | slice = slice(None)) -> torch.Tensor:
-        """What embeddings of rows of a side, `user` or `item`, begin at, (rows..., f)."""
+        """Scaled factors (rows..., f) of rows of a side, `user` or `item`, which its embeddings are added to."""
         factors = self.user_factors if side == "user" else self.item_factors
         scaled: torch.Tensor = factors[rows] * self.scale**0.5
         return scaled
@@ -46,17 +46,17 @@ class NeuMf(torch.nn.Module):
                                                                                             output -> logits (b, n)
         user_mlp (b, m), item_mlp (b, n, m) joined -> hidden layers, ReLU -> mlp (b, n, h) -/
 
-    With a warm start the embeddings that are multiplied are the table's plus the scaled factors of another model, as
-    they are at the time; the table holds what is learned beyond them. He et al. copy factors once; in a stream those of
-    a model that is solved again with every batch are worth following.
+    With a warm start, the GMF embeddings are the sum of the table and of the scaled current factors of another model;
+    the table holds the learned correction. He et al. copy the factors once. In a stream it pays to follow them, because
+    that model is updated with every batch.
 
-    Rows of the tables past `users` and `items` are spare room.
+    Rows of the tables beyond `users` and `items` are spare room.
 
     Args:
-        factors: f, length of the embeddings that are multiplied.
-        mlp_factors: m, length of the embeddings that go through the layers.
+        factors: f, length of the GMF embeddings.
+        mlp_factors: m, length of the MLP embeddings.
         layers: Widths of the hidden layers, the last one h.
-        dropout: Chance that an output of a hidden layer is dropped in training.
+        dropout: Probability that an output of a hidden layer is dropped in training.
 
     Source: He et al., "Neural collaborative filtering" (2017), sections 3.2 to 3.4.
     """
@@ -69,7 +69,7 @@ class NeuMf(torch.nn.Module):
         for name in TABLES:
             self.register_parameter(name, torch.nn.Parameter(torch.zeros(0, widths[name])))
         inputs = [2 * mlp_factors, *layers[:-1]]
-        # Without the common generator of torch: `start` fills them.
+        # Not initialized by the global generator of torch: `start` fills them.
         with torch.device("meta"):
             hidden = [torch.nn.Linear(width, next_) for width, next_ in zip(inputs, layers, strict=True)]
             output = torch.nn.Linear(factors + layers[-1], 1)
@@ -82,7 +82,7 @@ class NeuMf(torch.nn.Module):
         return parameter
 
     def rows(self, name: str) -> int:
-        """How many rows of a parameter are in use."""
+        """Number of rows of a parameter that are in use."""
         if name in TABLES:
             return self.users if name in USER_TABLES else self.items
         return len(self.get_parameter(name))
@@ -92,7 +92,7 @@ class NeuMf(torch.nn.Module):
         return [layer for layer in self.hidden if isinstance(layer, torch.nn.Linear)]
 
     def layers(self) -> dict[str, torch.nn.Parameter]:
-        """All parameters that are no tables, by name."""
+        """All parameters but the tables, by name."""
         return {name: parameter for name, parameter in self.named_parameters() if name not in TABLES}
 
     def start(self, bias: float, generator: np.random.Generator) -> None:
@@ -118,12 +118,12 @@ class NeuMf(torch.nn.Module):
         generators: Mapping[str, np.random.Generator],
         optimizer: torch.optim.Optimizer | None = None,
     ) -> None:
-        """Have this many users and items, the embeddings of new ones small and random.
+        """Have this many users and items; the embeddings of new ones are small and random.
 
         Args:
-            users, items: How many there are now; never fewer than before.
-            generators: What the rows of each table are drawn from, by its name.
-            optimizer: Its state for the tables grows with them.
+            users, items: New numbers of rows, never lower than before.
+            generators: Draw the new rows of each table, by its name.
+            optimizer: Its state of the tables grows along.
         """
         counts = dict.fromkeys(USER_TABLES, users) | dict.fromkeys(ITEM_TABLES, items)
         for name, count in counts.items():
@@ -145,11 +145,11 @@ class NeuMf(torch.nn.Module):
         Args:
             users: (b,) int64 rows.
             items: (b, n) int64 rows: n items for each user.
-            warm: What the embeddings that are multiplied begin at; None: 0.
-            generator: What decides which outputs are dropped, on the device of the weights; None: none are.
+            warm: Factors that the GMF embeddings are added to; None: none.
+            generator: Draws the outputs that are dropped, on the device of the weights; None: no dropout.
 
         Returns:
-            Logits (b, n) that a user takes to an item, and what was read from the tables.
+            Logits (b, n) of an interaction, and the embeddings that were read.
         """
         user_gmf, user_mlp = read_users = [self._embed(name, users)[:, None] for name in USER_TABLES]
         item_gmf, item_mlp = read_items = [self._embed(name, items) for name in ITEM_TABLES]
@@ -161,12 +161,12 @@ class NeuMf(torch.nn.Module):
         return logits, read_users + read_items
 
     def near_factors(self, known: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Factors whose products come near to the logits, to find candidates by.
+        """Factors whose inner products approximate the logits, for candidate generation.
 
-        They are the part of the output that multiplies, and for each item what the layers say of it to the mean user.
+        They are the GMF part of the output, and for each item the output of the MLP part for the mean user.
 
         Args:
-            known: (users,) bool, whose embeddings were ever learned.
+            known: (users,) bool, whether a user's embeddings have ever been trained.
 
         Returns:
             (users, f + 1), zero for users who are not known, and (items, f + 1).
@@ -177,16 +177,16 @@ class NeuMf(torch.nn.Module):
             self.output.weight, [user_gmf.shape[1], self.output.in_features - user_gmf.shape[1]], dim=1
         )
         mean = (user_mlp * known[:, None]).sum(dim=0) / known.sum().clamp(min=1)
-        told = functional.linear(self._layered(mean[None], item_mlp, None), of_layers)
+        of_items = functional.linear(self._layered(mean[None], item_mlp, None), of_layers)
         mask = known[:, None].to(user_gmf.dtype)
-        return torch.cat([user_gmf * of_products * mask, mask], dim=1), torch.cat([item_gmf, told], dim=1)
+        return torch.cat([user_gmf * of_products * mask, mask], dim=1), torch.cat([item_gmf, of_items], dim=1)
 
     def _layered(
         self, user_mlp: torch.Tensor, item_mlp: torch.Tensor, generator: torch.Generator | None
     ) -> torch.Tensor:
-        """What the layers make of embeddings (..., m) that are joined, (..., h)."""
+        """Output (..., h) of the hidden layers for concatenated embeddings (..., m)."""
         first, *others = self._linears()
-        # The layer over the joined embeddings in two halves: that of the user is computed once for all items.
+        # The first layer is split in two halves, so that the user's half is computed once for all items.
         of_user, of_item = torch.split(first.weight, user_mlp.shape[-1], dim=1)
         outputs = functional.linear(user_mlp, of_user, first.bias) + functional.linear(item_mlp, of_item)
         outputs = self._activated(outputs, generator)

@@ -1,4 +1,4 @@
-"""How gradients move weights: dense ones for layers, sparse ones for the touched rows of tables that grow."""
+"""Optimizers for the layers (dense gradients) and for tables that grow (sparse gradients of the touched rows)."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -13,19 +13,19 @@ from recsys.serving.arrays import part
 
 
 class FtrlProximal(torch.optim.Optimizer):
-    """Follow the regularized leader, proximal, for each coordinate by itself.
+    """FTRL-Proximal (follow the regularized leader) with a learning rate per coordinate.
 
-    A coordinate w with past gradients g has the state n = sum of g^2 and z. It is given the rate
-    lr / (beta + sqrt(n)), and is exactly 0 while |z| <= l1.
+    A coordinate w with past gradients g has the state n = sum of g^2 and z. Its learning rate is
+    lr / (beta + sqrt(n)), and it is exactly 0 while |z| <= l1.
 
-    The algorithm starts at w = 0. So that it may start, and be moved, anywhere, z is first put where it belongs to the
-    present w; where w is 0 the stored z is taken. With a constant rate and nobody else moving w that changes nothing;
-    with a rate that changes, it is the same algorithm with per-step rates of any kind.
+    The original algorithm starts at w = 0. To allow any start, and changes of w from outside, each step first computes
+    the z that belongs to the current w; where w is 0, the stored z is used. With a constant rate and no other changes
+    of w this is the original algorithm. With a varying rate it is the same algorithm with arbitrary rates per step.
 
     Args:
-        params: What is learned; gradients may be sparse: then only touched rows are read and written.
-        lr: Alpha of the paper.
-        beta: What the root of n is added to: the larger, the more alike the first rates.
+        params: The parameters. With sparse gradients only the touched rows are read and written.
+        lr: Alpha in the paper.
+        beta: Added to the square root of n; a larger one makes the first rates more equal.
         l1, l2: Penalties.
 
     Source: McMahan et al., "Ad click prediction: a view from the trenches" (KDD 2013), algorithm 1.
@@ -38,7 +38,7 @@ class FtrlProximal(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Move every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         for group in self.param_groups:
             rates = (float(group["lr"]), group["beta"], group["l1"], group["l2"])
             for parameter in group["params"]:
@@ -85,7 +85,7 @@ def make_optimizer(
     """The optimizer that the settings name.
 
     Args:
-        parameters: What it moves.
+        parameters: The parameters to update.
         settings: `optimizer`, `learning_rate` and `l1` are used.
         sparse: Whether the gradients are sparse.
     """
@@ -110,7 +110,7 @@ def make_schedule(optimizer: torch.optim.Optimizer, settings: NeuralSettings) ->
 
 
 def grow_rows(parameter: torch.nn.Parameter, rows: int, optimizer: torch.optim.Optimizer | None = None) -> None:
-    """Give a table (rows, width) room for at least `rows` rows, in place; new ones are 0, as is their optimizer state.
+    """Give a table (rows, width) room for at least `rows` rows, in place; new rows and their optimizer state are 0.
 
     The room at least doubles, so that n rows added one after the other cost O(n).
     """
@@ -139,7 +139,7 @@ def optimizer_state(
     Args:
         optimizer: The optimizer.
         named: Its parameters by name.
-        rows: How many rows of a parameter are in use.
+        rows: Number of rows of a parameter that are in use.
     """
     state: State = {}
     for name, parameter in named.items():
@@ -159,7 +159,7 @@ def restore_optimizer(
         for key, value in part(state, name).items():
             held = torch.from_numpy(np.array(value))
             if key == "step":
-                # SparseAdam counts its steps in a number, the others in a tensor on the CPU.
+                # SparseAdam counts its steps in an int, the others in a tensor on the CPU.
                 counts = isinstance(optimizer, torch.optim.SparseAdam)
                 optimizer.state[parameter][key] = int(held) if counts else held.reshape(())
             else:

@@ -1,4 +1,4 @@
-"""Pairs to be learned once more: the newest ones, and an even sample of all there ever were."""
+"""Experience replay: the newest pairs, and a uniform sample of all pairs so far."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Pairs:
-    """Users with items they took to.
+    """Users with items that they interacted with.
 
     Attributes:
         users, items: (n,) int64 codes.
@@ -31,7 +31,7 @@ class Pairs:
         return len(self.users)
 
     def take(self, places: IntArray | Bools) -> "Pairs":
-        """Those at the places (m,), or where `places` (n,) is true."""
+        """The pairs at the places (m,), or where `places` (n,) is true."""
         return Pairs(self.users[places], self.items[places], self.weights[places])
 
     def joined(self, other: "Pairs") -> "Pairs":
@@ -44,9 +44,9 @@ class Pairs:
 
 
 def of_batch(batch: CodedBatch) -> Pairs:
-    """Pairs of a batch; those of weight 0 say nothing."""
-    told = np.flatnonzero(batch.weights)
-    return Pairs(batch.users[told], batch.items[told], batch.weights[told].astype(np.float32))
+    """The pairs of a batch, without those of weight 0."""
+    weighted = np.flatnonzero(batch.weights)
+    return Pairs(batch.users[weighted], batch.items[weighted], batch.weights[weighted].astype(np.float32))
 
 
 def of_history(history: History) -> Pairs:
@@ -58,7 +58,7 @@ def of_history(history: History) -> Pairs:
 
 
 def history_of(pairs: Pairs, like: History) -> History:
-    """A history of pairs alone, with the users and items of another one."""
+    """A history of these pairs alone, with as many users and items as another one."""
     history = History(None)
     history.add_rows(len(like.by_user), len(like.by_item))
     history.add(pairs.users, pairs.items, pairs.weights.astype(np.float64), np.zeros(len(pairs)))
@@ -66,7 +66,7 @@ def history_of(pairs: Pairs, like: History) -> History:
 
 
 def sample(pairs: Pairs, count: int, generator: np.random.Generator) -> Pairs:
-    """All pairs, or so many of them, drawn without replacement."""
+    """At most `count` of the pairs, drawn without replacement."""
     if len(pairs) <= count:
         return pairs
     return pairs.take(np.sort(generator.choice(len(pairs), count, replace=False)))
@@ -75,7 +75,7 @@ def sample(pairs: Pairs, count: int, generator: np.random.Generator) -> Pairs:
 class ReplayBuffer:
     """A ring of the newest pairs and a reservoir of all pairs, each of bounded size.
 
-    After n pairs each of them is in the reservoir with the same probability, min(1, size / n).
+    After n pairs, each of them is in the reservoir with the same probability, min(1, size / n).
 
     Args:
         recent: Size of the ring.
@@ -91,11 +91,11 @@ class ReplayBuffer:
 
     @property
     def count(self) -> int:
-        """Pairs that were ever added."""
+        """Pairs added so far."""
         return self._count
 
     def recent(self) -> Pairs:
-        """The newest pairs, in no special order."""
+        """The newest pairs, in no particular order."""
         return self._recent.take(np.arange(min(self._count, len(self._recent))))
 
     def reservoir(self) -> Pairs:
@@ -103,19 +103,19 @@ class ReplayBuffer:
         return self._reservoir.take(np.arange(min(self._count, len(self._reservoir))))
 
     def add(self, pairs: Pairs, generator: np.random.Generator) -> None:
-        """Take pairs in, in their order."""
+        """Add pairs, in their order."""
         ordinals = self._count + np.arange(len(pairs))
         newest = slice(max(0, len(pairs) - len(self._recent)), None)
         _put(self._recent, ordinals[newest] % len(self._recent), pairs.take(np.arange(len(pairs))[newest]))
         size = len(self._reservoir)
-        # The n-th pair takes a place below n; one past the reservoir's end means that it is not kept.
+        # The n-th pair draws a place below n; it is kept only if the place lies in the reservoir.
         places = np.where(ordinals < size, ordinals, generator.integers(ordinals + 1))
         kept = np.flatnonzero(places < size)
         _put(self._reservoir, places[kept], pairs.take(kept))
         self._count += len(pairs)
 
     def draw(self, count: int, generator: np.random.Generator) -> Pairs:
-        """Pairs drawn evenly, half from the newest and half from the sample of all, a pair as often as it comes."""
+        """Draw pairs uniformly with replacement, half from the newest and half from the sample of all."""
         halves = ((self.recent(), count // 2), (self.reservoir(), count - count // 2))
         drawn = (pairs.take(generator.integers(len(pairs), size=size if len(pairs) else 0)) for pairs, size in halves)
         newest, any_ = drawn
@@ -145,5 +145,5 @@ def _empty(size: int) -> Pairs:
 
 
 def _put(target: Pairs, places: IntArray, pairs: Pairs) -> None:
-    """Write pairs (n,) to places (n,); where a place comes twice, the later pair stays."""
+    """Write pairs (n,) to places (n,); where a place occurs twice, the later pair stays."""
     target.users[places], target.items[places], target.weights[places] = pairs.users, pairs.items, pairs.weights

@@ -1,4 +1,4 @@
-"""How the network learns from gradients, and the moving average of its weights, which is what scores."""
+"""Training of the network, and the moving average of its weights, from which scores come."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,22 +23,23 @@ from recsys.model.neural.optimizers import (
 )
 from recsys.serving.arrays import part, prefixed
 
-# What of the network the setting `frozen` calls so; layers go by the first part of their name.
+# The name that the setting `frozen` has for each table; layers go by the first part of their own name.
 _PART_OF = {name: name.partition("_")[2] for name in TABLES}
-# A row's average forgets its start at first: after n touches it moves by at least 9 / (10 + n).
+# A row's average soon forgets its initial value: after n updates it moves by at least 9 / (10 + n) of the way.
 _WARM_UP = 10.0
 
 
 class MovingAverage:
     """The exponential moving average of a network's weights, which is smoother than they are.
 
-    Rows of the tables are averaged at the steps that touch them, so a step costs what it touches. The n-th time, from
-    0, the average moves by max(1 - decay, 9 / (10 + n)) of the way, so that the start is soon forgotten.
+    Rows of the tables are averaged at the steps that touch them, so the cost of a step follows the rows it touches. At
+    the n-th update of a row, counted from 0, the average moves by max(1 - decay, 9 / (10 + n)) of the way, so that the
+    initial value is soon forgotten.
 
     Args:
-        network: A network of the same shape, which holds the averages.
-        decay: What is kept of the average at each step, in the long run.
-        counts: Steps that touched each user and each item, and the layers; without them none did.
+        network: A network of the same shape, to hold the averages.
+        decay: Share of the average that a step keeps, in the long run.
+        counts: Steps that have touched each user, each item, and the layers; None: no step so far.
     """
 
     def __init__(self, network: NeuMf, decay: float, counts: Sequence[npt.NDArray[np.int64]] | None = None) -> None:
@@ -53,7 +54,7 @@ class MovingAverage:
         self._layer_steps = int(layers[0])
 
     def grow(self, live: NeuMf) -> None:
-        """Have the rows of the live network; new ones are as they are there."""
+        """Have as many rows as the live network; new ones are copied from it."""
         for name in TABLES:
             before, count = self.network.rows(name), live.rows(name)
             grow_rows(self.network.table(name), count)
@@ -89,7 +90,7 @@ class MovingAverage:
                 average.lerp_(parameter, move)
 
     def touched_users(self) -> torch.Tensor:
-        """(users,) bool, whose embeddings were ever learned."""
+        """(users,) bool, whether a user's embeddings have ever been trained."""
         return self._counts["user"][: self.network.users] > 0
 
     def counts(self) -> list[npt.NDArray[np.int64]]:
@@ -103,12 +104,12 @@ class MovingAverage:
 
 @dataclass(frozen=True)
 class Pace:
-    """How far gradients are followed.
+    """How large the steps are, and what they change.
 
     Attributes:
-        layers: whether the layers move, or the tables alone.
+        layers: whether the layers are updated, or only the tables.
         rate: multiplies the learning rate.
-        frozen: what stays as it is, as in the settings.
+        frozen: parts that are not updated, named as in the settings.
     """
 
     layers: bool = True
@@ -117,14 +118,14 @@ class Pace:
 
 
 class Trainer:
-    """A network that learns, and the moving average of its weights.
+    """A network in training, and the moving average of its weights.
 
     Args:
-        neural: How it is made and learns.
+        neural: Shape of the network and how it is trained.
         factors: Length of the embeddings that are multiplied.
         device: Where it lives.
-        bias: The first logit of pairs about which nothing is known.
-        generator: What its layers are drawn from.
+        bias: Initial bias of the output, the logit of a pair about which nothing is known.
+        generator: Draws the initial layers.
     """
 
     def __init__(
@@ -138,7 +139,7 @@ class Trainer:
         self.average = MovingAverage(average.to(device), neural.average)
         named = dict(self.live.named_parameters())
         parts = ({name: named[name] for name in TABLES}, self.live.layers())
-        # Tables and layers have optimizers of their own: tables have sparse gradients, and move more often.
+        # Tables and layers have separate optimizers: tables have sparse gradients and are updated more often.
         self._moved = {
             name: (parameters, make_optimizer(list(parameters.values()), neural, sparse))
             for name, parameters, sparse in (("tables", parts[0], True), ("layers", parts[1], False))
@@ -146,19 +147,19 @@ class Trainer:
         self._schedules = {name: make_schedule(optimizer, neural) for name, (_, optimizer) in self._moved.items()}
 
     def grow(self, users: int, items: int, generators: Mapping[str, np.random.Generator]) -> None:
-        """Have this many users and items; arguments as for `NeuMf.grow`. `settle` must follow."""
+        """Have this many users and items; arguments as for `NeuMf.grow`. `MovingAverage.grow` must follow."""
         self.live.grow(users, items, generators, self._moved["tables"][1])
 
     def learn(
         self, gradients: Iterable[LabeledPairs], warm: WarmStart | None, pace: Pace, dropping: torch.Generator
     ) -> float:
-        """Follow gradients; the sum of the losses of all examples.
+        """Train on mini-batches; the sum of the losses of all examples.
 
         Args:
-            gradients: The examples of each; `neural.accumulate` gradients make a step.
-            warm: What the network adds to.
-            pace: How far to follow them.
-            dropping: What decides which outputs are dropped.
+            gradients: Mini-batches; the gradients of `neural.accumulate` of them make one step.
+            warm: The factors to which the network learns a correction.
+            pace: How large the steps are.
+            dropping: Draws the outputs that are dropped.
         """
         for name, parameter in self.live.named_parameters():
             frozen = _PART_OF.get(name, name.partition(".")[0]) in pace.frozen
@@ -191,7 +192,7 @@ class Trainer:
         for name in ("tables", "layers") if pace.layers else ("tables",):
             optimizer = self._moved[name][1]
             for group in optimizer.param_groups:
-                # The schedule sets it anew after each step.
+                # The schedule sets the rate again after each step.
                 group["lr"] *= pace.rate
             optimizer.step()
             optimizer.zero_grad()
