@@ -79,7 +79,7 @@ bench: java $(READY)  ## measure the stream (under a minute)
 
 ##@ Clean
 clean:  ## remove the environment, caches, the site and what the demo wrote
-	rm -rf $(VENV) build dist recsys.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis var/demo
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis var/demo
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 java:
