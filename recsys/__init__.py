@@ -1,7 +1,7 @@
 """Recommenders that learn from every batch of events.
 
-Here is the door: what a notebook or a service needs, frames in and frames out. Nothing of it needs Spark, and only
-`load_champion` needs MLflow. The jobs that keep Delta tables and a registry up to date stand in `recsys.stream`.
+This is the public API for notebooks and services: data frames in, data frames out. It needs no Spark, and only
+`load_champion` needs MLflow. The jobs that keep Delta tables and a model registry up to date are in `recsys.stream`.
 
     >>> import recsys
     >>> events = {
@@ -13,9 +13,9 @@ Here is the door: what a notebook or a service needs, frames in and frames out. 
     >>> list(model.recommend(["cleo"], k=1)["item_id"])
     ['milk']
 
-`fit` learns a history, `Recommender` is what it returns, `load` reads back what `Recommender.save` wrote, and
-`load_champion` fetches what the stream has registered. `evaluate.prequential` measures before it learns. `Settings` and
-`load_settings` say how.
+`fit` learns a history and returns a `Recommender`. `load` reads what `Recommender.save` wrote, and `load_champion`
+loads the champion that the stream has registered. `evaluate.prequential` evaluates each batch before it is learned.
+`Settings` and `load_settings` hold the configuration.
 """
 
 from importlib import import_module
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Recommender", "Settings", "evaluate", "fit", "load", "load_champion", "load_settings"]
 
-# Where each name lies. It is imported when it is first asked for, so that importing the package costs nothing.
+# Module of each public name. It is imported on first use, so that importing the package is cheap.
 _HOMES = {
     **dict.fromkeys(("Recommender", "fit", "load"), "recsys.door"),
     **dict.fromkeys(("Settings", "load_settings"), "recsys.config"),

@@ -1,4 +1,4 @@
-"""The champion of an MLflow registry, as a model that recommends."""
+"""The champion of an MLflow registry, loaded for recommending."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 
 def load_champion(model_name: str, tracking_uri: str | None = None) -> "Champion":
-    """Fetch the version of a model that the registry calls champion, as the stream has registered it.
+    """Load the champion of a registered model, as the stream has registered it.
 
     Args:
-        model_name: Name of the registered model; `recsys` unless the jobs were told otherwise.
-        tracking_uri: Where MLflow is. None: where MLflow itself was told (`mlflow.set_tracking_uri`, or the variable
-            MLFLOW_TRACKING_URI of the environment); else where the jobs keep their versions by default.
+        model_name: Name of the registered model; by default the jobs use `recsys`.
+        tracking_uri: MLflow tracking URI. None: the one that MLflow is configured with (`mlflow.set_tracking_uri` or
+            the environment variable MLFLOW_TRACKING_URI), or else the default of the jobs.
 
     Returns:
-        A model that recommends, but does not learn.
+        A model that recommends, but cannot be updated.
 
     Raises:
         ConfigError: MLflow is not installed.
@@ -40,7 +40,7 @@ def load_champion(model_name: str, tracking_uri: str | None = None) -> "Champion
 
 
 class Champion:
-    """The champion of a registry: it recommends as it was measured, with the code that it carries. By `load_champion`.
+    """The champion of a registry. It recommends with the code that it carries. Created by `load_champion`.
 
     Attributes:
         version: Number of the version.
@@ -59,7 +59,7 @@ class Champion:
         return lists_frame(users, self._served.recommend(users, None if k is None else as_length(k)))
 
     def similar_items(self, item_id: str | int, k: int = 10) -> "pd.DataFrame":
-        """Rank the items that are most like another one; see `Recommender.similar_items`."""
+        """Rank the items that are most similar to an item; see `Recommender.similar_items`."""
         served = self._served
         row = served.item_rows.get(as_id(item_id), -1)
         return similar_frame(item_id, row, served.arrays, served.item_ids, as_length(k))

@@ -1,4 +1,4 @@
-"""The public face of the model: frames of events in, frames of recommendations out."""
+"""The public API of the model: frames of events in, frames of recommendations out."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -21,42 +21,42 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SETTINGS_FILE, MODEL_FILE = "settings.json", "model.safetensors"
-# Settings that a saved model does not need and that may hold passwords.
+# Settings that a saved model does not need and that may contain passwords.
 _PRIVATE: dict[str, Any] = {"spark": True, "source": {"options"}, "mlflow": {"tracking_uri"}}
 # Scores computed at once.
 _SCORES_AT_ONCE = 1 << 24
 
 
 def fit(events: Any, settings: Settings | Mapping[str, Any] | None = None) -> "Recommender":
-    """Learn from a history of events.
+    """Fit a model to a history of events.
 
-    The events are cut by time into about a hundred batches. All but the last are learned in bulk; the last are ranked
-    first and then learned, one by one as in the stream, which trains the re-ranker. The same events give the same model
-    to the last bit, in whatever order the rows come.
+    The events are cut by time into about a hundred batches. Most are learned in bulk. The last ones are first ranked
+    and then learned, one by one as in the stream, which trains the re-ranker. The same events give the same model to
+    the last bit, whatever the order of the rows.
 
     Args:
         events: A pandas, polars, pyarrow or Spark DataFrame (anything with the Arrow PyCapsule interface), a dictionary
             of columns or a list of dictionaries. Columns:
 
-            - `user_id`, `item_id`: text or whole numbers, which become text.
-            - `event_time`: timestamps, ISO 8601 text (UTC where no zone is given), or epoch seconds or milliseconds.
-            - `event_type` (optional): a key of `weights`, `view` where there is no such column.
-            - `value` (optional): a number, for types whose weight uses it.
-            - `event_id` (optional): of several events with the same id the earliest counts.
+            - `user_id`, `item_id`: text, or integers, which are converted to text.
+            - `event_time`: timestamps, ISO 8601 text (UTC if it has no zone), or epoch seconds or milliseconds.
+            - `event_type` (optional): a key of `weights`; `view` if there is no such column.
+            - `value` (optional): a number, for event types whose weight uses it.
+            - `event_id` (optional): of several events with the same id, the earliest counts.
 
             Columns with other names are mapped by `source.columns`.
-        settings: A `Settings`, or what differs from the defaults by dotted key, `{"model.factors": 32}`.
+        settings: A `Settings`, or overrides of the defaults by dotted key, such as `{"model.factors": 32}`.
 
     Returns:
-        The model, which recommends and goes on learning.
+        A model that recommends and can be updated.
 
     Raises:
-        InputError: the events are no frame or an empty one, lack a column, have one of a wrong type, or none of them
-            can be learned from.
-        ConfigError: a setting is unknown or wrong.
+        InputError: the events are not a frame, are empty, lack a column, have a column of the wrong type, or are all
+            bad.
+        ConfigError: a setting is unknown or invalid.
 
     Warns:
-        InputWarning: rows are left out; says how many, and why.
+        InputWarning: bad rows are left out; the message says how many, and why.
 
     Example:
         >>> model = fit(
@@ -78,16 +78,16 @@ def fit(events: Any, settings: Settings | Mapping[str, Any] | None = None) -> "R
 
 
 def load(folder: str | Path) -> "Recommender":
-    """Read a model back that `Recommender.save` wrote.
+    """Load a model that `Recommender.save` wrote.
 
     Args:
         folder: The folder.
 
     Returns:
-        A model that goes on as if nothing had happened.
+        A model that behaves exactly like the saved one.
 
     Raises:
-        InputError: the folder holds no such model, or a damaged one.
+        InputError: the folder has no saved model, or a damaged one.
 
     Example:
         >>> import tempfile
@@ -109,7 +109,7 @@ def load(folder: str | Path) -> "Recommender":
 
 
 class Recommender:
-    """A model that recommends items to users and goes on learning. Made by `fit` and `load`.
+    """A model that recommends items to users and can be updated. Created by `fit` and `load`.
 
     Example:
         >>> model = fit(
@@ -135,25 +135,25 @@ class Recommender:
 
     @property
     def settings(self) -> Settings:
-        """How the model learns and recommends."""
+        """The settings of the model."""
         return self._model.settings
 
     def recommend(self, user_ids: str | int | Iterable[str | int], k: int | None = None) -> "pd.DataFrame":
         """Rank items for users.
 
-        What a user has interacted with is left out unless `recommend.exclude_seen` is false. A user whom the model does
-        not know gets the most popular items.
+        Items that a user has interacted with are left out unless `recommend.exclude_seen` is false. Unknown users get
+        the most popular items.
 
         Args:
-            user_ids: Ids, or a single one.
-            k: Length of the lists; None: `recommend.k`. They are shorter where fewer items are left.
+            user_ids: Ids, or a single id.
+            k: Items per list; None: `recommend.k`. A list is shorter if fewer items are left.
 
         Returns:
-            `user_id`, `rank` (from 1), `item_id`, `score` (higher is better; comparable within one list): the lists one
-            after the other, in the order of the ids. A pandas DataFrame, or a pyarrow.Table without pandas.
+            `user_id`, `rank` (from 1), `item_id`, `score` (higher is better; comparable within a list only), list by
+            list in the order of the ids. A pandas DataFrame, or a pyarrow.Table if pandas is not installed.
 
         Raises:
-            InputError: there is something else than ids, or `k` is below 1.
+            InputError: something is not an id, or `k` is below 1.
 
         Example:
             >>> model = fit([{"user_id": "u1", "item_id": "i1", "event_time": "2024-05-01"}])
@@ -168,18 +168,18 @@ class Recommender:
         return lists_frame(users, lists)
 
     def similar_items(self, item_id: str | int, k: int = 10) -> "pd.DataFrame":
-        """Rank the items that are most like another one.
+        """Rank the items that are most similar to an item.
 
         Args:
             item_id: The item.
-            k: Length of the list.
+            k: Items in the list.
 
         Returns:
             `rank` (from 1), `item_id`, `score`. The score is the cosine of the items' factors; a model of kind
             `cooccurrence` gives the share of users' next items that an item has.
 
         Raises:
-            InputError: the model does not know the item, or its kind compares no items.
+            InputError: the model does not know the item, or its kind has no similar items.
 
         Example:
             >>> events = {"user_id": [1, 1, 2, 2], "item_id": list("abab"), "event_time": ["2024-05-01"] * 4}
@@ -191,17 +191,17 @@ class Recommender:
         return similar_frame(item_id, row, item_arrays(model), model.items.ids, k)
 
     def update(self, events: Any) -> None:
-        """Learn more events, batch by batch, at a cost that follows them and not the history.
+        """Learn new events, batch by batch, at a cost that depends on them and not on the history.
 
         Args:
-            events: A frame as `fit` takes it. What was learned before is not learned again: an event that is handed
-                over twice counts twice, also if it has an `event_id`.
+            events: A frame as for `fit`, with new events only: an event that is passed twice counts twice, even with an
+                `event_id`.
 
         Raises:
             InputError: see `fit`.
 
         Warns:
-            InputWarning: rows are left out; says how many, and why.
+            InputWarning: bad rows are left out; the message says how many, and why.
 
         Example:
             >>> model = fit([{"user_id": "u1", "item_id": "i1", "event_time": "2024-05-01"}])
@@ -214,15 +214,15 @@ class Recommender:
             self._model.update(batch, StepId(step.generation, step.batch_id + 1))
 
     def save(self, folder: str | Path) -> None:
-        """Write the model and its settings into a folder, which is made where it is missing; `load` reads it.
+        """Write the model and its settings to a folder, which is created if it is missing; `load` reads it.
 
-        Reader options, Spark settings and MLflow's address are not written: they may hold passwords.
+        Reader options, Spark settings and the MLflow URI are not written, because they may contain passwords.
 
         Args:
             folder: The folder.
 
         Raises:
-            InputError: the folder cannot be written.
+            InputError: the folder cannot be written to.
 
         Example:
             >>> import os, tempfile

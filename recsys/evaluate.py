@@ -1,4 +1,4 @@
-"""Prequential (test-then-train) evaluation of the models on a history of one's own."""
+"""Prequential (test-then-train) evaluation of the models on your own history."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,11 +32,11 @@ _COLORS = ("#0868ac", "#d98200", "#1b7837", "#762a83", "#74a9cf", "#a6611a", "#0
 
 
 class Live:
-    """A model of some kind that learns every batch, to be measured beside another one that has seen the same.
+    """A model of some kind that learns every batch, for comparison with a model that learns the same batches.
 
     Args:
-        settings: How it learns.
-        kind: The kind, in place of that of the settings.
+        settings: Its settings.
+        kind: Its kind, instead of that of the settings.
     """
 
     def __init__(self, settings: Settings, kind: str) -> None:
@@ -44,7 +44,7 @@ class Live:
         self.model = OnlineModel(settings.model_copy(update={"model": of_kind}))
 
     def learn(self, batch: InteractionBatch, step: StepId) -> bool:
-        """Learn a batch; always True, as it is never put off."""
+        """Learn a batch; always True, because it is never deferred."""
         self.model.update(batch, step)
         return True
 
@@ -55,13 +55,13 @@ class Live:
 
 @dataclass(frozen=True)
 class Prequential:
-    """What each method scored on batches that it had not learned yet.
+    """Metrics of each method on batches that it had not learned yet.
 
     Attributes:
-        methods: names, the model of the settings first, popularity last.
-        batches: numbers of the batches that were measured.
-        k: length of the lists.
-        figures: by method, its figures batch by batch, NaN where a batch had nobody to be measured.
+        methods: names; the configured model comes first, popularity last.
+        batches: numbers of the evaluated batches.
+        k: cutoff of the metrics.
+        figures: metrics by method and name, per batch; NaN for a batch without users to evaluate.
 
     Example:
         >>> events = {"user_id": ["u1", "u2"] * 10, "item_id": list("aabb") * 5, "event_time": range(10**9, 10**9 + 20)}
@@ -77,10 +77,10 @@ class Prequential:
 
     @property
     def table(self) -> "pd.DataFrame":
-        """A row for each method, its means over the batches, all of which count alike.
+        """One row per method: means over the batches, with equal weights.
 
-        Columns `method`, `ndcg_at_K`, `recall_at_K`, `precision_at_K`, `f1_at_K`, `auc`, `coverage_at_K`: means over
-        the measured users of a batch, but for the coverage, the share of the catalog that is on some user's list.
+        Columns `method`, `ndcg_at_K`, `recall_at_K`, `precision_at_K`, `f1_at_K`, `auc`, `coverage_at_K`. Within a
+        batch they are means over the evaluated users, except coverage: the share of the catalog on any user's list.
         """
         means = {name: [_mean(self.figures[method][name]) for method in self.methods] for name in self._names}
         frame: pd.DataFrame = to_frame({"method": list(self.methods), **means})
@@ -88,7 +88,7 @@ class Prequential:
 
     @property
     def by_batch(self) -> "pd.DataFrame":
-        """A row for each method and batch: `method`, `batch`, and the figures of `table`."""
+        """One row per method and batch: `method`, `batch`, and the metrics of `table`."""
         repeated = {"method": np.repeat(self.methods, len(self.batches)), "batch": [*self.batches] * len(self.methods)}
         columns = {
             name: np.concatenate([self.figures[method][name] for method in self.methods]) for name in self._names
@@ -97,10 +97,10 @@ class Prequential:
         return frame
 
     def plot(self) -> "Figure":
-        """Draw NDCG@k over the batches, trailing means.
+        """Plot trailing means of NDCG@k over the batches.
 
         Returns:
-            A matplotlib figure, which a notebook shows; `figure.savefig("file.png")` writes it.
+            A matplotlib figure. A notebook shows it; `figure.savefig("file.png")` saves it.
 
         Raises:
             ConfigError: matplotlib is not installed.
@@ -135,7 +135,7 @@ class Prequential:
         for method in self.methods:
             means = (_mean(self.figures[method][name]) for name in self._names)
             lines.append(f"{method:14}" + "".join(f"{mean:14.4f}" for mean in means))
-        return "\n".join([*lines, f"means over {len(self.batches):,} batches, each measured before it was learned"])
+        return "\n".join([*lines, f"means over {len(self.batches):,} batches, each evaluated before it was learned"])
 
     @property
     def _names(self) -> list[str]:
@@ -145,21 +145,21 @@ class Prequential:
 def prequential(
     events: Any, settings: Settings | Mapping[str, Any] | None = None, batches: int | None = None
 ) -> Prequential:
-    """Measure the model, its members and popularity on every batch of a history, before they learn it.
+    """Evaluate the model, its members and popularity on every batch of a history, before they learn it.
 
-    Every method ranks the whole catalog for the same sample of a batch's users and is compared with what they did in
-    it; then all learn the batch. Items that nobody has interacted with before cannot be found, but count as missed. The
-    first fifth of the batches warms up and is not measured.
+    For the same sample of a batch's users, every method ranks the whole catalog. The rankings are compared with the
+    users' interactions in the batch, and then all methods learn it. Cold items cannot be found, but count as missed.
+    The first fifth of the batches is a warm-up and is not evaluated.
 
     Args:
         events: A frame of events as `recsys.fit` takes it.
         settings: As `recsys.fit` takes them. `recommend.k` is the length of the lists, `evaluation.users_per_batch` the
-            size of the samples. With `model.kind: mixture` each member is measured by itself, too.
-        batches: About how many batches the events are cut into, by time; None: a hundred, or fewer where they would
-            hold less than a thousand events.
+            size of the samples. With `model.kind: mixture` each member is evaluated by itself, too.
+        batches: Approximate number of batches that the events are cut into, by time; None: a hundred, or fewer if they
+            would have less than a thousand events.
 
     Returns:
-        The figures: `table`, `by_batch` and `plot()`.
+        The metrics: `table`, `by_batch` and `plot()`.
 
     Raises:
         InputError: see `recsys.fit`; or the events make fewer than 5 batches, or nobody could be measured in them.
@@ -214,6 +214,6 @@ def prequential(
 
 
 def _mean(values: Sequence[float]) -> float:
-    """The mean of what was measured, NaN if nothing was."""
+    """Mean of the values that are not NaN; NaN if there is none."""
     found = [value for value in values if not np.isnan(value)]
     return float(np.mean(found)) if found else float("nan")

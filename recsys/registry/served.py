@@ -1,4 +1,4 @@
-"""A registered version as this process scores with it: by the code that the version carries."""
+"""A registered version, loaded for scoring with the code that it carries."""
 
 from collections.abc import Sequence
 
@@ -12,11 +12,11 @@ from recsys.registry.versions import CHAMPION, Version
 
 
 class ServedVersion:
-    """A version that was loaded.
+    """A loaded version.
 
     Attributes:
-        version: which.
-        arrays: what it scores from, by name.
+        version: the version.
+        arrays: its served arrays, by name.
         item_ids: ids of the items by row.
         item_rows: rows of the items by id.
 
@@ -37,8 +37,9 @@ class ServedVersion:
         """The champion of a registered model.
 
         Args:
-            name: of the model.
-            tracking_uri: where MLflow is; None: where it was told itself, else the default of the settings.
+            name: name of the model.
+            tracking_uri: MLflow tracking URI; None: the one that MLflow is configured with, or else the default of the
+                settings.
 
         Raises:
             RegistryError: the registry does not answer, or has no champion of that name.
@@ -50,7 +51,7 @@ class ServedVersion:
         return cls(versions.resolve(client, f"models:/{name}@{CHAMPION}"))
 
     def recommend(self, user_ids: Sequence[str], k: int | None) -> list[list[tuple[str, float]]]:
-        """Lists of n users, best first, as item ids and scores; of the length that the version has, or of another."""
+        """Lists of n users, best first, as item ids and scores; `k` None: the length registered with the version."""
         asked = pd.DataFrame({"user_id": list(user_ids)}, dtype=object)
         found = self._scorer.predict(asked if k is None else asked.assign(k=k))
         return [
