@@ -52,10 +52,8 @@ def demo(settings: Settings) -> None:
     tables = Tables(build_session(settings), settings.storage)
     scored = score(tables, chosen_version(settings), settings)
 
-    print(
     learned = f"{summary.events:,} events learned in {summary.batches} batches"
     print(f"\n{learned}; recommendations for {scored.users:,} households")
-    )
     print(f"quality over the batches: {summary.plot}")
     print(f"registered model: {scored.version.name}, champion is version {scored.version.version}")
     show_recommendations(tables)
