@@ -27,7 +27,7 @@ def load_champion(model_name: str, tracking_uri: str | None = None) -> "Champion
         ConfigError: MLflow is not installed.
         RegistryError: the registry does not answer, or has no champion of that name.
 
-    Example:
+    Examples:
         >>> champion = load_champion("recsys", tracking_uri="sqlite:///var/recsys/mlflow.db")
         >>> list(champion.recommend(["u1"], k=1)["item_id"])
         ['i2']

@@ -58,7 +58,7 @@ def fit(events: Any, settings: Settings | Mapping[str, Any] | None = None) -> "R
     Warns:
         InputWarning: bad rows are left out; the message says how many, and why.
 
-    Example:
+    Examples:
         >>> model = fit(
         ...     [
         ...         {"user_id": 1, "item_id": 10, "event_time": "2024-05-01", "event_type": "view"},
@@ -89,7 +89,7 @@ def load(folder: str | Path) -> "Recommender":
     Raises:
         InputError: the folder has no saved model, or a damaged one.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> events = [{"user_id": "u1", "item_id": "i1", "event_time": "2024-05-01"}]
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -111,7 +111,7 @@ def load(folder: str | Path) -> "Recommender":
 class Recommender:
     """A model that recommends items to users and can be updated. Created by `fit` and `load`.
 
-    Example:
+    Examples:
         >>> model = fit(
         ...     {
         ...         "user_id": ["u1", "u1", "u2", "u3"],
@@ -155,7 +155,7 @@ class Recommender:
         Raises:
             InputError: something is not an id, or `k` is below 1.
 
-        Example:
+        Examples:
             >>> model = fit([{"user_id": "u1", "item_id": "i1", "event_time": "2024-05-01"}])
             >>> list(model.recommend("u2", k=10)["item_id"])
             ['i1']
@@ -181,7 +181,7 @@ class Recommender:
         Raises:
             InputError: the model does not know the item, or its kind has no similar items.
 
-        Example:
+        Examples:
             >>> events = {"user_id": [1, 1, 2, 2], "item_id": list("abab"), "event_time": ["2024-05-01"] * 4}
             >>> list(fit(events).similar_items("a")["item_id"])
             ['b']
@@ -203,7 +203,7 @@ class Recommender:
         Warns:
             InputWarning: bad rows are left out; the message says how many, and why.
 
-        Example:
+        Examples:
             >>> model = fit([{"user_id": "u1", "item_id": "i1", "event_time": "2024-05-01"}])
             >>> model.update([{"user_id": "u2", "item_id": "i2", "event_time": "2024-05-02"}])
         """
@@ -224,7 +224,7 @@ class Recommender:
         Raises:
             InputError: the folder cannot be written to.
 
-        Example:
+        Examples:
             >>> import os, tempfile
             >>> model = fit([{"user_id": "u1", "item_id": "i1", "event_time": "2024-05-01"}])
             >>> with tempfile.TemporaryDirectory() as folder:

@@ -63,7 +63,7 @@ class Prequential:
         k: cutoff of the metrics.
         figures: metrics by method and name, per batch; NaN for a batch without users to evaluate.
 
-    Example:
+    Examples:
         >>> events = {"user_id": ["u1", "u2"] * 10, "item_id": list("aabb") * 5, "event_time": range(10**9, 10**9 + 20)}
         >>> result = prequential(events, {"recommend.k": 1, "recommend.exclude_seen": False}, batches=5)
         >>> result.methods
@@ -168,7 +168,7 @@ def prequential(
     Warns:
         InputWarning: rows are left out; says how many, and why.
 
-    Example:
+    Examples:
         >>> events = {"user_id": ["u1", "u2"] * 10, "item_id": list("aabb") * 5, "event_time": range(10**9, 10**9 + 20)}
         >>> prequential(events, {"model.kind": "trend", "recommend.k": 1, "recommend.exclude_seen": False}, batches=5)
                               ndcg@1      recall@1   precision@1          f1@1           auc    coverage@1
