@@ -58,6 +58,31 @@ def test_every_user_gets_the_items_of_the_slow_oracle(spark, scene, exclude_seen
     assert written(tables) == wanted
 
 
+def test_a_version_of_an_earlier_release_is_scored_by_its_own_code(spark, scene):
+    """What tells it from those of this release is its tags."""
+    tables, client, settings = scene
+    version, _ = register(client, settings, 1)
+    client.delete_model_version_tag(version.name, version.version, "generation")
+    client.set_model_version_tag(version.name, version.version, "epoch", "0")
+    versions.promote(client, version)
+    chosen = chosen_version(settings)
+    assert chosen.step is None
+    assert score(tables, chosen, settings).users == len(USERS)
+
+
+def test_a_model_of_another_project_is_refused_in_one_line(spark, scene, tmp_path):
+    tables, client, settings = scene
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "MLmodel").write_text("flavors: {}\n")
+    name = settings.mlflow.model_name
+    client.create_registered_model(name)
+    made = client.create_model_version(name, (tmp_path / "other").as_uri())
+    client.set_registered_model_alias(name, "champion", made.version)
+    with pytest.raises(RegistryError, match="was not made by this project: set recommend.model") as caught:
+        score(tables, chosen_version(settings), settings)
+    assert "\n" not in str(caught.value)
+
+
 def test_the_champion_is_replaced_in_one_commit(spark, scene):
     tables, client, settings = scene
     first, _ = register(client, settings, 1)

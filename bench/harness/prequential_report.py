@@ -16,8 +16,8 @@ from bench.harness.prequential_methods import IMPLICIT, MIXTURE, POPULARITY, RET
 from recsys.stream.plots import INK, trailing_mean
 
 BEST_POPULARITY = "popularity, best half-life"
-# Groups of users, and below how many events before the batch a user belongs there.
-GROUPS = {"cold": 1, "< 20 events": 20, ">= 20 events": np.inf}
+# Groups of users by their interactions before the batch, in the order of `recsys.serving.scorers.GROUPS`.
+GROUPS = ("cold", "< 20 interactions", ">= 20 interactions")
 MEASURES = {"ndcg": "NDCG", "recall": "recall"}
 AIMS = {"mixture_vs_best_member": 1.0, "mixture_vs_popularity": 1.05, "mixture_vs_static": 1.5}
 COLORS = {POPULARITY: curves.THIRD, STATIC: curves.THEIRS, RETRAINED: "#74a9cf", MIXTURE: curves.OURS}

@@ -46,6 +46,7 @@ from recsys.model.common.randomness import Purpose, generator
 from recsys.model.evaluation.prequential import evaluate
 from recsys.model.interactions.vocab import Vocabulary
 from recsys.model.recommender import OnlineModel
+from recsys.serving.scorers import group_of
 
 MEMBERS = ("als", NEURAL, "trend", "cooccurrence", REPEAT)
 REBUILDS, QUICK_BATCHES = 25, 22
@@ -87,7 +88,7 @@ def run(title: str, events: pd.DataFrame, size: int, settings: Settings, quick: 
             if method.learn(batch, step):
                 spent[name].append(time.perf_counter() - begin)
         had.resize(len(mixture.model.users))
-        np.add.at(had.values, mixture.model.users.lookup(batch.user_ids), batch.events)
+        np.add.at(had.values, mixture.model.users.lookup(batch.user_ids), 1)
     figures, half_life = with_best_popularity(pd.DataFrame(rows), settings.evaluation.popularity_half_life_days)
     seconds = {name: float(np.median(values)) for name, values in spent.items() if name != STATIC}
     return Outcome(title, figures, seconds, members, every, half_life, settings.recommend.k)
@@ -102,7 +103,7 @@ def measure(
         batch: The batch.
         mixture: The live mixture.
         others: What else is measured.
-        had: (users,) events of each user that the mixture knows.
+        had: (users,) interactions, rows of the log, of each user that the mixture knows.
         step: Of the batch; seeds the draw of users.
 
     Returns:
@@ -132,8 +133,7 @@ def drawn(
     # Code -1, of those who liked nothing, is the last place: never chosen.
     is_chosen = chosen[liked.lookup(batch.user_ids)]
     codes = model.users.lookup(batch.user_ids)
-    events = np.append(had, 0)[codes]
-    groups = np.searchsorted(list(GROUPS.values()), events, side="right")
+    groups = group_of(np.append(had, 0)[codes])
     for number, group in enumerate(GROUPS):
         rows = np.flatnonzero(is_chosen & (groups == number))
         if len(rows):

@@ -12,7 +12,7 @@ from recsys.contracts import StepId
 from recsys.errors import InputError
 from recsys.model.recommender import OnlineModel
 
-FORMAT = "3"
+FORMAT = "4"
 _SUFFIX = ".safetensors"
 
 
@@ -72,7 +72,10 @@ def load(path: Path, settings: Settings) -> OnlineModel:
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot read the snapshot {path}: {error}") from error
     if metadata.get("format") != FORMAT:
-        raise InputError(f"{path} is no snapshot of this version (format {metadata.get('format')}, not {FORMAT})")
+        raise InputError(
+            f"{path} is a snapshot of format {metadata.get('format')}, and this release reads format {FORMAT} only: "
+            "delete it, and the model is learned again from its events"
+        )
     if metadata["fingerprint"] != settings.fingerprint():
         raise InputError(
             f"{path} was made with other settings (weights, decay, model, concept_drift or seed; for a mixture also "

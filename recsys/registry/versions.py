@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from recsys import serving
@@ -233,9 +233,19 @@ def load_served(version: Version) -> Served:
 
 
 def count_users(artifact: Path) -> int:
-    """Number of users of a downloaded artifact, without reading its arrays."""
-    with safe_open(artifact / "artifacts" / ARRAYS_FILE, framework="np") as arrays:
-        offsets: int = arrays.get_slice("user_ids_offsets").get_shape()[0]
+    """Number of users of a downloaded artifact, without reading its arrays.
+
+    Raises:
+        RegistryError: the artifact is not one of this project.
+    """
+    try:
+        with safe_open(artifact / "artifacts" / ARRAYS_FILE, framework="np") as arrays:
+            offsets: int = arrays.get_slice("user_ids_offsets").get_shape()[0]
+    except (OSError, SafetensorError) as error:
+        raise RegistryError(
+            f"the registered model holds no {ARRAYS_FILE} with users, so it was not made by this project: set "
+            "recommend.model to a version that the stream has registered"
+        ) from error
     return offsets - 1
 
 
@@ -300,8 +310,10 @@ def _make_model(client: MlflowClient, name: str) -> None:
 def _find(client: MlflowClient, name: str, run_id: str, step: StepId) -> Version | None:
     for found in _of_run(client, name, run_id):
         version = _version(client, found)
-        if version.step is None or version.step <= step:
-            return version if version.step == step else None
+        if version.step == step:
+            return version
+        if version.step is not None and version.step < step:
+            return None
     return None
 
 

@@ -7,8 +7,9 @@ import numpy as np
 from .arrays import Array, Arrays, PairValues, ragged_ranges
 from .axes import ITEMS, USERS, Axes, Declared, NewItem
 
-# Users by how many rows of the log they have: none, fewer than 20, more.
+# Users by how many interactions they have, that is rows of the log, one per batch and item: none, fewer than 20, more.
 GROUPS = ("cold", "warm", "heavy")
+_WARM_FROM, _HEAVY_FROM = 1, 20
 # Events that speak for a longer half-life, and pairs that speak for an item's share, where little else is known.
 _DRAWN, _DRAWN_PAIRS = 20.0, 5.0
 # Days between two purchases of an item about which nothing is known.
@@ -212,9 +213,9 @@ class RepeatScorer:
         return scores
 
 
-def group_of(rows: Array) -> Array:
-    """(n,) number of the group of users by how many rows of the log (n,) they have."""
-    return np.searchsorted(np.array([1, 20]), rows, side="right")
+def group_of(interactions: Array) -> Array:
+    """(n,) place in `GROUPS` of users with so many interactions (n,), rows of the log."""
+    return np.searchsorted(np.array([_WARM_FROM, _HEAVY_FROM]), interactions, side="right")
 
 
 def _drawn(counts: Array, toward: Array) -> Array:

@@ -77,7 +77,7 @@ class Publisher:
         self.log_begin = self.rows[0].log_version if self.rows else 0
         self._outage: str | None = None
         name = settings.mlflow.model_name
-        found = {FIRST: versions.first(client, name, run.run_id), CHAMPION: versions.champion(client, name)}
+        found = {FIRST: versions.first(client, name, run.run_id), CHAMPION: _own_champion(client, name)}
         self._named: dict[str, Version] = {alias: version for alias, version in found.items() if version is not None}
         self._new_rivals: dict[str, Served] = {}
         run.send(list(self.rows))
@@ -213,3 +213,16 @@ class Publisher:
             logger.warning("no version registered for batch %s; the next batch tries again: %s", step, error)
         else:
             self.plot()
+
+
+def _own_champion(client: MlflowClient, name: str) -> Version | None:
+    """The champion, unless another release has registered it: this one might read its arrays wrongly."""
+    champion = versions.champion(client, name)
+    if champion is None or champion.step is not None:
+        return champion
+    logger.warning(
+        "%s is champion, but this release did not register it (it has no tag 'generation') and cannot compare with it: "
+        "the first version that is registered now takes its place; to keep it, set mlflow.model_name to another name",
+        champion.uri,
+    )
+    return None

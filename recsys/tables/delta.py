@@ -23,6 +23,10 @@ _STREAMED = {"delta.checkpointInterval": "100", "delta.dataSkippingNumIndexedCol
 PROPERTIES = {INTERACTION_LOG: _STREAMED, QUARANTINE: _STREAMED, MODEL_UPDATES: _STREAMED}
 
 
+# What an earlier release called the column `generation`.
+_EARLIER_GENERATION = "epoch"
+
+
 class Tables:
     """The tables of one storage root or catalog schema.
 
@@ -45,7 +49,8 @@ class Tables:
         """Create missing tables, and add the columns that tables of an earlier release lack.
 
         Raises:
-            InputError: the storage cannot be written to, or has a table of this name with other columns.
+            InputError: the storage cannot be written to, or has a table of this name with other columns, such as one
+                that an earlier release made.
         """
         for name, columns in TABLE_SCHEMAS.items():
             wanted = cast(StructType, StructType.fromDDL(columns))
@@ -55,7 +60,9 @@ class Tables:
                     self._add_columns(name, wanted.fields[len(found) :])
                     found = self.handle(name).toDF().schema
             except (PySparkException, Py4JJavaError) as error:
+                self._refuse_earlier_release(name, self._present_columns(name))
                 raise InputError(f"cannot create table {self.location(name)}: {first_line(error)}") from error
+            self._refuse_earlier_release(name, found.names)
             # Spark reports all columns of a table as nullable, even inside structs, so only names and types count.
             if found.simpleString() != wanted.simpleString():
                 raise InputError(
@@ -108,6 +115,22 @@ class Tables:
         if self._storage.catalog:
             return DeltaTable.forName(self.spark, self._identifier(name))
         return DeltaTable.forPath(self.spark, self.location(name))
+
+    def _present_columns(self, name: str) -> list[str]:
+        """Columns of a table, none if it is not there or cannot be read."""
+        try:
+            return self.handle(name).toDF().columns
+        except (PySparkException, Py4JJavaError):
+            return []
+
+    def _refuse_earlier_release(self, name: str, columns: list[str]) -> None:
+        if _EARLIER_GENERATION in columns:
+            place = "storage.catalog to a new schema" if self._storage.catalog else "storage.root to a new folder"
+            raise InputError(
+                f"table {self.location(name)} was made by an earlier release (it has a column "
+                f"'{_EARLIER_GENERATION}'), and this release reads only its own tables: set {place}, and read the "
+                f"events again from the start"
+            )
 
     def _create(self, name: str, columns: StructType) -> DeltaTable:
         properties = PROPERTIES.get(name, {})

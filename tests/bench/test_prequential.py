@@ -35,8 +35,8 @@ def test_users_are_drawn_with_all_they_did_and_grouped_by_what_they_did_before()
             assert part.item_ids == list("xy") * (len(part) // 2)
             expected = {
                 "cold": {0, *range(30, 60)},
-                "< 20 events": set(range(1, 20)),
-                ">= 20 events": set(range(20, 30)),
+                "< 20 interactions": set(range(1, 20)),
+                ">= 20 interactions": set(range(20, 30)),
             }
             assert set(numbers) <= expected[group]
 
@@ -47,7 +47,7 @@ def test_the_groups_together_are_the_whole_batch(exclude_seen: bool) -> None:
     first, second = streams.batches(generated(1000), 500)
     live.learn(first, StepId(0, 0))
     had = np.zeros(len(live.model.users), dtype=np.int64)
-    np.add.at(had, live.model.users.lookup(first.user_ids), first.events)
+    np.add.at(had, live.model.users.lookup(first.user_ids), 1)
     rows = pd.DataFrame(prequential.measure(second, live.model, {"same": live}, had, StepId(0, 1)))
     assert set(rows["group"]) == set(prequential_report.GROUPS)
     whole = evaluate(second, live.model, {}, live.model.settings, StepId(0, 1))

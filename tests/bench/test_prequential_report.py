@@ -13,14 +13,14 @@ def test_means_weigh_users_within_a_batch_and_batches_alike() -> None:
     rows = [
         (name, *row[:3], factor * row[3], factor * row[4])
         for name, factor in (("mixture", 1), ("als", 0.5), ("trend", 0.8), ("popularity", 0.25), ("mixture, frozen", 0))
-        for row in ((3, "cold", 10, 0.4, 0.8), (3, "< 20 events", 30, 0.8, 0.4), (4, "cold", 2, 0.1, 0.2))
+        for row in ((3, "cold", 10, 0.4, 0.8), (3, "< 20 interactions", 30, 0.8, 0.4), (4, "cold", 2, 0.1, 0.2))
     ]
     outcome = report.Outcome("t", pd.DataFrame(rows, columns=columns), {}, ["als", "trend"], 1, 7.0, 20)
     means = outcome.means
     assert means.loc["mixture", ("NDCG", "all")] == pytest.approx((0.7 + 0.1) / 2)
     assert means.loc["mixture", ("recall", "all")] == pytest.approx((0.5 + 0.2) / 2)
     assert means.loc["als", ("NDCG", "cold")] == pytest.approx(0.5 * (0.4 + 0.1) / 2)
-    assert means.loc["als", ("NDCG", "< 20 events")] == pytest.approx(0.4)
+    assert means.loc["als", ("NDCG", "< 20 interactions")] == pytest.approx(0.4)
     assert outcome.ratios == pytest.approx(
         {"mixture_vs_best_member": 1.25, "mixture_vs_popularity": 4.0, "mixture_vs_static": np.inf}
     )

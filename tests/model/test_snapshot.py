@@ -98,12 +98,23 @@ def test_what_does_not_fit_is_refused_with_one_line(tmp_path: Path) -> None:
     for path, settings_, text in (
         (tmp_path / "none.safetensors", SETTINGS, "cannot read"),
         (cut, SETTINGS, "cannot read"),
-        (strange, SETTINGS, "no snapshot"),
+        (strange, SETTINGS, "format None, and this release reads format 4 only"),
         (good, other, "other settings"),
     ):
         with pytest.raises(InputError, match=text) as caught:
             snapshot.load(path, settings_)
         assert "\n" not in str(caught.value)
+
+
+def test_a_snapshot_of_an_earlier_format_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    """As the release before wrote it: epochs, and format 3."""
+    model = learn(OnlineModel(SETTINGS), BATCHES[:1])
+    metadata = {"format": "3", "epoch": "0", "batch_id": "0", "fingerprint": SETTINGS.fingerprint()}
+    path = tmp_path / "old.safetensors"
+    save_file({name: np.ascontiguousarray(array) for name, array in model.state().items()}, path, metadata)
+    with pytest.raises(InputError, match="format 3, and this release reads format 4 only: delete it") as caught:
+        snapshot.load(path, SETTINGS)
+    assert "\n" not in str(caught.value)
 
 
 def test_served_arrays_hold_factors_ids_popularity_and_what_was_seen() -> None:

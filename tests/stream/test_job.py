@@ -179,6 +179,21 @@ def test_a_kill_at_the_clean_end_leaves_one_version(stream: Settings, tmp_path: 
     assert version_steps(stream) == [StepId(0, 0)]
 
 
+def test_a_champion_of_another_release_does_not_stop_the_stream(
+    stream: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It has no tag `generation`, and nothing of it is read: there is nothing at its source."""
+    client, name = connect(stream), stream.mlflow.model_name
+    client.create_registered_model(name)
+    tags = {"epoch": "0", "batch_id": "40"}
+    old = client.create_model_version(name, (tmp_path / "nothing").as_uri(), tags=tags)
+    client.set_registered_model_alias(name, "champion", old.version)
+    write_stream(Path(stream.source.path), files=4)
+    assert run_stream(stream).champion_version == "2"
+    assert version_steps(stream) == [None, StepId(0, 2)]
+    assert f"models:/{name}/1 is champion, but this release did not register it" in caplog.text
+
+
 def test_a_stopped_stream_goes_on_where_it_was(spark: SparkSession, stream: Settings, tmp_path: Path) -> None:
     folder = Path(stream.source.path)
     write_stream(folder, files=3)

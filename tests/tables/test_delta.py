@@ -10,6 +10,7 @@ from recsys.contracts import (
     DECISIONS,
     INTERACTION_LOG,
     MODEL_UPDATES,
+    QUARANTINE,
     RECOMMENDATIONS,
     TABLE_SCHEMAS,
     LedgerRow,
@@ -49,6 +50,29 @@ def test_a_table_of_another_kind_is_refused(spark: SparkSession, settings: Facto
     spark.range(1).write.format("delta").save(tables.location(INTERACTION_LOG))
     with pytest.raises(InputError, match=INTERACTION_LOG):
         tables.create_missing()
+
+
+@pytest.mark.parametrize("name", [INTERACTION_LOG, QUARANTINE, MODEL_UPDATES])
+@pytest.mark.parametrize("catalog", [None, "spark_catalog.before"])
+def test_a_table_of_the_old_names_is_refused_with_what_to_do(
+    spark: SparkSession, settings: Factory, tmp_path: Path, catalog: str | None, name: str
+) -> None:
+    tables = Tables(spark, settings(tmp_path, storage={"catalog": catalog}).storage)
+    old = TABLE_SCHEMAS[name].replace("generation BIGINT", "epoch BIGINT")
+    assert old != TABLE_SCHEMAS[name]
+    spark.sql("CREATE DATABASE IF NOT EXISTS before")
+    try:
+        table = f"{catalog}.{name}" if catalog else f"delta.`{tables.location(name)}`"
+        spark.sql(f"CREATE TABLE {table} ({old}) USING DELTA")
+        place = "storage.catalog to a new schema" if catalog else "storage.root to a new folder"
+        with pytest.raises(
+            InputError, match=rf"{name} was made by an earlier release .*'epoch'.*set {place}"
+        ) as caught:
+            tables.create_missing()
+        assert "\n" not in str(caught.value)
+        assert "epoch" in tables.read(name).columns, "nothing was done to it"
+    finally:
+        spark.sql("DROP DATABASE before CASCADE")
 
 
 @pytest.mark.parametrize("catalog", [None, "spark_catalog.old"])

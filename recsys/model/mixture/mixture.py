@@ -52,7 +52,7 @@ class Mixture:
     """Ranks the candidates that its members generate; a `Learner`.
 
     Before a batch is learned, it is ranked in K ways: by each member alone (the trend counts once for each half-life)
-    and by the re-ranker (see `Reranker`). For each group of users (no events, fewer than 20, more) AdaHedge weights
+    and by the re-ranker (see `Reranker`). For each group of users (see `group_of`) AdaHedge weights
     these rankings by their NDCG@k so far, and each user is served by one ranking, drawn by these weights. Let G be the
     mean NDCG over the users of a batch. Over T batches, in expectation over the draws,
 
