@@ -174,7 +174,7 @@ def prequential(
                               ndcg@1      recall@1   precision@1          f1@1           auc    coverage@1
         trend                 1.0000        0.5000        1.0000        0.6667        1.0000        0.5000
         popularity            1.0000        0.5000        1.0000        0.6667        1.0000        0.5000
-        means over 4 batches, each measured before it was learned
+        means over 4 batches, each evaluated before it was learned
     """
     checked = as_settings(settings)
     read = given_events(events, checked)
