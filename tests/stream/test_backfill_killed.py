@@ -1,17 +1,15 @@
 """The real backfill, killed by SIGKILL at stage boundaries and started again, ends where an undisturbed one ends."""
 
-import multiprocessing
 import signal
-from multiprocessing.process import BaseProcess
-from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
 
 from recsys.config import Settings, load_settings
 from recsys.contracts import INTERACTION_LOG, INTERACTIONS, MODEL_UPDATES, QUARANTINE
+from recsys.stream.backfill import backfill
 from recsys.stream.job import run_stream
-from tests.stream import killed_backfill
+from tests.stream import killed_job
 from tests.stream.disturbed import (
     assert_arrays_are_equal,
     assert_tables_are_equal,
@@ -35,24 +33,6 @@ KILLS = [
 ]
 
 
-def start_job(config: Path, stage: str = "none", batch: int = -1) -> BaseProcess:
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload([killed_backfill.__name__])
-    process = processes.Process(target=killed_backfill.run, args=(config, stage, batch))
-    process.start()
-    return process
-
-
-def end_of(process: BaseProcess, config: Path) -> int | None:
-    process.join(timeout=300)
-    printed = config.with_suffix(".log")
-    if process.is_alive():
-        process.kill()
-        pytest.fail(printed.read_text()[-4000:])
-    assert process.exitcode in (0, -signal.SIGKILL), printed.read_text()[-4000:]
-    return process.exitcode
-
-
 @pytest.fixture(scope="module")
 def killed_and_undisturbed(
     tmp_path_factory: pytest.TempPathFactory, spark_settings: dict[str, str]
@@ -63,12 +43,12 @@ def killed_and_undisturbed(
     killed, undisturbed = (write_config(folder, name, spark_settings) for name in ("killed", "undisturbed"))
     for config in (killed, undisturbed):
         config.write_text(config.read_text().replace("source:", "source:\n  max_records_per_batch: 150", 1))
-    beside = start_job(undisturbed)
+    beside = killed_job.start(undisturbed, job=backfill)
     for stage, batch in KILLS:
-        status = end_of(start_job(killed, stage, batch), killed)
+        status = killed_job.end(killed_job.start(killed, stage, batch, backfill), killed)
         assert status == -signal.SIGKILL, f"{stage} of batch {batch} was never reached"
-    assert end_of(start_job(killed), killed) == 0
-    assert end_of(beside, undisturbed) == 0
+    assert killed_job.end(killed_job.start(killed, job=backfill), killed) == 0
+    assert killed_job.end(beside, undisturbed) == 0
     return load_settings(killed), load_settings(undisturbed)
 
 

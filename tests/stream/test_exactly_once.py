@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 from recsys.config import Settings, load_settings
 from recsys.contracts import INTERACTION_LOG, INTERACTIONS, MODEL_UPDATES, QUARANTINE
 from recsys.tables.delta import Tables
-from tests.stream import killed_stream
+from tests.stream import killed_job
 from tests.stream.disturbed import (
     assert_arrays_are_equal,
     assert_tables_are_equal,
@@ -45,12 +45,12 @@ def killed_and_undisturbed(
     folder = tmp_path_factory.mktemp("exactly-once")
     write_event_files(folder / "events", BATCHES)
     killed, undisturbed = (write_config(folder, name, spark_settings) for name in ("killed", "undisturbed"))
-    beside = killed_stream.start(undisturbed)
+    beside = killed_job.start(undisturbed)
     for stage, batch in KILLS:
-        status = killed_stream.end(killed_stream.start(killed, stage, batch), killed)
+        status = killed_job.end(killed_job.start(killed, stage, batch), killed)
         assert status == -signal.SIGKILL, f"{stage} of batch {batch} was never reached"
-    assert killed_stream.end(killed_stream.start(killed), killed) == 0
-    assert killed_stream.end(beside, undisturbed) == 0
+    assert killed_job.end(killed_job.start(killed), killed) == 0
+    assert killed_job.end(beside, undisturbed) == 0
     return load_settings(killed), load_settings(undisturbed)
 
 

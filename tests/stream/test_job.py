@@ -29,7 +29,7 @@ from recsys.stream.job import run_stream
 from recsys.stream.rebuild import rebuild
 from recsys.tables import ledger
 from recsys.tables.delta import Tables
-from tests.stream import killed_stream
+from tests.stream import killed_job
 from tests.streams import records, write_lines, write_stream
 
 ROOT = Path(__file__).parents[2]
@@ -173,7 +173,7 @@ def test_a_kill_at_the_clean_end_leaves_one_version(stream: Settings, tmp_path: 
     write_stream(Path(stream.source.path), files=1)
     config = tmp_path / "stream.yaml"
     config.write_text(yaml.safe_dump(stream.model_dump(mode="json", by_alias=True)))
-    assert killed_stream.end(killed_stream.start(config, stage, batch=0), config) == -signal.SIGKILL
+    assert killed_job.end(killed_job.start(config, stage, batch=0), config) == -signal.SIGKILL
     assert version_steps(stream) == [StepId(0, 0)]
     assert run_stream(stream).champion_version == "1"
     assert version_steps(stream) == [StepId(0, 0)]
