@@ -1,5 +1,8 @@
-"""What a failing job looks like from outside: exit code 2 and one line for what its user can put right."""
+"""A job from outside: its help, and exit code 2 or 75 and one line for what its user can put right."""
 
+import importlib
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,13 +10,19 @@ import pytest
 
 from jobs.batch_score import batch_score
 from jobs.stream_update import stream_update
-from recsys.cli import BAD_INPUT, DONE, run_job
-from recsys.config import Settings
+from recsys.cli import BAD_INPUT, DONE, TRY_AGAIN, run_job
+from recsys.config import Settings, load_settings
+from recsys.config.table import described_settings
 from tests.streams import write_stream
 
+ROOT = Path(__file__).parents[1]
+JOBS = sorted(file.stem for file in (ROOT / "jobs").glob("*.py"))
 
-def refused(capsys: pytest.CaptureFixture[str], job: Callable[[Settings], None], *overrides: str) -> str:
-    assert run_job(job, list(overrides)) == BAD_INPUT
+
+def refused(
+    capsys: pytest.CaptureFixture[str], job: Callable[[Settings], None], *overrides: str, status: int = BAD_INPUT
+) -> str:
+    assert run_job(job, list(overrides)) == status
     printed = capsys.readouterr().err.strip().splitlines()
     assert len(printed) == 1
     return printed[0]
@@ -38,7 +47,37 @@ def test_a_bad_setting(capsys: pytest.CaptureFixture[str]) -> None:
     assert "setting 'recommend.k'" in refused(capsys, stream_update, "recommend.k=zero")
 
 
-@pytest.mark.usefixtures("spark")
+@pytest.mark.process
+@pytest.mark.parametrize("name", JOBS)
+def test_a_job_explains_itself(name: str) -> None:
+    """What it does, examples whose settings exist, and what the typed settings say of those that matter most."""
+    done = subprocess.run(
+        [sys.executable, f"jobs/{name}.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    module = importlib.import_module(f"jobs.{name}")
+    shown = " ".join(done.stdout.split())
+    assert f"usage: python jobs/{name}.py" in shown
+    assert "all settings: docs/settings.md" in shown
+    assert len(module.EXAMPLES) >= 2
+    assert 5 <= len(module.SETTINGS) <= 10
+    known = {setting.key: setting for setting in described_settings()}
+    for purpose, words in module.EXAMPLES.items():
+        assert f"# {purpose} python jobs/{name}.py {words}" in shown
+        overrides = [word for word in words.split() if "=" in word]
+        assert {word.partition("=")[0] for word in overrides} <= known.keys()
+        load_settings(None, overrides)
+    for key in module.SETTINGS:
+        assert " ".join(known[key].meaning.replace("`", "").split()) in shown
+        assert f"{key} ({known[key].kind}".replace("`", "") in shown
+
+
+def test_a_setting_of_the_help_that_does_not_exist_is_seen() -> None:
+    with pytest.raises(KeyError):
+        run_job(stream_update, ["--help"], settings=["model.factor"])
+
+
+@pytest.mark.mlflow
 def test_what_a_stream_cannot_start_with(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     root, source = f"storage.root={tmp_path}/recsys", f"source.path={tmp_path}/events"
     assert "events" in refused(capsys, stream_update, root, source), "the source is missing"
@@ -46,9 +85,9 @@ def test_what_a_stream_cannot_start_with(capsys: pytest.CaptureFixture[str], tmp
     (tmp_path / "file").touch()
     assert "cannot be written" in refused(capsys, stream_update, f"storage.root={tmp_path}/file/recsys", source)
     unreachable = "mlflow.tracking_uri=http://127.0.0.1:9"
-    assert "127.0.0.1:9" in refused(capsys, stream_update, root, source, unreachable)
+    assert "127.0.0.1:9" in refused(capsys, stream_update, root, source, unreachable, status=TRY_AGAIN)
+    assert "nonsense" in refused(capsys, stream_update, root, source, "mlflow.tracking_uri=nonsense://x")
 
 
-@pytest.mark.usefixtures("spark")
 def test_scoring_without_a_champion(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "models:/recsys@champion" in refused(capsys, batch_score, f"storage.root={tmp_path}/recsys")

@@ -42,7 +42,9 @@ class Source(Section):
     format: Literal["json", "csv", "parquet", "delta"] = Field(
         "json", description="Format of the event files, or `delta` for a table."
     )
-    path: str = Field("var/events", description="Folder of the event files, or path of the Delta table.")
+    path: str = Field(
+        "var/events", description="Folder of the event files, or a single file; for `delta`, path of the table."
+    )
     options: dict[str, str] = Field(
         default_factory=dict, description="Options passed unchanged to Spark's reader, such as `sep` for CSV."
     )
