@@ -25,6 +25,10 @@ from recsys.tables.delta import Tables
 HOSTILE_IDS = ["quote'\"`;--", "path/../../etc", "new\nline", "🛒" * 3, "x" * 10_000]
 
 
+class InterruptedStage(Exception):
+    """Comes out of the job where a kill would end it."""
+
+
 def write_event_files(folder: Path, files: int) -> None:
     """Files with repeated events, records that belong into quarantine, and ids that are no fun."""
     folder.mkdir()

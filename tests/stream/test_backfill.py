@@ -21,6 +21,7 @@ from recsys.stream.job import run_stream
 from recsys.stream.rebuild import rebuild
 from recsys.tables.delta import Tables
 from tests.stream.disturbed import (
+    InterruptedStage,
     assert_arrays_are_equal,
     assert_tables_are_equal,
     registry_content,
@@ -197,10 +198,6 @@ def test_a_missing_source_and_an_empty_one(chosen: Callable[..., Settings]) -> N
     Path(made.source.path).mkdir()
     with pytest.raises(InputError, match=r"source\.path .*/events holds no record"):
         backfill(made)
-
-
-class InterruptedStage(Exception):
-    """Comes out of the backfill where a kill would end it."""
 
 
 def interrupted_after(settings: Settings, stops: Sequence[tuple[str, int]]) -> None:

@@ -9,6 +9,7 @@ from recsys.config import load_settings
 from recsys.contracts import INTERACTION_LOG, INTERACTIONS, MODEL_UPDATES, QUARANTINE, StepId
 from recsys.stream.job import run_stream
 from tests.stream.disturbed import (
+    InterruptedStage,
     assert_arrays_are_equal,
     assert_tables_are_equal,
     registry_content,
@@ -18,10 +19,6 @@ from tests.stream.disturbed import (
 from tests.stream.test_exactly_once import KILLS
 
 BATCHES = 12
-
-
-class InterruptedStage(Exception):
-    """Comes out of the stream where a kill would end it."""
 
 
 def test_a_stream_interrupted_after_every_stage_ends_where_an_undisturbed_one_ends(
