@@ -178,6 +178,8 @@ class _Reading:
         self.report.expect(last.batch_id - pipeline.learned_through)
         log_version = pipeline.tables.version(INTERACTION_LOG)
         assert counts.ingested_at is not None, "there are records"
+        if pipeline.learned_through >= 0:
+            self._publish(StepId(0, pipeline.learned_through))  # A kill may have left it undone, as in the stream.
         rows: list[LedgerRow] = []
         for step, batch in log.batches_after(pipeline.tables, StepId(0, pipeline.learned_through), last):
             quarantined = counts.quarantined if step.batch_id == 0 else 0
@@ -188,11 +190,14 @@ class _Reading:
             stopping = self._stop.is_set() and step != last
             if stopping or step == last or rows[-1].state_uri or pipeline.publisher.is_due(step):
                 pipeline.record(rows, application)
-                pipeline.publish(step)
-                pipeline.observe("batch", step)
+                self._publish(step)
                 rows = []
             if stopping:
                 raise StopRequested
+
+    def _publish(self, step: StepId) -> None:
+        self.pipeline.publish(step)
+        self.pipeline.observe("batch", step)
 
 
 def _begin(settings: Settings, tables: Tables, has_ids: bool, held: Handover | None) -> Handover:
