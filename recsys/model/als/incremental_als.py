@@ -41,6 +41,7 @@ class IncrementalAls:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.objective = Objective.of(settings.model)
         self.device = resolve_device(settings.device)
         self._users, self._items = Side("user", settings, self.device), Side("item", settings, self.device)
         self._halvings = 0
@@ -183,8 +184,8 @@ class IncrementalAls:
         """Users and items trained on the whole history, from a seeded random start."""
         users, items = (side.random_start(step) for side in (self._users, self._items))
         by_user, by_item = (side.select(history, side.rows, step) for side in (self._users, self._items))
-        objective, chunk_bytes = Objective.of(self.settings.model), self.settings.model.chunk_megabytes << 20
-        rounds = alternations(by_user, by_item, users, items, objective, chunk_bytes)
+        chunk_bytes = self.settings.model.chunk_megabytes << 20
+        rounds = alternations(by_user, by_item, users, items, self.objective, chunk_bytes)
         for round_ in itertools.islice(rounds, self.settings.model.rebuild_sweeps - 1):
             users, items = round_
         user_table, item_table = (FactorTable(values.cpu().numpy(), self.device) for values in (users, items))
