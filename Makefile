@@ -12,7 +12,7 @@ GET_UV := $(RUN) -m pip install --quiet -c constraints.txt uv
 # Words passed on: make test ARGS="-k totals", make demo ARGS="seed=1".
 ARGS ?=
 # Two shards side by side, each file on one of them; more of them would share two cores and take more memory.
-PYTEST := OMP_WAIT_POLICY=passive $(RUN) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+PYTEST := OMP_WAIT_POLICY=passive $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # What the fast loop leaves out: whatever starts a JVM, a server or a process, or learns for long.
 SLOW := spark or mlflow or process or encoder or bench or docs or heavy
 

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,8 +48,7 @@ MARKS_THAT_START = {"spark", "mlflow", "process", "bench", "docs", "heavy"}
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the tests by fixtures and folders; side by side, each file is one worker's, those of processes first."""
-    side_by_side = config.pluginmanager.hasplugin("xdist")
+    """Mark the tests by fixtures and folders, and put first the files that take longest: the shards end together."""
     for item in items:
         file = item.path.relative_to(config.rootpath).as_posix()
         fixtures = getattr(item, "fixturenames", ())
@@ -56,14 +56,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         marks |= {mark for folder, mark in FOLDER_MARKS.items() if file.startswith(f"{folder}/")}
         for mark in sorted(marks):
             item.add_marker(mark)
-        if side_by_side:
-            item.add_marker(pytest.mark.xdist_group(file))
-    longest_first = ("process", "spark", "mlflow", "bench")
-    files: dict[Path, int] = {}
+    started: dict[Path, set[str]] = defaultdict(set)
     for item in items:
-        place = next((n for n, mark in enumerate(longest_first) if item.get_closest_marker(mark)), len(longest_first))
-        files[item.path] = min(place, files.get(item.path, place))
-    items.sort(key=lambda item: files[item.path])
+        started[item.path] |= {mark.name for mark in item.iter_markers()} & MARKS_THAT_START
+    # The more kinds of things a file starts, the longer it takes.
+    items.sort(key=lambda item: -len(started[item.path]))
 
 
 class Watch:
