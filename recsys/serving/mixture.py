@@ -10,6 +10,7 @@ from .arrays import Array, Arrays, PairValues, part, ragged_ranges
 from .axes import Axes, Declared, of_members
 from .neural import NeuralScorer
 from .scorers import GROUPS, AlsScorer, CoOccurrenceScorer, RepeatScorer, Scorer, TrendScorer, group_of
+from .top import best_of_rows
 
 # A smaller score is as good as this one.
 _LEAST = 1e-3
@@ -118,7 +119,9 @@ class MixtureScorer:
         proposed = [self._leading(np.flatnonzero(groups == group), group, depth) for group in range(len(GROUPS))]
         dense = [scorer.score(rows) for scorer in self._dense.values()]
         known_to = [np.asarray(scores.any(axis=1)) for scores in dense]
-        best = [_top(scores, np.where(own, depth, 0), most) for scores, own in zip(dense, known_to, strict=True)]
+        best = [
+            best_of_rows(scores, np.where(own, depth, 0), most) for scores, own in zip(dense, known_to, strict=True)
+        ]
         proposed.extend(ranks.keys for ranks in best)
         if self._similar is not None:
             pairs, rest = self._similar.chances(rows)
@@ -171,26 +174,3 @@ def _shrunk(scores: Array) -> Array:
     shrunk: Array = scores - least
     shrunk *= (0.999 / np.maximum(most - least, 1e-12)).astype(np.float32)
     return shrunk
-
-
-def _top(scores: Array, counts: Array, most: int) -> PairValues:
-    """Ranks, from 1, of the best counts[i] <= most items of each row i of scores (n, items)."""
-    items = scores.shape[1]
-    most = min(most, items)
-    # The best are among the members of those groups of columns that have the largest best members.
-    wide = max(int((items / max(most, 1)) ** 0.5), 1)
-    groups = items // wide
-    leading = scores[:, : groups * wide].reshape(len(scores), wide, groups).max(axis=1)
-    chosen = np.argpartition(leading, groups - most, axis=1)[:, groups - most :] if most < groups else np.arange(groups)
-    members = np.broadcast_to(chosen, (len(scores), min(most, groups)))[:, None, :] + groups * np.arange(wide)[:, None]
-    rest = np.broadcast_to(np.arange(groups * wide, items), (len(scores), items - groups * wide))
-    columns = np.concatenate([members.reshape(len(scores), -1), rest], axis=1)
-    values = np.take_along_axis(scores, columns, axis=1)
-    best = np.argpartition(values, values.shape[1] - most, axis=1)[:, values.shape[1] - most :]
-    order = np.take_along_axis(
-        best, np.argsort(-np.take_along_axis(values, best, axis=1), axis=1, kind="stable"), axis=1
-    )
-    owners, places = np.nonzero(np.arange(most) < counts[:, None])
-    keys = np.take_along_axis(columns, order, axis=1)[owners, places] + owners * items
-    by_key = np.argsort(keys)
-    return PairValues(keys[by_key], places[by_key] + 1, items)

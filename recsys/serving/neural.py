@@ -7,6 +7,7 @@ import numpy as np
 from .arrays import Array, Arrays
 from .axes import ITEMS, USERS, Axes, Declared, NewItem
 from .scorers import AlsScorer
+from .top import largest
 
 
 class NeuralScorer:
@@ -66,7 +67,7 @@ class NeuralScorer:
     def _ranked(self, row: int, first: Array) -> Array:
         """Scores (items,) of a user whose products are `first` (items,)."""
         count = min(int(self._candidates[row]), len(first))
-        items = np.argpartition(-first, count - 1)[:count]
+        items = largest(first, count)
         logits = self.logits(row, items)
         scores: Array = first - first[items].min() + (logits.min() - 1)
         scores[items] = logits

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from .arrays import Array, ragged_ranges
 from .served import kind_of
+from .top import contenders
 from .version import VersionScorer
 
 UNKNOWN = -1
@@ -81,7 +82,7 @@ class Ranker:
         scores = self._scorer.score(rows)
         seen_position, seen_item = self._seen(rows, exclude_seen)
         scores[seen_position, seen_item] = -np.inf
-        position, item = _contenders(scores, min(int(k.max()), self.items))
+        position, item = contenders(scores, min(int(k.max()), self.items))
         return _best_first(position, item, scores[position, item], k)
 
     def _seen(self, rows: Array, exclude_seen: Array) -> tuple[Array, Array]:
@@ -90,23 +91,6 @@ class Ranker:
         start = self.arrays["seen_offsets"][rows[position]]
         length = self.arrays["seen_offsets"][rows[position] + 1] - start
         return np.repeat(position, length), self.arrays["seen_items"][ragged_ranges(start, length)]
-
-
-def _contenders(scores: Array, k: int) -> tuple[Array, Array]:
-    """Pairs (row, column) that hold each row's k best finite scores, all those equal to the k-th, and a few more.
-
-    The k-th largest maximum of any disjoint groups of columns is never above the k-th largest score, so comparing with
-    it loses nothing; partitioning the maxima is several times faster than partitioning the row.
-    """
-    width = max(1, scores.shape[1] // (8 * k))
-    groups = scores.shape[1] // width
-    maxima = scores[:, : width * groups].reshape(len(scores), width, groups).max(axis=1)
-    bound = np.partition(maxima, groups - k, axis=1)[:, groups - k]
-    # Nothing that is left out (-inf) may come back where fewer than k are left.
-    bound = np.maximum(bound, np.finfo(scores.dtype).min)
-    flat = np.flatnonzero(scores >= bound[:, None])
-    row, column = np.divmod(flat, scores.shape[1])
-    return row, column
 
 
 def _best_first(position: Array, item: Array, score: Array, k: Array) -> Rankings:

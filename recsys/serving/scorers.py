@@ -6,6 +6,7 @@ import numpy as np
 
 from .arrays import Array, Arrays, PairValues, ragged_ranges
 from .axes import ITEMS, USERS, Axes, Declared, NewItem
+from .top import largest
 
 # Users by how many interactions they have, that is rows of the log, one per batch and item: none, fewer than 20, more.
 GROUPS = ("cold", "warm", "heavy")
@@ -95,7 +96,7 @@ class TrendScorer:
         count = min(most, lists.shape[1])
         best = np.full(lists.shape[1], most)
         for shares in lists:
-            top = np.argpartition(-shares, count - 1)[:count] if count else np.zeros(0, dtype=np.int64)
+            top = largest(shares, count)
             top = top[np.lexsort((top, -shares[top]))]
             best[top] = np.minimum(best[top], np.arange(count))
         items = np.flatnonzero(best < most)

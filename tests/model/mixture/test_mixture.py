@@ -13,7 +13,7 @@ from recsys.model.evaluation.prequential import evaluate
 from recsys.model.mixture.mixture import Mixture
 from recsys.model.recommender import OnlineModel
 from recsys.serving.arrays import PairValues
-from recsys.serving.mixture import MixtureScorer, _top
+from recsys.serving.mixture import MixtureScorer
 from recsys.serving.scorers import GROUPS
 from tests.model.helpers import DAY, clustered_batches, make_batch, make_settings
 
@@ -153,20 +153,6 @@ def test_who_gets_which_ranking_follows_the_chances() -> None:
     assert abs(counts - 1000).max() < 160
     scorer._draw = scorer._draw + np.array([0, 1])
     assert abs(np.corrcoef(numbers, scorer._drawn_numbers(np.arange(-1, 20_000)))[0, 1]) < 0.03
-
-
-@pytest.mark.parametrize("items", [1, 7, 300, 4001])
-def test_the_best_of_each_row_are_those_of_a_full_sort(items: int) -> None:
-    scores = np.random.default_rng(items).standard_normal((5, items)).astype(np.float32)
-    counts = np.array([0, 1, 5, 30, 30])
-    found = _top(scores, counts, 30)
-    expected = {
-        (row, int(item)): rank + 1
-        for row in range(5)
-        for rank, item in enumerate(np.argsort(-scores[row])[: counts[row]])
-    }
-    owned = zip(found.owners.tolist(), found.items.tolist(), strict=True)
-    assert dict(zip(owned, found.values.tolist(), strict=True)) == expected
 
 
 def test_pairs_are_added_up_found_and_ranked() -> None:
