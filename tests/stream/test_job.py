@@ -136,7 +136,7 @@ def test_a_clean_end_registers_a_first_version(spark: SparkSession, stream: Sett
     summary = run_stream(stream)
     assert summary.champion_version == "1"
     assert version_steps(stream) == [StepId(0, 1)]
-    scored = score(spark, Tables(spark, stream.storage), connect(stream), stream)
+    scored = score(Tables(spark, stream.storage), chosen_version(stream), stream)
     assert (scored.version.step, scored.users) == (StepId(0, 1), 30)
 
     assert run_stream(stream).batches == 0
