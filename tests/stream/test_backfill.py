@@ -174,14 +174,14 @@ def test_what_a_backfill_refuses_and_what_it_does_twice(
     assert backfill(made) == type(first)(batches=2), "it is finished"
     words = ["--config", str(config_file(made, tmp_path)), f"source.path={folder}/"]
     assert run_job(backfill_history, words) == DONE
-    assert "nothing to do: the history is in, as 2 batches" in capsys.readouterr().out
+    assert "nothing to do: all 2 batches of the history are learned already" in capsys.readouterr().out
     words[-1] = f"source.path={tmp_path}"
     assert run_job(backfill_history, words) == BAD_INPUT
     assert "holds another history" in capsys.readouterr().err
 
     other = made.model_copy(update={"storage": made.storage.model_copy(update={"root": str(tmp_path / "other")})})
     run_stream(other)
-    with pytest.raises(InputError, match=r"hold batches already, and a history comes first: set storage\.root"):
+    with pytest.raises(InputError, match=r"have batches already, and a backfill comes first: set storage\.root"):
         backfill(other)
 
 
@@ -196,7 +196,7 @@ def test_a_missing_source_and_an_empty_one(chosen: Callable[..., Settings]) -> N
     with pytest.raises(InputError, match=r"source\.path .*/events does not exist"):
         backfill(made)
     Path(made.source.path).mkdir()
-    with pytest.raises(InputError, match=r"source\.path .*/events holds no record"):
+    with pytest.raises(InputError, match=r"source\.path .*/events has no records"):
         backfill(made)
 
 
