@@ -1,4 +1,4 @@
-"""What members propose, and who of them ranks it."""
+"""Candidate generation by the members of a mixture, and the ranking of the candidates."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ _LEAST = 1e-3
 
 @dataclass(frozen=True)
 class Candidates:
-    """What members propose to n users, sorted by user, then item.
+    """Candidates of n users, sorted by user, then item.
 
     Attributes:
         keys, owners, items: (c,) int64; owners count from 0 to n - 1, a key is owner * all items + item.
-        groups: (n,) of the users.
-        features: (c, features) what the re-ranker sees.
-        opinions: (c, members) what each member alone ranks by.
+        groups: (n,) group of each user, a place in `GROUPS`.
+        features: (c, features) inputs of the re-ranker.
+        opinions: (c, members) scores of each member alone.
         dense: (n, items) float32 scores by each dense member, rows of zeros for users it does not know.
         known_to: (n,) whether each dense member knows a user.
     """
@@ -45,14 +45,14 @@ MEMBERS = {**DENSE, "trend": TrendScorer, "cooccurrence": CoOccurrenceScorer, "r
 
 
 class MixtureScorer:
-    """Candidates of all members, ranked by a re-ranker of their opinions or by the one member that ranks best.
+    """Candidates of all members, ranked by the re-ranker or by one member alone.
 
-    Per user the ranking is drawn by the weights that `experts` has learned for the user's group, with a number that
-    follows from seed, clock and row: the same arrays give the same lists.
+    Each user is served by one ranking, drawn with the chances that AdaHedge has learned for the user's group. The draw
+    depends on seed, clock and row only, so the same arrays give the same lists.
 
     Args:
         arrays: `weights` (groups, features) of the re-ranker, `chances` (groups, rankings), `draw` (2,) the seed and
-            the clock, `depth` (2,) how many items a member proposes and how many more, at most, for those a user had.
+            the clock, `depth` (2,) candidates per member, and how many more at most to make up for seen items.
         trend, similar, repeats: members.
         dense: members that score all items, by name.
     """
@@ -90,7 +90,7 @@ class MixtureScorer:
         )
 
     def score(self, rows: Array) -> Array:
-        """Candidates from 1 to 2, each on its own; the others below 1, as the first dense member sees them."""
+        """Candidates from 1 to 2, all different; other items below 1, in the order of the first dense member."""
         candidates = self.propose(rows)
         # The trend is alike for all users, so one row of it will do.
         scores = np.repeat(_shrunk(self._trend.score(np.full(1, -1))), len(rows), axis=0)
@@ -107,12 +107,12 @@ class MixtureScorer:
         return scores
 
     def opinions(self, candidates: "Candidates") -> Array:
-        """(candidates, rankings) float64: what the re-ranker and each member alone rank by, higher is better."""
+        """(candidates, rankings) float64: scores of the re-ranker and of each member alone, higher is better."""
         weights = self._weights[candidates.groups][candidates.owners]
         return np.column_stack([np.einsum("cf,cf->c", candidates.features, weights), candidates.opinions])
 
     def propose(self, rows: Array) -> "Candidates":
-        """What the members propose for users by their row."""
+        """Candidates of users by their row, (n,)."""
         trend, most = self._trend, self._depth + self._more
         known, items = trend.known_rows(rows), trend.overall.shape[1]
         groups, depth = group_of(known), self._depth + np.minimum(known, self._more)
@@ -149,7 +149,7 @@ class MixtureScorer:
         return Candidates(keys, owners, codes, groups, *columns, dense, known_to)
 
     def _leading(self, users: Array, group: int, depth: Array) -> Array:
-        """Keys of what the trend proposes to users (n,) of a group."""
+        """Keys of the candidates that the trend generates for users (n,) of a group."""
         items, ranks = self._trend.leaders(group, self._depth + self._more)
         counts = np.searchsorted(ranks, depth[users])
         keys: Array = np.repeat(users, counts) * self._trend.overall.shape[1]

@@ -13,7 +13,7 @@ from .top import largest
 class NeuralScorer:
     """Candidates by products of factors, ranked by a network; the others behind them, in the order of their products.
 
-    A user has as many candidates as `candidates` (users,) int64 says. `user_factors` and `item_factors` are those of
+    `candidates` (users,) int64 holds each user's number of candidates. `user_factors` and `item_factors` are those of
     `als`; the network is `neural.user_gmf`, `neural.user_mlp`, `neural.item_gmf`, `neural.item_mlp` (rows, width), one
     `neural.hidden.N.weight` and `.bias` for each layer, `neural.output.weight` and `.bias`, all float32.
 
@@ -50,13 +50,13 @@ class NeuralScorer:
     def score(self, rows: Array) -> Array:
         """See `Scorer`."""
         scores: Array = self._first.score(rows)
-        # One user after the other: so the candidates of all of them never lie in memory together.
+        # User by user, so that the candidates of all users are never in memory together.
         for place in np.flatnonzero(scores.any(axis=1)).tolist():
             scores[place] = self._ranked(int(rows[place]), scores[place])
         return scores
 
     def logits(self, row: int, items: Array) -> Array:
-        """What the network says of items (n,) for one user, (n,)."""
+        """Logits (n,) of the network for items (n,) and one user."""
         outputs = np.maximum(self._user_inputs[row] + self._item_inputs[items], 0)
         for weights, bias in zip(self._weights[:-1], self._biases[1:-1], strict=True):
             outputs = np.maximum(outputs @ weights + bias, 0)

@@ -11,7 +11,7 @@ from .top import contenders
 from .version import VersionScorer
 
 UNKNOWN = -1
-# Scores of a block fit the cache where the catalogue allows it; very few users at once would waste the multiplication.
+# Scores of a block fit the cache where the catalog allows it; very few users at once would waste the multiplication.
 BLOCK_BYTES = 8 << 20
 USERS_PER_BLOCK = 64
 
@@ -45,9 +45,9 @@ class Ranker:
         self._scorer = VersionScorer(kind_of(arrays), arrays)
 
     def rank(self, rows: Array, k: Array, exclude_seen: Array) -> Rankings:
-        """Rank the whole catalogue.
+        """Rank the whole catalog.
 
-        Equal scores are ordered by item row. A list is shorter than `k` when the catalogue is, or when most was seen.
+        Equal scores are ordered by item row. A list is shorter than `k` where fewer items are left.
 
         Args:
             rows: (n,) int64, rows of the users, -1 for an unknown one.

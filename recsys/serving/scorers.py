@@ -1,4 +1,4 @@
-"""Learners that count, and products of factors."""
+"""Scorers of products of factors, and of learners that count."""
 
 from typing import ClassVar, Protocol
 
@@ -11,9 +11,9 @@ from .top import largest
 # Users by how many interactions they have, that is rows of the log, one per batch and item: none, fewer than 20, more.
 GROUPS = ("cold", "warm", "heavy")
 _WARM_FROM, _HEAVY_FROM = 1, 20
-# Events that speak for a longer half-life, and pairs that speak for an item's share, where little else is known.
+# Weight of the prior, in events and in pairs: of the share over the next longer half-life, and of an item's share.
 _DRAWN, _DRAWN_PAIRS = 20.0, 5.0
-# Days between two purchases of an item about which nothing is known.
+# Prior of the days between two interactions of a user with the same item.
 _USUAL_DAYS = 20.0
 
 
@@ -45,11 +45,11 @@ class AlsScorer:
 
 
 class TrendScorer:
-    """What share of the events an item gets: lately and for long, by all users and by users of the same group.
+    """Share of the events that an item gets, over several half-lives, among all users and within each group.
 
-    A share is counted over a half-life, and the shorter ones are drawn toward the next longer one, which knows of more
-    events: (count + m * longer share) / (all counts + m), m = `_DRAWN`, the mean of a Dirichlet posterior (MacKay &
-    Bauman Peto 1995, A hierarchical Dirichlet language model).
+    A share over a short half-life rests on few events, so it is shrunk toward the share over the next longer one:
+    (count + m * longer share) / (sum of counts + m), m = `_DRAWN`, the mean of a Dirichlet posterior (MacKay & Bauman
+    Peto 1995, A hierarchical Dirichlet language model).
     """
 
     axes: ClassVar[Declared] = {
@@ -76,18 +76,18 @@ class TrendScorer:
         # (half-lives, items) and (groups, half-lives, items).
         self.overall, self.segments = np.log(shares), np.log(segments)
         self.typical: Array = self.overall.mean(axis=0)
-        # Events since an item was first taken and since it was last taken, (2, items).
+        # Events since the first and since the last interaction with an item, (2, items).
         self.ages = np.log1p(arrays["clock"] - np.stack([arrays["first"], arrays["last"]]))
         self._rows_of_users = arrays["rows_of_users"]
 
     def known_rows(self, rows: Array) -> Array:
-        """(n,) how many rows of the log users have, 0 for unknown ones."""
+        """(n,) interactions of users, rows of the log; 0 for unknown users."""
         known = (rows >= 0) & (rows < len(self._rows_of_users))
         found: Array = np.where(known, np.append(self._rows_of_users, 0)[np.where(known, rows, -1)], 0)
         return found
 
     def score(self, rows: Array) -> Array:
-        """The geometric mean of the shares, as its logarithm, alike for all; see `Scorer`."""
+        """Logarithm of the geometric mean of the shares, the same for all users; see `Scorer`."""
         return np.repeat(self.typical.astype(np.float32)[None], len(rows), axis=0)
 
     def leaders(self, group: int, most: int) -> tuple[Array, Array]:
@@ -105,7 +105,7 @@ class TrendScorer:
 
 
 class CoOccurrenceScorer:
-    """How often an item was taken soon after the items that the user took last; where that is unknown, its share."""
+    """How often an item follows the user's latest items; where that is unknown, its share of the events."""
 
     axes: ClassVar[Declared] = {
         # Codes of items, one higher, 0 for none.
@@ -121,12 +121,12 @@ class CoOccurrenceScorer:
     def __init__(self, arrays: Arrays) -> None:
         self._recent, self._share = arrays["recent"], arrays["share"]
         self._neighbors, self._strengths = arrays["neighbors"], arrays["strengths"]
-        # What a neighbor must have been taken with to count half of what its share says, in decayed pairs.
+        # Decayed pairs of each item; `_DRAWN_PAIRS` of them weigh as much as the prior, the share of the neighbor.
         self._scale, self._totals = float(arrays["scale"][0]), arrays["totals"]
         self._fading = float(arrays["fading"][0])
 
     def chances(self, rows: Array) -> tuple[PairValues, Array]:
-        """Chances of neighbors, and by how much the share of any item counts besides, (n,)."""
+        """Probabilities of neighbors, and the weight of the share of any item beside them, (n,)."""
         known = (rows >= 0) & (rows < len(self._recent))
         recent = np.zeros((len(rows), self._recent.shape[1]), dtype=np.int64)
         recent[known] = self._recent[rows[known]]
@@ -160,7 +160,7 @@ class CoOccurrenceScorer:
 
 
 class RepeatScorer:
-    """What the user took before: how often, how lately, and whether it is due again."""
+    """Repeat consumption: a user's own items, by how often and how lately, and whether they are due again."""
 
     axes: ClassVar[Declared] = {
         **{name: Axes(("entries",)) for name in ("items", "counts", "lately", "first", "last")},
@@ -178,7 +178,7 @@ class RepeatScorer:
         self._starts, self._lengths = arrays["starts"], arrays["lengths"]
 
     def repeats(self, rows: Array) -> tuple[PairValues, Array]:
-        """How often users took items, and features of that (pairs, 6), in the order of the pairs."""
+        """Number of interactions of users with their items, and features (pairs, 6) in the order of the pairs."""
         arrays, items = self._arrays, len(self.share)
         known = (rows >= 0) & (rows < len(self._starts))
         lengths = np.where(known, np.append(self._lengths, 0)[np.where(known, rows, -1)], 0)
@@ -207,7 +207,7 @@ class RepeatScorer:
         return PairValues(owners * items + taken, counts, items), np.stack(features, axis=1)
 
     def score(self, rows: Array) -> Array:
-        """How often the user took an item, and its share of all events to decide between equals; see `Scorer`."""
+        """The user's interactions with an item, ties broken by its share of all events; see `Scorer`."""
         scores = np.repeat(self.share.astype(np.float32)[None], len(rows), axis=0)
         pairs, _ = self.repeats(rows)
         scores[pairs.owners, pairs.items] += pairs.values
@@ -220,6 +220,6 @@ def group_of(interactions: Array) -> Array:
 
 
 def _drawn(counts: Array, toward: Array) -> Array:
-    """Shares of counts (items,), drawn toward other shares."""
+    """Shares of counts (items,), shrunk toward other shares."""
     shares: Array = (counts + _DRAWN * toward) / (counts.sum() + _DRAWN)
     return shares

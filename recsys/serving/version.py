@@ -40,7 +40,7 @@ def declared_axes(kind: str) -> dict[str, Axes]:
 
 
 class VersionScorer:
-    """The scores of a registered version: its learner's, or the popularity for users about whom that knows nothing.
+    """The scores of a registered version: its learner's, or the popularity for users whom the learner does not know.
 
     Args:
         kind: What made the version.

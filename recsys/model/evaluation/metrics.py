@@ -1,4 +1,4 @@
-"""Ranking figures over the full catalogue. Ties are misses: an item ranks behind all that score as high."""
+"""Ranking metrics over the full catalog. Ties are misses: an item ranks behind all items with the same score."""
 
 from dataclasses import dataclass
 from itertools import pairwise

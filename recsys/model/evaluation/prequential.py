@@ -29,7 +29,7 @@ class _Sample:
     Attributes:
         ids: n ids.
         codes: (n,) int64 live codes, -1 for users never seen before.
-        relevant: what they took to in the batch.
+        relevant: their relevant items in the batch.
     """
 
     ids: list[str]
@@ -51,7 +51,7 @@ def evaluate(
     settings: Settings,
     step: StepId,
 ) -> dict[str, float]:
-    """Rank the whole catalogue for users of a batch and compare with what they did in it.
+    """Rank the whole catalog for users of a batch, and compare with their interactions in it.
 
     A user's items with positive weight in the batch are relevant; with `recommend.exclude_seen`, those that the user
     has interacted with before are neither recommended nor relevant. Users without factors get the most popular items.

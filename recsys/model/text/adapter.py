@@ -1,4 +1,4 @@
-"""A LoRA adapter that bends a sentence encoder toward what users took to; only a rebuild trains one."""
+"""A LoRA adapter that fits a sentence encoder to the factors of items; only a rebuild trains one."""
 
 import json
 import os
@@ -46,21 +46,21 @@ def merge_adapter(encoder: "SentenceTransformer", folder: Path) -> None:
 def train_adapter(
     encoder: "SentenceTransformer", texts: Sequence[str], factors: Float32Array, settings: Settings, step: StepId
 ) -> Path:
-    """Train an adapter of the encoder's attention so that texts lie like the factors of their items.
+    """Train an adapter of the encoder's attention, so that the embeddings of texts resemble the factors of their items.
 
-    Each text's embedding, projected, should point to its own item's factors and away from those of the other items of
-    its batch. Factors count by what tells them from the mean item's. The projection begins as the ridge regression of
-    the factors on the embeddings that the encoder gives by itself, and is left behind: `ColdStart` learns its own.
+    The projected embedding of a text should point to the factors of its own item, and away from those of the other
+    items of its batch. The factors are centered on their mean. The projection starts as the ridge regression of the
+    factors on the embeddings without an adapter. It is discarded after training: `ColdStart` learns its own.
 
     Source: LoRA of Hu et al. 2022, "LoRA: low-rank adaptation of large language models"; InfoNCE loss of van den Oord
     et al. 2018, "Representation learning with contrastive predictive coding".
 
     Args:
-        encoder: The encoder as it comes; it is the same afterward.
-        texts: n >= 2 texts, those of the items that most users had first; `items.adapter.items` of them are read.
+        encoder: The pretrained encoder; it is unchanged afterward.
+        texts: n >= 2 texts, those of the items with the most users first; the first `items.adapter.items` are used.
         factors: (n, f) factors of their items.
-        settings: The sections items and storage, and seed, are used.
-        step: Step of the rebuild; its generation names the adapter, and it seeds what is random.
+        settings: Uses the sections `items` and `storage`, and `seed`.
+        step: Step of the rebuild; its generation names the adapter, and it seeds the order of the texts.
 
     Returns:
         The folder of the adapter, in the format of peft, with the mean loss of each pass in `training.json`.
@@ -87,7 +87,7 @@ def train_adapter(
     folder = adapter_folder(settings.storage.root, step.generation)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
-        # Without dropout nothing is random but the order.
+        # Without dropout only the order is random.
         encoder.eval()
         for _ in range(chosen.epochs):
             order = drawing.permutation(len(texts))
@@ -105,7 +105,7 @@ def train_adapter(
 
 
 def _tidy(folder: Path) -> None:
-    """Have equal adapters in equal files: without the place of the encoder, and with names in order."""
+    """Make the files of equal adapters equal: without the path of the encoder, and with names in order."""
     (folder / "README.md").unlink(missing_ok=True)
     file = folder / "adapter_config.json"
     config = json.loads(file.read_text("utf-8"))

@@ -1,4 +1,4 @@
-"""Factors for items that nobody had yet, from their text: a ridge regression that follows the model."""
+"""Factors of cold items from their text: a ridge regression that follows the model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ _EMBEDDING_UNIT, _FACTOR_UNIT = 2.0**-15, 2.0**-20
 
 @dataclass(frozen=True)
 class Texts:
-    """The embedded texts of a catalogue.
+    """The embedded texts of a catalog.
 
     Attributes:
         items: n ids.
@@ -45,17 +45,18 @@ class Texts:
 
 
 class ColdStart:
-    """Learns W, by which an item's embedding x gives its factors as x W, from items that have both.
+    """Learns the map W from an item's embedding x to its factors x W, from items that have both.
 
-    Teachers are the `newest` items of those with a text and at least `min_events` users: a new item is more like the
-    last new ones than like the catalogue, whose old favorites have factors of a length that few reach. W minimizes
-    sum |x W - y|^2 + regularization |W|^2 over them, y being a teacher's factors, so W = (A + regularization I)^-1 B
-    with A = sum x x' and B = sum x y'. It predicts what items of such a text have come to lately, on average; most new
-    items therefore rank behind what is popular, and only those whose like were taken up at once come into lists.
+    It is trained on the `newest` items among those with a text and at least `min_events` users, called teachers: a cold
+    item resembles the latest new items more than old favorites, whose factors are longer than most items' ever become.
+    W minimizes sum |x W - y|^2 + regularization |W|^2 over the teachers, where y are a teacher's factors, so
+    W = (A + regularization I)^-1 B with A = sum x x' and B = sum x y'. It predicts what items of such a text reached
+    lately, on average. Most cold items therefore rank behind popular ones, and only those whose like became popular at
+    once enter the lists.
 
-    When teachers come and go, or their factors change, A and B are corrected by those rows alone. The sums are exact,
-    embeddings counting to 2^-15 and factors to 2^-20, so they are the same to the last bit as if made anew: what is
-    predicted depends on the teachers there are now, not on those there were.
+    When teachers come and go, or their factors change, A and B are corrected by those rows alone. Embeddings are
+    rounded to 2^-15 and factors to 2^-20, which makes the sums exact: they equal to the last bit those computed from
+    scratch, so predictions depend on the present teachers only, not on earlier ones.
 
     Source: the map from content to latent factors is that of Gantner et al. 2010, "Learning attribute-to-feature
     mappings for cold-start recommendations", for text and with a window.
@@ -75,7 +76,7 @@ class ColdStart:
         self._moments = torch.zeros(dimensions, factors, dtype=torch.float64)
 
     def __len__(self) -> int:
-        """How many items teach."""
+        """Number of teachers."""
         return len(self._codes)
 
     @property
@@ -84,19 +85,19 @@ class ColdStart:
         return self._gram.numpy(), self._moments.numpy()
 
     def teachers(self, users: IntArray, described: npt.NDArray[np.bool_]) -> IntArray:
-        """Codes (n,) of the items that should teach, rising.
+        """Codes (n,) of the teachers, ascending.
 
         Args:
-            users: (items,) how many users had each item; codes are in the order in which items appeared.
+            users: (items,) number of users of each item; codes are in the order in which items appeared.
             described: (items,) whether an item has a text.
         """
         return np.flatnonzero((users >= self._settings.min_events) & described)[-self._settings.newest :]
 
     def learn(self, codes: IntArray, embeddings: Float32Array, factors: Float32Array) -> int:
-        """Have these teachers from now on, and no others.
+        """Replace the teachers by these.
 
         Args:
-            codes: (n,) codes of items, rising.
+            codes: (n,) codes of items, ascending.
             embeddings: (n, d) unit vectors.
             factors: (n, f) numbers below 64 in size; larger ones make the sums inexact.
 
@@ -144,16 +145,16 @@ class ColdItems:
     def extend(self, served: Served, catalogue: Texts) -> Served:
         """A version that knows the items of a catalog that nobody has interacted with.
 
-        Items with interactions keep their own factors, however few their users are: that nobody else has interacted
-        with them since they came says more than their text.
+        Items with interactions keep their own factors, however few users they have: so few interactions since they
+        appeared are better evidence than their text.
 
         Args:
             served: The version.
-            catalogue: All items with a text. Only items that can be had should be in it.
+            catalogue: All items with a text. Only items that are available should be in it.
 
         Returns:
-            The version with the new items after its own, in the order of the catalog, their popularity 0. Without
-            teachers there is nothing to tell about new items, and the version is as it was.
+            The version with the cold items after its own, in the order of the catalog, their popularity 0. Without
+            teachers nothing can be predicted, and the version is unchanged.
 
         Raises:
             ConfigError: versions of this kind cannot be extended.

@@ -1,4 +1,4 @@
-"""Item text as vectors: a pretrained sentence encoder sees each text once, and what it says is kept on disk."""
+"""Embeddings of item texts by a pretrained sentence encoder; each text is encoded once and kept on disk."""
 
 import hashlib
 import importlib.util
@@ -37,7 +37,7 @@ _KEY_BYTES = 16
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Items with a text, whether or not anybody has had them yet.
+    """Items with a text, cold ones and others.
 
     Attributes:
         ids: n distinct ids.
@@ -52,10 +52,10 @@ class Catalogue:
 
     @classmethod
     def of(cls, ids: Sequence[str], titles: Sequence[str | None], texts: Sequence[str | None]) -> "Catalogue":
-        """Join title and text of each item; an item without either is left out, and of equal ids the last one counts.
+        """Join title and text of each item; an item with neither is left out, and of equal ids the last one counts.
 
         Args:
-            ids, titles, texts: n each; None or blank where there is none. A title that its text holds is not repeated.
+            ids, titles, texts: n each; None or blank where missing. A title that the text contains is not repeated.
         """
         joined = {}
         for item, title, text in zip(ids, titles, texts, strict=True):
@@ -67,14 +67,14 @@ class Catalogue:
 
 
 class TextEmbeddings:
-    """Embeddings of texts under one encoder, those of known texts read from `<storage.root>/items`.
+    """Embeddings of texts by one encoder, with a cache under `<storage.root>/items`.
 
-    The encoder is loaded only when there is a text that it has not seen. The last bits of an embedding depend on the
-    texts that were encoded beside it; the file keeps the first result, so that later ones are the same.
+    The encoder is loaded only when a text is not in the cache. The last bits of an embedding depend on the other texts
+    of its batch; the cache keeps the first result, so that it stays the same.
 
     Args:
-        settings: The sections items and storage, and device, are used.
-        adapter: Folder that `adapter.train_adapter` wrote; None: the encoder as it comes.
+        settings: Uses the sections `items` and `storage`, and `device`.
+        adapter: Folder that `adapter.train_adapter` wrote; None: the encoder without an adapter.
 
     Raises:
         ConfigError: the packages of the extra `text` are missing, or the device is not there.
