@@ -158,12 +158,13 @@ def to_table(frame: Any) -> pa.Table:
     try:
         if isinstance(frame, pa.Table):
             return frame
-        if hasattr(frame, "__arrow_c_stream__"):
-            return pa.RecordBatchReader.from_stream(frame).read_all()
+        # Spark's frames have the PyCapsule interface, too, but in a classic session it ends in an assertion.
         if hasattr(frame, "toArrow"):
             if getattr(frame, "isStreaming", False):
                 raise InputError("the events are a streaming frame: start the job stream_update for a stream")
             return frame.toArrow()
+        if hasattr(frame, "__arrow_c_stream__"):
+            return pa.RecordBatchReader.from_stream(frame).read_all()
         if isinstance(frame, Mapping):
             return pa.table({name: _column(values) for name, values in frame.items()})
         if isinstance(frame, list | tuple) and all(isinstance(record, Mapping) for record in frame):

@@ -119,10 +119,10 @@ def test_an_empty_vocabulary_is_scored_too(spark, scene, users, items):
 
 
 def test_without_a_champion_one_line_says_what_to_do(scene, settings, tmp_path):
-    for asked in (scene[2], settings(tmp_path)):  # a registry without this model, and none at all
+    for asked in (scene[2], settings(tmp_path / "elsewhere")):  # a registry without this model, and none at all
         with pytest.raises(RegistryError, match="the registry holds no models:/.*@champion: run jobs/stream_update.py"):
             chosen_version(asked)
-    assert not (tmp_path / "recsys").exists(), "looking makes nothing"
+    assert not (tmp_path / "elsewhere").exists(), "looking makes nothing"
 
 
 def test_the_model_answers_as_a_spark_function(spark, scene):
