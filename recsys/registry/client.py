@@ -102,7 +102,7 @@ def _is_refusal(error: Exception) -> bool:
     """Whether a retry would fail again, because the request or a path is wrong."""
     if isinstance(error, MlflowException):
         return bool(error.get_http_status_code() < 500)  # type: ignore[no-untyped-call]
-    return isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError)
+    return isinstance(error, FileExistsError | FileNotFoundError | NotADirectoryError | PermissionError)
 
 
 def _try_database(uri: str) -> None:

@@ -24,7 +24,8 @@ def test_a_server_that_does_not_answer_is_named_without_its_credentials():
     with pytest.raises(RegistryDownError) as raised:
         connect(settings)
     line = str(raised.value)
-    assert line.startswith("MLflow does not answer at http://127.0.0.1:9/x; start it or set mlflow.tracking_uri")
+    told = "MLflow does not answer at http://127.0.0.1:9/x; start it, or set mlflow.tracking_uri to a running server"
+    assert line.startswith(told)
     assert "s3cret" not in line
     assert "\n" not in line
 
