@@ -129,4 +129,4 @@ def test_a_name_that_mlflow_refuses_is_one_line(registry, make):
 
 
 def test_the_code_version_is_the_package_and_its_commit():
-    assert re.fullmatch(rf"{re.escape(installed_version('recsys'))}(\+[0-9a-f]{{7,}})?", versions.code_version())
+    assert re.fullmatch(rf"{re.escape(installed_version('recsys-stream'))}(\+[0-9a-f]{{7,}})?", versions.code_version())
