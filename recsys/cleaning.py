@@ -136,7 +136,7 @@ def _weigh(values: FloatArray, codes: IntArray, weights: Mapping[str, EventWeigh
         own = np.flatnonzero(codes == code)
         value = values[own]
         if weight.value == "log":
-            factors = strict_log2(1 + np.where(value > -1, value, np.nan))
+            factors = strict_log2(1 + np.where((value > -1) & (value < np.inf), value, np.nan))
         else:
             factors = value if weight.value == "multiply" else np.ones(len(own))
         weighed[own] = weight.weight * factors

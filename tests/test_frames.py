@@ -94,3 +94,13 @@ def test_what_the_stream_asks_for_is_asked_for_here(tmp_path: Path) -> None:
     named = Settings.model_validate({"source": {"columns": {"value": "stars"}, "default_event_type": "view"}})
     with pytest.raises(InputError, match="no column 'stars' for source.columns.value"):
         read_events(frame, named, NOW)
+
+
+def test_values_without_a_logarithm_are_left_out_and_nothing_else_is_said(recwarn: pytest.WarningsRecorder) -> None:
+    configured = Settings.model_validate({"weights": {"watch": {"weight": 2, "value": "log"}}})
+    values = [3.0, np.inf, -np.inf, np.nan, -1.0, -2.0, None]
+    columns = {"user_id": ["u"] * 7, "item_id": ["i"] * 7, "event_type": ["watch"] * 7, "event_time": [10**9] * 7}
+    events, left_out = read_events({**columns, "value": pa.array(values)}, configured, NOW)
+    assert events.weights.tolist() == [4.0]
+    assert left_out == {"missing value": 1, "non-finite value": 3, "value out of range": 2}
+    assert not recwarn.list
