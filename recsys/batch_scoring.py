@@ -21,7 +21,7 @@ from pyspark.sql import functions as F
 
 from recsys.config import Settings
 from recsys.contracts import ITEM, USER
-from recsys.registry import versions
+from recsys.registry import artifacts, versions
 from recsys.registry.client import connect
 from recsys.registry.versions import CHAMPION, Version
 from recsys.storage import mlflow_database
@@ -79,7 +79,7 @@ def score(tables: Tables, version: Version, settings: Settings) -> Scored:
     """
     start = time.perf_counter()
     archive = _send_to_executors(tables.spark, version)
-    users = versions.count_users(Path(SparkFiles.get(archive)))
+    users = artifacts.count_users(Path(SparkFiles.get(archive)))
     lists = recommend(tables.spark, archive, users, settings)
     recommendations.write(tables, _signed(lists, version))
     return Scored(version, users, time.perf_counter() - start)
@@ -114,7 +114,7 @@ def _send_to_executors(spark: SparkSession, version: Version) -> str:
         kept = Path(SparkFiles.getRootDirectory(), "models", name)
         kept.parent.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory() as folder, ZipFile(kept, "w") as archive:  # factors do not compress
-            artifact = versions.download(version, Path(folder))
+            artifact = artifacts.download(version.uri, Path(folder))
             for file in artifact.rglob("*"):
                 archive.write(file, file.relative_to(artifact))
         context.addArchive(str(kept))

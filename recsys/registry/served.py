@@ -6,7 +6,7 @@ import mlflow
 import pandas as pd
 
 from recsys.config import Settings, load_settings
-from recsys.registry import versions
+from recsys.registry import artifacts, versions
 from recsys.registry.client import connect, registry_errors
 from recsys.registry.versions import CHAMPION, Version
 
@@ -26,7 +26,7 @@ class ServedVersion:
 
     def __init__(self, version: Version) -> None:
         self.version = version
-        served = versions.load_served(version)
+        served = artifacts.load_served(version.uri)
         self.arrays, self.item_ids = served.arrays, served.item_ids
         with registry_errors(f"cannot load {version.uri}"):
             self._scorer = mlflow.pyfunc.load_model(version.uri)

@@ -1,59 +1,27 @@
-"""Registered model versions: register, find, promote, load."""
+"""Registered model versions: register, find, promote."""
 
 import re
-import shutil
 import subprocess
-import tempfile
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
-import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModelOutput
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model, ModelSignature
-from mlflow.types import ColSpec, DataType, Schema
-from mlflow.types.schema import Array
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
 
-from recsys import serving
 from recsys.config import Settings
 from recsys.contracts import BATCH, GENERATION, StepId
 from recsys.errors import ConfigError, RegistryError
+from recsys.registry import artifacts
 from recsys.registry.client import registry_errors
 from recsys.serving import Served
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
-ARRAYS_FILE = "arrays.safetensors"
 
-_SERVED_CODE = Path(__file__).with_name("pyfunc.py")
-# Travels with every version, so that it always scores as it did when it was evaluated.
-_SERVING = Path(serving.__file__).parent
-_SERVED_PACKAGES = ("mlflow", "numpy", "pandas", "safetensors")
-_SIGNATURE = ModelSignature(
-    inputs=Schema(
-        [
-            ColSpec(DataType.string, "user_id"),
-            ColSpec(DataType.long, "k", required=False),
-            ColSpec(DataType.boolean, "exclude_seen", required=False),
-            ColSpec(Array(DataType.string), "candidates", required=False),
-        ]
-    ),
-    outputs=Schema(
-        [
-            ColSpec(DataType.string, "user_id"),
-            ColSpec(Array(DataType.string), "item_ids"),
-            ColSpec(Array(DataType.double), "scores"),
-        ]
-    ),
-)
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 _MISSING = "RESOURCE_DOES_NOT_EXIST"
 _EXISTS = ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS")
@@ -116,7 +84,7 @@ def register(
                 "code_version": code_version(),
                 **tags,
             }
-            model_id = _log_model(client, settings, run_id, served, step)
+            model_id = artifacts.upload(client, settings, run_id, served, step)
             _make_model(client, name)
             made = client.create_model_version(name, f"models:/{model_id}", run_id, tags=every_tag, model_id=model_id)
             version = Version(name, str(made.version), run_id, every_tag)
@@ -200,55 +168,6 @@ def no_version(uri: str) -> RegistryError:
     )
 
 
-def download(version: Version, folder: Path) -> Path:
-    """Download the artifact of a version.
-
-    Args:
-        version: the version.
-        folder: an empty folder for the artifact.
-
-    Returns:
-        The folder that MLflow loads as a model.
-
-    Raises:
-        RegistryError: MLflow failed.
-    """
-    with registry_errors(f"cannot download {version.uri}"):
-        return Path(mlflow.artifacts.download_artifacts(artifact_uri=version.uri, dst_path=str(folder)))
-
-
-def load_served(version: Version) -> Served:
-    """What a version serves, as it was registered, read without unpickling.
-
-    Raises:
-        RegistryError: MLflow failed, or the version holds something else.
-    """
-    with tempfile.TemporaryDirectory() as folder, registry_errors(f"cannot load {version.uri}"):
-        uri = f"{version.uri}/artifacts/{ARRAYS_FILE}"
-        packed = load_file(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder))
-        try:
-            return Served.of_packed(packed)
-        except KeyError as error:
-            raise RegistryError(f"{version.uri} was not registered by this release: it has no array {error}") from error
-
-
-def count_users(artifact: Path) -> int:
-    """Number of users of a downloaded artifact, without reading its arrays.
-
-    Raises:
-        RegistryError: the artifact is not one of this project.
-    """
-    try:
-        with safe_open(artifact / "artifacts" / ARRAYS_FILE, framework="np") as arrays:
-            offsets: int = arrays.get_slice("user_ids_offsets").get_shape()[0]
-    except (OSError, SafetensorError) as error:
-        raise RegistryError(
-            f"the registered model holds no {ARRAYS_FILE} with users, so it was not made by this project: set "
-            "recommend.model to a version that the stream has registered"
-        ) from error
-    return offsets - 1
-
-
 @cache
 def code_version() -> str:
     """The version of the package and, in a checkout, its commit: `0.1.0+1a2b3c4`."""
@@ -261,42 +180,6 @@ def code_version() -> str:
         return package
     # An installed package may be inside the checkout of another project.
     return f"{package}+{answer[1]}" if Path(answer[0]) == checkout.resolve() else package
-
-
-def _log_model(
-    client: MlflowClient,
-    settings: Settings,
-    run_id: str,
-    served: Served,
-    step: StepId,
-) -> str:
-    """Upload the artifact and return its id.
-
-    Not with `mlflow.pyfunc.log_model`, which copies the history of all metrics of the run: it grows with the stream.
-    """
-    experiment = client.get_run(run_id).info.experiment_id
-    logged = client.create_logged_model(experiment, f"{settings.mlflow.model_name}-{step}", run_id)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, ARRAYS_FILE)
-        save_file(served.packed(), file)
-        artifact, code = Path(folder, "model"), Path(folder, "serving")
-        shutil.copytree(_SERVING, code, ignore=shutil.ignore_patterns("__pycache__"))
-        with warnings.catch_warnings():
-            # MLflow would run an example through the model at every registration; the signature says the same.
-            warnings.filterwarnings("ignore", message=".*input example")
-            mlflow.pyfunc.save_model(
-                path=artifact,
-                mlflow_model=Model(artifact_path=logged.artifact_location, run_id=run_id, model_id=logged.model_id),
-                python_model=str(_SERVED_CODE),
-                artifacts={"arrays": str(file), "serving": str(code)},
-                signature=_SIGNATURE,
-                pip_requirements=[f"{package}=={installed_version(package)}" for package in _SERVED_PACKAGES],
-                model_config={"k": settings.recommend.k, "exclude_seen": settings.recommend.exclude_seen},
-            )
-        client.log_model_artifacts(logged.model_id, str(artifact))
-    client.finalize_logged_model(logged.model_id, "READY")
-    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=step.batch_id)])
-    return str(logged.model_id)
 
 
 def _make_model(client: MlflowClient, name: str) -> None:

@@ -18,7 +18,7 @@ from recsys.contracts import LedgerRow, StepId
 from recsys.errors import RegistryError
 from recsys.model.evaluation.gate import GateResult, judge
 from recsys.model.recommender import OnlineModel
-from recsys.registry import versions
+from recsys.registry import artifacts, versions
 from recsys.registry.runs import GenerationRun
 from recsys.registry.versions import Version
 from recsys.serving import Served
@@ -93,7 +93,7 @@ class Publisher:
         Raises:
             RegistryError: MLflow failed.
         """
-        loaded = {version.version: versions.load_served(version) for version in self._named.values()}
+        loaded = {version.version: artifacts.load_served(version.uri) for version in self._named.values()}
         return {name: loaded[version.version] for name, version in self._named.items()}
 
     def add(self, rows: Sequence[LedgerRow]) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from recsys.contracts import StepId
 from recsys.errors import RegistryError
-from recsys.registry import versions
+from recsys.registry import artifacts, versions
 from recsys.registry.client import connect
 from recsys.registry.runs import GenerationRun
 from recsys.serving import Served
@@ -51,4 +51,4 @@ def test_an_outage_loses_nothing_and_doubles_nothing(registry, database, tmp_pat
         assert again.send([row(batch) for batch in range(6)])
         assert logged(client, run) == [(batch, batch / 100) for batch in range(6)]
         assert [before.version, after.version] == ["1", "2"]
-        assert versions.load_served(after).packed().keys() == arrays.keys()
+        assert artifacts.load_served(after.uri).packed().keys() == arrays.keys()

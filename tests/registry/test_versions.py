@@ -6,7 +6,7 @@ import pytest
 
 from recsys.contracts import StepId
 from recsys.errors import ConfigError, RegistryError
-from recsys.registry import versions
+from recsys.registry import artifacts, versions
 from recsys.registry.versions import Version
 from recsys.serving import Served
 from tests.registry.served import served_arrays
@@ -87,7 +87,7 @@ def test_the_champion_moves_forward_and_back(registry, make):
 
 
 def test_the_arrays_come_back_as_they_were(make):
-    loaded = versions.load_served(make(20)).packed()
+    loaded = artifacts.load_served(make(20).uri).packed()
     assert loaded.keys() == ARRAYS.keys()
     for name, values in ARRAYS.items():
         assert loaded[name].dtype == values.dtype
@@ -95,12 +95,12 @@ def test_the_arrays_come_back_as_they_were(make):
 
 
 def test_an_artifact_knows_how_many_users_it_serves(make, tmp_path):
-    folder = versions.download(make(20), tmp_path)
-    assert versions.count_users(folder) == 2
+    folder = artifacts.download(make(20).uri, tmp_path)
+    assert artifacts.count_users(folder) == 2
 
 
 def test_an_artifact_brings_its_code_and_no_pickle(make, tmp_path):
-    folder = versions.download(make(20), tmp_path)
+    folder = artifacts.download(make(20).uri, tmp_path)
     files = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
     assert {"MLmodel", "pyfunc.py", "artifacts/arrays.safetensors", "requirements.txt"} <= files
     assert not [file for file in files if file.endswith(".pkl")]
