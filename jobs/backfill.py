@@ -31,7 +31,7 @@ SETTINGS = (
 def backfill_history(settings: Settings) -> None:
     """Load a history in bulk as if it had streamed.
 
-    It is cut by time into about a hundred batches of at least 1,000 events each. They are evaluated and learned in
+    It is cut by time into about a hundred batches, fewer for a short history. They are evaluated and learned in
     order, and a first version is registered. The storage has to be empty. After a stop or a kill, run the same command
     again to continue. Afterward jobs/stream_update.py reads new events.
     """

@@ -60,9 +60,9 @@ def demo(settings: Settings) -> None:
     print("\ntables:")
     for name in (INTERACTION_LOG, INTERACTIONS, QUARANTINE, MODEL_UPDATES, RECOMMENDATIONS):
         print(f"  {name:<16} {tables.location(name)}")
-    print(
-        f"\nruns and versions: {Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {settings.tracking_uri}"
-    )
+    if settings.mlflow.tracking_uri is None:
+        program = Path(sys.executable).parent / "mlflow"
+        print(f"\nruns and versions: {program} ui --backend-store-uri {settings.tracking_uri}")
 
 
 def show_recommendations(tables: Tables) -> None:

@@ -22,9 +22,7 @@ from pyspark.sql import functions as F
 from recsys.config import Settings
 from recsys.contracts import ITEM, USER
 from recsys.registry import artifacts, versions
-from recsys.registry.client import connect
 from recsys.registry.versions import CHAMPION, Version
-from recsys.storage import mlflow_database
 from recsys.tables import recommendations
 from recsys.tables.delta import Tables
 
@@ -61,9 +59,7 @@ def chosen_version(settings: Settings) -> Version:
         ConfigError: `recommend.model` is not a model's URI.
     """
     uri = settings.recommend.model or f"models:/{settings.mlflow.model_name}@{CHAMPION}"
-    if settings.mlflow.tracking_uri is None and not mlflow_database(settings.storage.root).exists():
-        raise versions.no_version(uri)  # Looked up in MLflow, this would first make an empty database.
-    return versions.resolve(connect(settings), uri)
+    return versions.chosen(settings, uri)
 
 
 def score(tables: Tables, version: Version, settings: Settings) -> Scored:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from recsys.batches import events_per_batch
 from recsys.config import Settings
-from recsys.config.settings import as_settings, check_settings
+from recsys.config.settings import PRIVATE, as_settings, check_settings
 from recsys.contracts import StepId
 from recsys.errors import ConfigError, InputError
 from recsys.frames import given_events
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SETTINGS_FILE, MODEL_FILE = "settings.json", "model.safetensors"
-# Settings that a saved model does not need and that may contain passwords.
-_PRIVATE: dict[str, Any] = {"spark": True, "source": {"options"}, "mlflow": {"tracking_uri"}}
 # Scores computed at once.
 _SCORES_AT_ONCE = 1 << 24
 
@@ -233,9 +231,9 @@ class Recommender:
             ['model.safetensors', 'settings.json']
         """
         folder = Path(folder)
-        text = self.settings.model_dump_json(by_alias=True, indent=2, exclude=_PRIVATE)
+        text = self.settings.model_dump_json(by_alias=True, indent=2, exclude=PRIVATE)
         try:
             snapshot.save(folder / MODEL_FILE, self._model)
             (folder / SETTINGS_FILE).write_text(text, encoding="utf-8")
         except OSError as error:
-            raise InputError(f"cannot save the model in {folder}: {error.strerror}") from error
+            raise InputError(f"cannot save the model in {folder}: {error.strerror or error}") from error

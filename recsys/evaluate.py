@@ -27,7 +27,6 @@ POPULARITY = "popularity"
 # One batch in so many, from the first on, only warms up.
 WARM_UP_SHARE = 5
 _FIGURES = ("ndcg_at_{}", "recall_at_{}", "precision_at_{}", "f1_at_{}", "auc", "coverage_at_{}")
-_BATCHES_PER_MEAN = 12  # The plot's width takes about this many independent means.
 _COLORS = ("#0868ac", "#d98200", "#1b7837", "#762a83", "#74a9cf", "#a6611a", "#000000")
 
 
@@ -111,11 +110,11 @@ class Prequential:
             from matplotlib.ticker import MaxNLocator
         except ModuleNotFoundError as error:
             raise ConfigError(f"a plot needs {error.name}: pip install 'recsys-stream[plots]'") from error
-        from recsys.stream.plots import INK, trailing_mean
+        from recsys.stream.plots import BATCHES_PER_MEAN, INK, trailing_mean
 
         figure = Figure(figsize=(9, 4), dpi=120, layout="constrained")
         FigureCanvasAgg(figure)
-        axes, window = figure.subplots(), max(1, len(self.batches) // _BATCHES_PER_MEAN)
+        axes, window = figure.subplots(), max(1, len(self.batches) // BATCHES_PER_MEAN)
         colors = dict(zip(self.methods, _COLORS, strict=False)) | {POPULARITY: "#8c8c8c"}
         for method in self.methods:
             means = trailing_mean(np.array(self.figures[method][f"ndcg_at_{self.k}"]), window)
@@ -195,12 +194,12 @@ def prequential(
     for number, batch in enumerate(tqdm(parts, "prequential", unit="batch", dynamic_ncols=True, disable=None)):
         step = StepId(0, number)
         if number >= len(parts) // WARM_UP_SHARE:
-            # A live method scores as a frozen one does.
-            measured[number] = evaluate(batch, main.model, members, checked, step)  # type: ignore[arg-type]
+            measured[number] = evaluate(batch, main.model, members, checked, step)
         for method in (main, *members.values()):
             method.learn(batch, step)
     if not any(figures.get("evaluated_users") for figures in measured.values()):
-        raise InputError("nobody could be measured: no user has an item of positive weight that is new to them")
+        new = " that is new to them" if checked.recommend.exclude_seen else ""
+        raise InputError(f"nobody could be measured: no user has an item of positive weight{new}")
     keys = {checked.model.kind: "model", POPULARITY: POPULARITY}
     result = Prequential(methods, tuple(measured), checked.recommend.k, {})
     figures = {

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RANK, SCORE = "rank", "score"
+# Whole numbers below it are exact as floating-point numbers.
+_EXACT = 2**53
 
 
 def similar_frame(
@@ -79,6 +81,8 @@ def as_id(given: Any) -> str:
         return given
     if isinstance(given, int | np.integer) and not isinstance(given, bool):
         return str(int(given))
+    if isinstance(given, float | np.floating) and float(given).is_integer() and abs(float(given)) < _EXACT:
+        return str(int(given))  # A column of whole numbers with gaps.
     raise InputError(f"an id is text or a whole number, not {given!r:.80}")
 
 

@@ -8,8 +8,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import numpy.typing as npt
 
-# Epoch numbers from here on are milliseconds: as seconds they would lie beyond the year 5138.
-MILLISECONDS_FROM = 1e11
+from recsys.contracts import MILLISECONDS_FROM
 
 _SPACE = r"[ \t\n\x0b\f\r]*"
 _DECIMAL = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"

@@ -17,6 +17,8 @@ VARIABLES = {
     "find-links": ("UV_FIND_LINKS", ","),
     "trusted-host": ("UV_INSECURE_HOST", " "),
     "timeout": ("UV_HTTP_TIMEOUT", ""),
+    "no-index": ("UV_NO_INDEX", ""),
+    "client-cert": ("SSL_CLIENT_CERT", ""),
     "cert": ("SSL_CERT_FILE", ""),
     "proxy": ("ALL_PROXY", ""),
 }

@@ -1,5 +1,6 @@
 """The front door: frames in, frames out, the same model from the same events, and one clear line for what cannot be."""
 
+import copy
 import doctest
 import inspect
 import json
@@ -177,12 +178,15 @@ def test_what_cannot_be_learned_from_is_refused_in_one_line(name: str) -> None:
         ({"model.factors": 0}, "setting 'model.factors'"),
         ({"model": {"factors": 8}, "model.kind": "als"}, None),
         ({"seed": 1, "seed.x": 2}, "setting 'seed"),
+        ({"model.kind": "als", "model": {"factors": 8}}, "setting 'model' is set as a whole, and in parts too"),
         ("conf/local.yaml", "not str"),
     ],
 )
 def test_settings_are_checked(settings: Any, message: str | None) -> None:
     if message is None:
+        given = copy.deepcopy(settings)
         assert recsys.fit(ONE, settings).settings.model.kind == "als"
+        assert settings == given
         return
     with pytest.raises(ConfigError, match=message):
         recsys.fit(ONE, settings)
@@ -235,7 +239,7 @@ def test_recommendations_are_the_models_own_lists(fitted: recsys.Recommender, mo
 
 
 @pytest.mark.parametrize(
-    "users", [[1, 2], ("1", "2"), np.array([1, 2]), pd.Series([1, 2]), pl.Series(["1", "2"]), pa.array([1, 2])]
+    "users", [[1, 2], ("1", "2"), np.array([1, 2]), pd.Series([1.0, 2.0]), pl.Series(["1", "2"]), pa.array([1, 2])]
 )
 def test_users_come_as_any_column_of_ids(fitted: recsys.Recommender, users: Any) -> None:
     pd.testing.assert_frame_equal(fitted.recommend(users, k=2), fitted.recommend(["1", "2"], k=2))
@@ -244,7 +248,7 @@ def test_users_come_as_any_column_of_ids(fitted: recsys.Recommender, users: Any)
 def test_questions_without_an_answer(fitted: recsys.Recommender) -> None:
     assert fitted.recommend([]).columns.tolist() == ["user_id", "rank", "item_id", "score"]
     assert len(fitted.recommend([])) == 0
-    for users in ([None], [1.5], [True], None, history()):
+    for users in ([None], [1.5], [np.nan], [True], None, history()):
         with pytest.raises(InputError, match=r"user_ids is a|an id is text or a whole number"):
             fitted.recommend(users)
     for k in (0, -1, 2.5, True, "3"):

@@ -47,7 +47,7 @@ MAY_IMPORT = {
     "model": LIGHT | {"serving"},
     "tables": LIGHT,
     "registry": LIGHT | {"serving"},
-    "parsing": set(),
+    "parsing": {"contracts"},
     "cleaning": LIGHT | {"parsing"},
     "frames": LIGHT | {"batches", "cleaning"},
     "lists": LIGHT | {"frames", "model"},

@@ -4,6 +4,7 @@ Settings are validated here once; the rest of the code receives frozen objects. 
 sets `storage.root`, and `storage.root=/data` on the command line wins over both.
 """
 
+import copy
 import hashlib
 import json
 import os
@@ -39,7 +40,9 @@ from recsys.errors import ConfigError
 from recsys.storage import mlflow_database
 
 ENVIRONMENT_PREFIX = "RECSYS__"
-
+# Settings that may hold secrets: never shown, logged or saved with a model.
+PRIVATE: dict[str, Any] = {"spark": True, "source": {"options"}, "mlflow": {"tracking_uri"}}
+_PRIVATE_KEYS = ("spark", "source.options", "mlflow.tracking_uri")
 
 DEFAULT_WEIGHTS = {
     "view": 1.0,
@@ -103,9 +106,7 @@ class Settings(Section):
 
     def public_parameters(self) -> dict[str, str]:
         """Settings by dotted key, without those that may hold secrets (reader options, Spark settings, URIs)."""
-        values = self.model_dump(mode="json", by_alias=True, exclude={"spark": True, "source": {"options"}})
-        values["mlflow"].pop("tracking_uri")
-        return dict(_flatten(values))
+        return dict(_flatten(self.model_dump(mode="json", by_alias=True, exclude=PRIVATE)))
 
 
 def load_settings(file: str | Path | None = None, overrides: Iterable[str] = ()) -> Settings:
@@ -158,7 +159,10 @@ def as_settings(given: Settings | Mapping[str, Any] | None) -> Settings:
             place = place.setdefault(section, {})
             if not isinstance(place, dict):
                 raise ConfigError(f"setting '{key}': '{section}' is set as a whole, too")
-        place[last] = value
+        if last in place:
+            raise ConfigError(f"setting '{key}' is set as a whole, and in parts too")
+        # The caller's own dictionary is not written to.
+        place[last] = copy.deepcopy(value)
     return check_settings(nested)
 
 
@@ -191,7 +195,8 @@ def _describe(problem: Mapping[str, Any]) -> str:
     if problem["type"] == "extra_forbidden":
         return f"unknown setting '{key}'"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"setting '{key}': {message[0].lower()}{message[1:]} (got {problem['input']!r:.80})"
+    got = "" if key.startswith(_PRIVATE_KEYS) else f" (got {problem['input']!r:.80})"
+    return f"setting '{key}': {message[0].lower()}{message[1:]}{got}"
 
 
 def _one_line(error: Exception) -> str:

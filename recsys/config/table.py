@@ -6,7 +6,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -16,7 +16,7 @@ from recsys.config.settings import DEFAULT_WEIGHTS, Settings
 HEADING = """\
 # Settings
 
-Written by `make settings` from `recsys/config/sections.py`; change the descriptions there.
+Written by `make settings` from `recsys/config/`; change the descriptions there.
 
 Every job takes `--config FILE.yaml` and any number of `key.sub=value` arguments. Later sources override earlier ones:
 the defaults, the file, environment variables (`RECSYS__STORAGE__ROOT=/data` sets `storage.root`), the command line. An
@@ -111,12 +111,18 @@ def _type_name(kind: Any) -> str:
 
 
 def _bound(constraints: Iterable[object]) -> str:
+    words = ""
     for constraint in constraints:
-        if isinstance(constraint, Gt):
-            return f" above {constraint.gt}"
-        if isinstance(constraint, Ge):
-            return f" from {constraint.ge}"
-    return ""
+        match constraint:
+            case Gt(gt=bound):
+                words += f" above {bound}"
+            case Ge(ge=bound):
+                words += f" from {bound}"
+            case Lt(lt=bound):
+                words += f" below {bound}"
+            case Le(le=bound):
+                words += f" to {bound}"
+    return words
 
 
 def _default(field: FieldInfo) -> str:

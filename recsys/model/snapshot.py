@@ -38,6 +38,7 @@ def save(path: Path, model: OnlineModel) -> None:
 
     Raises:
         ValueError: the model has learned nothing yet.
+        OSError: the file cannot be written.
     """
     if model.step is None:
         raise ValueError("a model without a step has no state to save")
@@ -53,6 +54,8 @@ def save(path: Path, model: OnlineModel) -> None:
         save_file({name: np.ascontiguousarray(array) for name, array in model.state().items()}, temporary, metadata)
         _sync(temporary)
         os.replace(temporary, path)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
     finally:
         temporary.unlink(missing_ok=True)
     _sync(path.parent)

@@ -17,7 +17,7 @@ from recsys.config import Settings
 from recsys.errors import RegistryDownError, RegistryError
 from recsys.storage import mlflow_artifacts
 
-_ENVIRONMENT = {
+ENVIRONMENT = {
     # With MLflow's defaults, a call to a dead server takes four minutes to fail.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
@@ -61,7 +61,7 @@ def connect(settings: Settings) -> MlflowClient:
         RegistryDownError: the server does not answer. The message names it without its credentials.
         RegistryError: the server refuses, or the address is invalid.
     """
-    for name, value in _ENVIRONMENT.items():
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if "MLFLOW_LOGGING_LEVEL" not in os.environ:
         logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -117,4 +117,6 @@ def _try_database(uri: str) -> None:
 
 
 def _without_credentials(text: str) -> str:
-    return re.sub(r"(?<=://)[^/\s]*@", "", text)
+    """The text without users and passwords in URLs; a password may contain any character but a space."""
+    text = re.sub(r"(?<=://)(?!/)\S*@", "", text)
+    return re.sub(r"(?i)\b(user|password|pwd|token|secret)=[^&\s]+", r"\1=...", text)

@@ -20,6 +20,7 @@ GENERATION_TAG = "generation"
 STREAM_TAG = "stream_id"
 LAST_SENT_TAG = "last_batch_id"
 PUBLISHED_TAG = "published_batch_id"
+_LOG_BEGIN_TAG, _LOG_END_TAG = f"{INTERACTION_LOG}.from_version", f"{INTERACTION_LOG}.to_version"
 
 NOTHING_SENT = -1
 METRICS_PER_CALL = 999  # MLflow takes 1,000 entries; one is the tag
@@ -37,6 +38,7 @@ class GenerationRun:
     Attributes:
         run_id: MLflow's id of the run.
         last_sent: batch id of the last row that MLflow has, -1 if it has none.
+        log_begin: first version of the interaction log that the run has learned from; None before `log_lineage`.
         published_through: batch id of the last version that was registered and judged by the gate, -1 if there is none.
         pending: rows that MLflow does not have yet, oldest first.
         error: one line that says why the last call failed; None if it succeeded.
@@ -46,6 +48,8 @@ class GenerationRun:
         self.run_id: str = run.info.run_id
         self.last_sent = int(run.data.tags.get(LAST_SENT_TAG, NOTHING_SENT))
         self.published_through = int(run.data.tags.get(PUBLISHED_TAG, NOTHING_SENT))
+        begin = run.data.tags.get(_LOG_BEGIN_TAG)
+        self.log_begin = None if begin is None else int(begin)
         self.pending: list[LedgerRow] = []
         self.error: str | None = None
         self._client = client
@@ -117,11 +121,11 @@ class GenerationRun:
             self._client.set_tag(self.run_id, PUBLISHED_TAG, str(batch_id))
         self.published_through = batch_id
 
-    def log_plot(self, path: Path) -> bool:
-        """Store a plot with the run, replacing the one of that name; returns whether it arrived."""
-        return self._attempt(lambda: self._client.log_artifact(self.run_id, str(path), "plots"))
+    def log_plot(self, path: Path) -> None:
+        """Store a plot with the run, replacing the one of that name. If MLflow fails, the next plot makes up for it."""
+        self._attempt(lambda: self._client.log_artifact(self.run_id, str(path), "plots"))
 
-    def log_lineage(self, log_location: str, from_version: int, to_version: int) -> bool:
+    def log_lineage(self, log_location: str, from_version: int, to_version: int) -> None:
         """Record which versions of the interaction log the run has learned from.
 
         Args:
@@ -129,8 +133,8 @@ class GenerationRun:
             from_version: first Delta version of the generation.
             to_version: last Delta version that was learned.
 
-        Returns:
-            Whether it arrived.
+        Raises:
+            RegistryError: MLflow failed. Calling again is safe.
         """
         if "/" not in log_location:
             source = DeltaDatasetSource(delta_table_name=log_location, delta_table_version=to_version)
@@ -143,14 +147,11 @@ class GenerationRun:
         dataset = Dataset(INTERACTION_LOG, digest, source_type="delta_table", source=source.to_json())
         versions = {"from_version": str(from_version), "to_version": str(to_version)}
         tags = [InputTag(key, value) for key, value in {"mlflow.data.context": "training", **versions}.items()]
-
-        def log() -> None:
+        ends = {_LOG_BEGIN_TAG: from_version, _LOG_END_TAG: to_version}
+        with registry_errors("cannot record what the run has learned from"):
             self._client.log_inputs(self.run_id, [DatasetInput(dataset, tags)])
-            self._client.log_batch(
-                self.run_id, tags=[RunTag(f"{INTERACTION_LOG}.{key}", value) for key, value in versions.items()]
-            )
-
-        return self._attempt(log)
+            self._client.log_batch(self.run_id, tags=[RunTag(key, str(value)) for key, value in ends.items()])
+        self.log_begin = from_version
 
     def close(self, failed: bool = False) -> bool:
         """Send all waiting rows at once and end the run; returns whether MLflow has everything."""

@@ -1,14 +1,17 @@
 """A registered version, loaded for scoring with the code that it carries."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import mlflow
 import pandas as pd
 
-from recsys.config import Settings, load_settings
-from recsys.registry import artifacts, versions
-from recsys.registry.client import connect, registry_errors
+from recsys.config import load_settings
+from recsys.registry import versions
+from recsys.registry.client import ENVIRONMENT, registry_errors
 from recsys.registry.versions import CHAMPION, Version
+from recsys.serving import Served
 
 
 class ServedVersion:
@@ -26,15 +29,15 @@ class ServedVersion:
 
     def __init__(self, version: Version) -> None:
         self.version = version
-        served = artifacts.load_served(version.uri)
-        self.arrays, self.item_ids = served.arrays, served.item_ids
         with registry_errors(f"cannot load {version.uri}"):
             self._scorer = mlflow.pyfunc.load_model(version.uri)
+            served = Served.of_packed(self._scorer.unwrap_python_model().ranker.arrays)
+        self.arrays, self.item_ids = served.arrays, served.item_ids
         self.item_rows = {item: row for row, item in enumerate(self.item_ids)}
 
     @classmethod
     def champion(cls, name: str, tracking_uri: str | None) -> "ServedVersion":
-        """The champion of a registered model.
+        """The champion of a registered model. MLflow's configuration in this process stays as it is.
 
         Args:
             name: name of the model.
@@ -46,9 +49,12 @@ class ServedVersion:
         """
         if tracking_uri is None and mlflow.is_tracking_uri_set():  # type: ignore[no-untyped-call]
             tracking_uri = mlflow.get_tracking_uri()
-        uri = tracking_uri or load_settings().tracking_uri
-        client = connect(Settings.model_validate({"mlflow": {"tracking_uri": uri}}))
-        return cls(versions.resolve(client, f"models:/{name}@{CHAMPION}"))
+        settings = load_settings()
+        if tracking_uri is not None:
+            given = settings.mlflow.model_copy(update={"tracking_uri": tracking_uri})
+            settings = settings.model_copy(update={"mlflow": given})
+        with _configuration_kept():
+            return cls(versions.chosen(settings, f"models:/{name}@{CHAMPION}"))
 
     def recommend(self, user_ids: Sequence[str], k: int | None) -> list[list[tuple[str, float]]]:
         """Lists of n users, best first, as item ids and scores; `k` None: the length registered with the version."""
@@ -58,3 +64,19 @@ class ServedVersion:
             list(zip(items, scores, strict=True))
             for items, scores in zip(found["item_ids"], found["scores"], strict=True)
         ]
+
+
+@contextmanager
+def _configuration_kept() -> Iterator[None]:
+    """Undo at the end what `connect` sets in the process: a notebook's own MLflow has other servers and models."""
+    uri = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None  # type: ignore[no-untyped-call]
+    before = {name: os.environ.get(name) for name in ENVIRONMENT}
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(uri)  # type: ignore[arg-type]
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from recsys.config import Settings
 from recsys.contracts import BATCH, GENERATION, StepId
 from recsys.errors import ConfigError, RegistryError
 from recsys.registry import artifacts
-from recsys.registry.client import registry_errors
+from recsys.registry.client import connect, registry_errors
 from recsys.serving import Served
+from recsys.storage import mlflow_database
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -157,11 +159,23 @@ def resolve(client: MlflowClient, uri: str) -> Version:
         with registry_errors(f"cannot look up {uri}"):
             version = _get(client, parts["name"], parts["version"])
     if version is None:
-        raise no_version(uri)
+        raise _no_version(uri)
     return version
 
 
-def no_version(uri: str) -> RegistryError:
+def chosen(settings: Settings, uri: str) -> Version:
+    """The version that a URI points at, in the registry of the settings, which is not made if it is missing.
+
+    Raises:
+        ConfigError: the URI names no model.
+        RegistryError: there is no such version, or MLflow failed.
+    """
+    if settings.mlflow.tracking_uri is None and not mlflow_database(settings.storage.root).exists():
+        raise _no_version(uri)  # Looked up in MLflow, this would first make an empty database.
+    return resolve(connect(settings), uri)
+
+
+def _no_version(uri: str) -> RegistryError:
     """What to raise where a version is asked for that is not there."""
     return RegistryError(
         f"the registry holds no {uri}: run jobs/stream_update.py, or jobs/backfill.py on old events, to register one"
@@ -170,8 +184,11 @@ def no_version(uri: str) -> RegistryError:
 
 @cache
 def code_version() -> str:
-    """The version of the package and, in a checkout, its commit: `0.1.0+1a2b3c4`."""
-    package = installed_version("recsys-stream")
+    """The version of the package and, in a checkout, its commit: `0.1.0+1a2b3c4`; `unknown` if it is not installed."""
+    try:
+        package = installed_version("recsys-stream")
+    except PackageNotFoundError:  # Its folder was put on Python's path.
+        package = "unknown"
     checkout = Path(__file__).parents[2]
     command = ["git", "-C", str(checkout), "rev-parse", "--show-toplevel", "--short", "HEAD"]
     try:

@@ -20,6 +20,7 @@ from recsys.batches import batch_starts, events_per_batch
 from recsys.config import Settings
 from recsys.contracts import EVENT_ID, INTERACTION_LOG, MODEL_UPDATES, QUARANTINE, LedgerRow, StepId
 from recsys.errors import InputError
+from recsys.frames import listed
 from recsys.registry.client import connect
 from recsys.storage import writer_lock
 from recsys.stream import handover
@@ -32,11 +33,10 @@ from recsys.tables import history, log, quarantine
 from recsys.tables.delta import Tables
 from recsys.tables.history import HistoryCounts
 from recsys.tables.session import build_session
-from recsys.tables.source import open_events, refuse_unusable
+from recsys.tables.source import RATE_LIMITS, open_events, refuse_unusable
 
 # More files than any source has, so that the whole history is one micro-batch.
 _ALL_FILES = str(2**31 - 1)
-_RATE_LIMITS = ("maxfilespertrigger", "maxbytespertrigger")
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class _Reading:
             counts = history.count(events)
             self.rejected = history.reasons(events) if counts.quarantined else {}
             if not len(counts.times):
-                raise InputError(f"no record of the source can be learned from: {_listed(self.rejected)}")
+                raise InputError(f"no record of the source can be learned from: {listed(self.rejected)}")
             if self.pipeline.logged_through < 0:
                 self._log(events, counts, application)
         finally:
@@ -232,11 +232,7 @@ def _refuse_another(settings: Settings, held: Handover) -> None:
 def _in_bulk(settings: Settings) -> Settings:
     """Settings with which Spark reads the whole source as one micro-batch, and ends."""
     source = settings.source
-    options = {key: value for key, value in source.options.items() if key.lower() not in _RATE_LIMITS}
+    options = {key: value for key, value in source.options.items() if key.lower() not in RATE_LIMITS}
     whole = source.model_copy(update={"options": {**options, "maxFilesPerTrigger": _ALL_FILES}})
     once = settings.trigger.model_copy(update={"mode": "available_now"})
     return settings.model_copy(update={"source": whole, "trigger": once})
-
-
-def _listed(reasons: dict[str, int]) -> str:
-    return ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())

@@ -20,7 +20,7 @@ from pyspark.sql import DataFrame
 from recsys.config import Settings
 from recsys.contracts import InteractionBatch, LedgerRow, StepId
 from recsys.model import snapshot
-from recsys.model.evaluation.prequential import evaluate
+from recsys.model.evaluation.prequential import Rival, evaluate
 from recsys.model.evaluation.rivals import Rivals
 from recsys.model.recommender import OnlineModel
 from recsys.storage import snapshot_folder
@@ -200,7 +200,7 @@ class Pipeline:
             Metrics of `evaluate`; with a shadow also `shadow_gap`, the share of its NDCG that the live model lacks.
         """
         every = self.settings.staleness.shadow_every_batches
-        rivals = dict(self.rivals)
+        rivals: dict[str, Rival] = dict(self.rivals)
         if every and (step.batch_id + 1) % every == 0 and len(self.model.users):
             rivals["shadow"] = self.model.shadow(step)
         figures = evaluate(batch, self.model, rivals, self.settings, step)

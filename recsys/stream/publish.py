@@ -74,7 +74,6 @@ class Publisher:
         self.log_location = log_location
         self.rows = deque(rows, maxlen=ROWS_KEPT)
         self.new_items = NewItems(settings, run.generation)
-        self.log_begin = self.rows[0].log_version if self.rows else 0
         self._outage: str | None = None
         name = settings.mlflow.model_name
         found = {FIRST: versions.first(client, name, run.run_id), CHAMPION: _own_champion(client, name)}
@@ -154,7 +153,9 @@ class Publisher:
         tags = versions.gate_tags(verdict.passed, verdict.reasons, verdict.figures)
         tags["interaction_log_version"] = str(log_version)
         version = versions.register(self.client, self.settings, self.run.run_id, served, step, tags)
-        self.run.log_lineage(self.log_location, self.log_begin, log_version)
+        # The oldest rows may have gone; until the first version they are all here.
+        log_begin = self.rows[0].log_version if self.run.log_begin is None else self.run.log_begin
+        self.run.log_lineage(self.log_location, log_begin, log_version)
         observe("version", step)
         if FIRST not in self._named:
             self._named[FIRST], self._new_rivals[FIRST] = version, served
@@ -189,11 +190,15 @@ class Publisher:
 
     def close(self, failed: bool) -> None:
         """Send all waiting rows and end the run."""
-        if not self.run.close(failed=failed):
+        if self.run.close(failed=failed):
+            return
+        if self.run.pending:
             logger.warning(
                 "metrics of %d batches did not reach MLflow; they are in the ledger, and the next start sends them",
                 len(self.run.pending),
             )
+        else:
+            logger.warning("MLflow shows the run as still running: %s", self.run.error)
 
     def _deliver(self) -> bool:
         """Send waiting rows, and report an outage once; returns whether MLflow has every row."""

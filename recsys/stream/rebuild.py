@@ -4,11 +4,15 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from mlflow import MlflowClient
+
 from recsys.catalogue import fit_adapter
 from recsys.config import Settings
 from recsys.contracts import INTERACTION_LOG, LedgerRow, StepId
 from recsys.errors import InputError
 from recsys.model import snapshot
+from recsys.model.recommender import OnlineModel
+from recsys.registry import versions
 from recsys.registry.client import connect
 from recsys.registry.runs import GenerationRun
 from recsys.registry.versions import Version
@@ -19,6 +23,8 @@ from recsys.stream.recovery import current_generation, rebuilt_model
 from recsys.tables import checkpoint, ledger, log
 from recsys.tables.delta import Tables
 from recsys.tables.session import build_session
+
+SECONDS = "rebuild_seconds"
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,8 @@ def rebuild(settings: Settings) -> Rebuilt:
     """Retrain a model from the whole log and begin a new generation with it.
 
     It becomes champion if there is none. An existing champion stays until the stream has found, on batches that neither
-    model has seen, that the new model is no worse.
+    model has seen, that the new model is no worse. A rebuild that ended before its version was registered is finished,
+    not repeated.
 
     Raises:
         InputError: the log is empty, a backfill is unfinished, or a stream is running on the same storage.
@@ -57,30 +64,53 @@ def rebuild(settings: Settings) -> Rebuilt:
         tables.create_missing()
         if log.last_step(tables) is None:
             raise InputError(f"{tables.location(INTERACTION_LOG)} is empty: run jobs/stream_update.py first")
-        begin = _next_step(settings, tables)
-        started = time.perf_counter()
-        model = rebuilt_model(settings, tables, begin)
-        if settings.items.path is not None and settings.items.adapter.enabled:
-            fit_adapter(settings, model, begin)
-        seconds = time.perf_counter() - started
-        path = snapshot.path_for(snapshot_folder(settings.storage.root), begin)
-        snapshot.save(path, model)
-        row = LedgerRow(
-            step=begin,
-            log_version=tables.version(INTERACTION_LOG),
-            events=0,
-            users=len(model.users),
-            items=len(model.items),
-            duration_ms=round(1000 * seconds),
-            ingested_at=datetime.now(UTC),
-            metrics={"rebuild_seconds": seconds},
-            state_uri=path.as_posix(),
-        )
-        ledger.append(tables, [row], app_id="recsys:rebuild", txn_version=begin.generation)
-        run = GenerationRun.open(client, settings, begin.generation, tables.identity(INTERACTION_LOG))
+        row, model = _unregistered(client, settings, tables) or _trained(settings, tables)
+        run = GenerationRun.open(client, settings, row.step.generation, tables.identity(INTERACTION_LOG))
         publisher = Publisher(client, settings, run, tables.location(INTERACTION_LOG), [row])
-        published = publisher.publish(model, begin)
-        return Rebuilt(begin.generation, row.users, row.items, seconds, published.version, published.promoted)
+        published = publisher.publish(model, row.step)
+        publisher.close(failed=False)
+        seconds = row.metrics[SECONDS]
+        return Rebuilt(row.step.generation, row.users, row.items, seconds, published.version, published.promoted)
+
+
+def _unregistered(client: MlflowClient, settings: Settings, tables: Tables) -> tuple[LedgerRow, OnlineModel] | None:
+    """The last rebuild, if it has the same settings, no version yet, and no batch after it; else None."""
+    present = current_generation(tables)
+    if present.number == 0 or present.last_batch >= present.first_batch:
+        return None
+    run = GenerationRun.open(client, settings, present.number, tables.identity(INTERACTION_LOG))
+    if versions.first(client, settings.mlflow.model_name, run.run_id) is not None:
+        return None
+    (row,) = ledger.read(tables, present.number, after=present.last_batch - 1)
+    try:
+        return row, snapshot.load(snapshot.path_for(snapshot_folder(settings.storage.root), row.step), settings)
+    except InputError:
+        return None  # Another kind of model is wanted, or the file is gone: train again.
+
+
+def _trained(settings: Settings, tables: Tables) -> tuple[LedgerRow, OnlineModel]:
+    """Train from the whole log, save the model, and begin a generation with it in the ledger."""
+    begin = _next_step(settings, tables)
+    started = time.perf_counter()
+    model = rebuilt_model(settings, tables, begin)
+    if settings.items.path is not None and settings.items.adapter.enabled:
+        fit_adapter(settings, model, begin)
+    seconds = time.perf_counter() - started
+    path = snapshot.path_for(snapshot_folder(settings.storage.root), begin)
+    snapshot.save(path, model)
+    row = LedgerRow(
+        step=begin,
+        log_version=tables.version(INTERACTION_LOG),
+        events=0,
+        users=len(model.users),
+        items=len(model.items),
+        duration_ms=round(1000 * seconds),
+        ingested_at=datetime.now(UTC),
+        metrics={SECONDS: seconds},
+        state_uri=path.as_posix(),
+    )
+    ledger.append(tables, [row], app_id="recsys:rebuild", txn_version=begin.generation)
+    return row, model
 
 
 def _next_step(settings: Settings, tables: Tables) -> StepId:

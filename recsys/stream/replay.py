@@ -16,15 +16,12 @@ from tqdm import tqdm
 
 from recsys.config import Settings
 from recsys.config.sections import Columns
-from recsys.contracts import EVENT_ID, EVENT_TIME, EVENT_TYPE, ITEM, USER, VALUE
+from recsys.contracts import EVENT_ID, EVENT_TIME, EVENT_TYPE, ITEM, MILLISECONDS_FROM, USER, VALUE
 from recsys.errors import ConfigError, InputError
 
 COMPLETE_JOURNEY = "completejourney"
 REQUIRED = (USER, ITEM, EVENT_TIME)
 OPTIONAL = (EVENT_TYPE, VALUE, EVENT_ID)
-
-# Epoch times from here on are milliseconds; as seconds they would be after the year 5000.
-FIRST_MILLISECONDS = 1e11
 
 
 @dataclass(frozen=True)
@@ -172,7 +169,7 @@ def _times(column: pd.Series) -> pd.Series:
     if isinstance(column.dtype, pd.DatetimeTZDtype) or column.dtype.kind == "M":
         return pd.to_datetime(column, utc=True)
     numbers = pd.to_numeric(column, errors="coerce")
-    seconds = numbers.where(numbers.abs() < FIRST_MILLISECONDS, numbers / 1000)
+    seconds = numbers.where(numbers.abs() < MILLISECONDS_FROM, numbers / 1000)
     as_epoch = pd.to_datetime(seconds, unit="s", errors="coerce", utc=True)
     if column.dtype.kind in "iuf":
         return as_epoch

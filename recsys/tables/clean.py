@@ -18,6 +18,7 @@ from recsys.contracts import (
     INGESTED_AT,
     ITEM,
     LAST_TIME,
+    MILLISECONDS_FROM,
     RAW,
     REASONS,
     USER,
@@ -32,8 +33,6 @@ UNREADABLE = "unreadable"
 # Columns with the parsed value and time, which the rules compare with the text.
 _VALUE, _TIME = "_value", "_time"
 
-# Epoch times from here on are milliseconds; as seconds they would be after the year 5138.
-_MILLISECONDS_FROM = 1e11
 _NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 # Begins with a date. Spark would read a bare time of day as a time of the current day.
 _DATE = r"^\s*[+-]?\d{4,}-\d"
@@ -98,7 +97,7 @@ def parse_time(text: Column) -> Column:
         Timestamp with microseconds; null where the text is none of these.
     """
     number = F.when(text.rlike(_NUMBER), text.try_cast("double"))
-    micros = F.round(number * F.when(F.abs(number) >= _MILLISECONDS_FROM, 1e3).otherwise(1e6))
+    micros = F.round(number * F.when(F.abs(number) >= MILLISECONDS_FROM, 1e3).otherwise(1e6))
     iso = F.when(text.rlike(_DATE), text.try_cast("timestamp"))
     return F.coalesce(F.timestamp_micros(micros.try_cast("bigint")), iso)
 

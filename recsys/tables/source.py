@@ -26,7 +26,7 @@ _KEY, _CORRUPT = "_deduplication_key", "_corrupt_record"
 _BYTES_PER_RECORD = 200
 # By default Spark silently skips files that are a week older than the newest one, which would lose events.
 _EVERY_FILE = {"maxfileage": "36500d"}
-_RATE_LIMITS = ("maxfilespertrigger", "maxbytespertrigger")
+RATE_LIMITS = ("maxfilespertrigger", "maxbytespertrigger")
 
 
 def open_events(spark: SparkSession, settings: Settings) -> DataFrame:
@@ -258,7 +258,7 @@ def _stream_options(spark: SparkSession, source: Source, first: tuple[str, int] 
 
 
 def _is_bounded_by_us(source: Source) -> bool:
-    return source.max_records_per_batch is not None and not any(key in _RATE_LIMITS for key in _merged(source.options))
+    return source.max_records_per_batch is not None and not any(key in RATE_LIMITS for key in _merged(source.options))
 
 
 def _byte_limit(source: Source, size: int, records: int) -> str:

@@ -6,6 +6,7 @@ import pytest
 
 from recsys.config import load_settings
 from recsys.config.sections import EventWeight
+from recsys.config.settings import check_settings
 from recsys.errors import ConfigError
 
 
@@ -95,4 +96,7 @@ def test_what_may_be_secret_is_no_parameter() -> None:
     )
     told = settings.public_parameters()
     assert "hunter2" not in str(told)
+    with pytest.raises(ConfigError, match="setting 'spark.token'") as refused:
+        check_settings({"spark": {"token": [777]}})
+    assert "777" not in str(refused.value)
     assert told["model.factors"] == str(settings.model.factors)

@@ -1,8 +1,10 @@
 """The champion, fetched in one call."""
 
 import doctest
+import os
 import sys
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +16,7 @@ from recsys.config import Settings
 from recsys.contracts import StepId
 from recsys.errors import ConfigError, InputError, RegistryError
 from recsys.registry import versions
+from recsys.registry.client import ENVIRONMENT
 from tests.test_door import SMALL, history
 
 
@@ -47,6 +50,21 @@ def test_without_an_address_mlflows_own_is_asked(registry, open_run, monkeypatch
     register(registry, open_run, recsys.fit(history(200), SMALL | {"model.kind": "als"}))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", settings.tracking_uri)
     assert recsys.load_champion(settings.mlflow.model_name).version == "1"
+
+
+def test_mlflows_configuration_stays_as_it_is(registry, open_run, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = registry[1]
+    register(registry, open_run, recsys.fit(history(200), SMALL | {"model.kind": "als"}))
+    for name in ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+    elsewhere = f"sqlite:///{tmp_path}/own.db"
+    mlflow.set_tracking_uri(elsewhere)
+    try:
+        recsys.load_champion(settings.mlflow.model_name, settings.tracking_uri)
+        assert mlflow.get_tracking_uri() == elsewhere
+        assert not ENVIRONMENT.keys() & os.environ.keys()
+    finally:
+        mlflow.set_tracking_uri(settings.tracking_uri)
 
 
 def test_a_registry_without_a_champion_is_named(registry) -> None:

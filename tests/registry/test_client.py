@@ -19,8 +19,9 @@ def test_a_deleted_experiment_is_refused_in_one_line(registry):
         experiment_id(client, settings)
 
 
-def test_a_server_that_does_not_answer_is_named_without_its_credentials():
-    settings = load_settings(overrides=["mlflow.tracking_uri=http://ann:s3cret@127.0.0.1:9/x"])
+@pytest.mark.parametrize("credentials", ["ann:s3cret@", "ann:s3cret/or@more@"])
+def test_a_server_that_does_not_answer_is_named_without_its_credentials(credentials):
+    settings = load_settings(overrides=[f"mlflow.tracking_uri=http://{credentials}127.0.0.1:9/x"])
     with pytest.raises(RegistryDownError) as raised:
         connect(settings)
     line = str(raised.value)

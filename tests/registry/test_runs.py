@@ -147,8 +147,8 @@ def test_lineage_names_the_log_and_its_versions_once(registry, open_run):
     client, _ = registry
     run = open_run()
     for _ in range(2):
-        assert run.log_lineage("/data/tables/interaction_log", 3, 9)
-    assert run.log_lineage("main.shop.interaction_log", 3, 12)
+        run.log_lineage("/data/tables/interaction_log", 3, 9)
+    run.log_lineage("main.shop.interaction_log", 3, 12)
     found = client.get_run(run.run_id)
     sources = sorted(given.dataset.source for given in found.inputs.dataset_inputs)
     assert len(sources) == 2
@@ -157,6 +157,7 @@ def test_lineage_names_the_log_and_its_versions_once(registry, open_run):
     assert '"delta_table_name": "main.shop.interaction_log"' in sources[0]
     assert found.data.tags["interaction_log.from_version"] == "3"
     assert found.data.tags["interaction_log.to_version"] == "12"
+    assert open_run().log_begin == 3
 
 
 def test_a_plot_is_replaced_by_the_next_of_its_name(registry, open_run, tmp_path):
@@ -165,7 +166,7 @@ def test_a_plot_is_replaced_by_the_next_of_its_name(registry, open_run, tmp_path
     plot = tmp_path / "quality.png"
     for text in ("first", "second"):
         plot.write_text(text)
-        assert run.log_plot(plot)
+        run.log_plot(plot)
     assert [file.path for file in client.list_artifacts(run.run_id, "plots")] == ["plots/quality.png"]
     kept = client.download_artifacts(run.run_id, "plots/quality.png")
     with open(kept) as file:

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 from recsys.batch_scoring import chosen_version, score
 from recsys.config import Settings
 from recsys.contracts import INTERACTION_LOG, INTERACTIONS, MODEL_UPDATES, QUARANTINE, RECOMMENDATIONS, StepId
-from recsys.errors import InputError
+from recsys.errors import InputError, RegistryDownError
 from recsys.model import snapshot
 from recsys.registry import versions
 from recsys.registry.client import connect
@@ -243,14 +243,24 @@ def test_a_lost_checkpoint_is_refused_until_a_rebuild(spark: SparkSession, strea
     assert_df_equality(tables.read(INTERACTIONS), totals_of_log(tables), ignore_row_order=True, ignore_nullable=True)
 
 
-def test_a_rebuild_begins_an_epoch_that_the_stream_continues(spark: SparkSession, stream: Settings) -> None:
+def unanswered(*_: object) -> None:
+    raise RegistryDownError("MLflow does not answer")
+
+
+def test_a_rebuild_begins_a_generation_that_the_stream_continues(
+    spark: SparkSession, stream: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = Path(stream.source.path)
     write_stream(folder, files=4)
     run_stream(stream)
     other = stream.model_copy(update={"model": stream.model.model_copy(update={"alpha": 5.0})})
     with pytest.raises(InputError, match="other settings"):
         run_stream(other)
-    rebuilt = rebuild(other)
+    with monkeypatch.context() as outage:
+        outage.setattr(versions, "register", unanswered)
+        with pytest.raises(RegistryDownError):
+            rebuild(other)
+    rebuilt = rebuild(other)  # finishes what is in the ledger, and does not train again
     assert (rebuilt.generation, rebuilt.promoted) == (1, False)
     assert rebuilt.version.step == StepId(1, 3)
     write_stream(folder, files=6, first=4)

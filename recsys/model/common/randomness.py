@@ -46,6 +46,6 @@ def generator(seed: int, step: StepId | None, purpose: Purpose, *place: int) -> 
     """
     if step is None:
         return np.random.default_rng([seed, *purpose.value, *place])
-    # The evaluated users have been drawn without the offset from the first release on.
+    # Evaluated users are drawn for batches only, so they need no offset.
     offset = 0 if purpose is Purpose.EVALUATED_USERS else _FIRST_BATCH
     return np.random.default_rng([seed, step.generation, step.batch_id + offset, *purpose.value, *place])

@@ -1,7 +1,8 @@
 """Prequential (test-then-train) evaluation: measure the models on a batch before the batch is learned."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,6 @@ from recsys.contracts import InteractionBatch, StepId
 from recsys.model.common.arrays import IntArray, offsets_of
 from recsys.model.common.randomness import Purpose, generator
 from recsys.model.evaluation.metrics import RankingFigures, Relevant, coverage, ranking_figures
-from recsys.model.frozen import FrozenModel
 from recsys.model.interactions.vocab import Vocabulary
 from recsys.model.recommender import OnlineModel
 
@@ -20,6 +20,13 @@ from recsys.model.recommender import OnlineModel
 _SCORES_AT_ONCE = 1 << 25
 
 _Scorer = Callable[["_Sample"], torch.Tensor]
+
+
+class Rival(Protocol):
+    """What the live model is compared with: a served version, or another live model."""
+
+    def scores(self, user_ids: Sequence[str], items: Vocabulary) -> torch.Tensor:
+        """(n, items) float32 for n users and the live items; see `FrozenModel.scores`."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ class _Sample:
 def evaluate(
     batch: InteractionBatch,
     model: OnlineModel,
-    rivals: Mapping[str, FrozenModel],
+    rivals: Mapping[str, Rival],
     settings: Settings,
     step: StepId,
 ) -> dict[str, float]:
@@ -60,7 +67,7 @@ def evaluate(
     Args:
         batch: The batch, not yet learned.
         model: The live model.
-        rivals: Served models by name, such as `Rivals`.
+        rivals: Other models by name, such as `Rivals`.
         settings: The sections recommend and evaluation, and the seed, are used.
         step: Generation and number of the batch; they seed the sample of users.
 
@@ -89,7 +96,7 @@ def evaluate(
     def popular(part: _Sample) -> torch.Tensor:
         return popularity.repeat(len(part.ids), 1)
 
-    def served(version: FrozenModel) -> _Scorer:
+    def served(version: Rival) -> _Scorer:
         return lambda part: version.scores(part.ids, model.items)
 
     scorers = {"model": live, "popularity": popular} | {name: served(version) for name, version in rivals.items()}
