@@ -103,7 +103,10 @@ def load(folder: str | Path) -> "Recommender":
         settings = check_settings(json.loads((folder / SETTINGS_FILE).read_text("utf-8")))
     except (ValueError, ConfigError) as error:
         raise InputError(f"cannot read {folder / SETTINGS_FILE}: {error}") from error
-    return Recommender(snapshot.load(folder / MODEL_FILE, settings))
+    try:
+        return Recommender(snapshot.load(folder / MODEL_FILE, settings))
+    except snapshot.UnusableSnapshotError as error:
+        raise InputError(f"{error}: fit the model again, and save it") from error
 
 
 class Recommender:

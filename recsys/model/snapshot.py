@@ -1,9 +1,14 @@
 """The model's state on disk."""
 
+import hashlib
 import os
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -12,25 +17,49 @@ from recsys.contracts import StepId
 from recsys.errors import InputError
 from recsys.model.recommender import OnlineModel
 
-FORMAT = "4"
+FORMAT = "5"
 _SUFFIX = ".safetensors"
+_GENERATION = "generation-"
+
+
+class UnusableSnapshotError(InputError):
+    """A snapshot is damaged or of another format; the log can replace it."""
 
 
 def path_for(folder: Path, step: StepId) -> Path:
     """Where the snapshot of a step lies."""
-    return folder / f"generation-{step.generation}" / f"batch-{step.batch_id}{_SUFFIX}"
+    return folder / f"{_GENERATION}{step.generation}" / f"batch-{step.batch_id}{_SUFFIX}"
 
 
-def latest(folder: Path, not_after: StepId) -> Path | None:
-    """The newest snapshot of the generation of `not_after` that is not newer than that step; None if there is none."""
-    steps = [batch_id for batch_id in _batches(folder, not_after.generation) if batch_id <= not_after.batch_id]
-    return path_for(folder, StepId(not_after.generation, max(steps))) if steps else None
+def steps(folder: Path, not_after: StepId) -> list[StepId]:
+    """Steps of the snapshots of the generation of `not_after` that are not newer than that step, newest first."""
+    batches = sorted(_batches(folder, not_after.generation), reverse=True)
+    return [StepId(not_after.generation, batch_id) for batch_id in batches if batch_id <= not_after.batch_id]
 
 
 def prune(folder: Path, generation: int, keep: int) -> None:
-    """Remove all snapshots of a generation but the newest `keep`."""
+    """Remove what a stream in this generation needs no more.
+
+    That is all of its snapshots but the newest `keep`, those of earlier generations, and files that a crash left half
+    written.
+    """
     for batch_id in sorted(_batches(folder, generation), reverse=True)[keep:]:
         path_for(folder, StepId(generation, batch_id)).unlink(missing_ok=True)
+    for orphan in folder.glob(f"{_GENERATION}*/.*.tmp"):
+        orphan.unlink(missing_ok=True)
+    for other in folder.glob(f"{_GENERATION}*"):
+        number = other.name.removeprefix(_GENERATION)
+        if number.isdigit() and int(number) < generation:
+            shutil.rmtree(other)
+
+
+def save_in(folder: Path, model: OnlineModel) -> Path:
+    """Save the model under the name of its own step, and return the file; see `save`."""
+    if model.step is None:
+        raise ValueError("a model without a step has no state to save")
+    path = path_for(folder, model.step)
+    save(path, model)
+    return path
 
 
 def save(path: Path, model: OnlineModel) -> None:
@@ -42,8 +71,10 @@ def save(path: Path, model: OnlineModel) -> None:
     """
     if model.step is None:
         raise ValueError("a model without a step has no state to save")
+    state = {name: np.ascontiguousarray(array) for name, array in model.state().items()}
     metadata = {
         "format": FORMAT,
+        "checksum": _checksum(state),
         "generation": str(model.step.generation),
         "batch_id": str(model.step.batch_id),
         "fingerprint": model.settings.fingerprint(),
@@ -51,7 +82,7 @@ def save(path: Path, model: OnlineModel) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file({name: np.ascontiguousarray(array) for name, array in model.state().items()}, temporary, metadata)
+        save_file(state, temporary, metadata)
         _sync(temporary)
         os.replace(temporary, path)
     except SafetensorError as error:
@@ -65,20 +96,21 @@ def load(path: Path, settings: Settings) -> OnlineModel:
     """Read a snapshot back.
 
     Raises:
-        InputError: the file is missing, damaged, of another format, or was made with settings under which the same
-            events would have given another model.
+        UnusableSnapshotError: the file is missing, damaged or of another format.
+        InputError: it was made with settings under which the same events would have given another model.
     """
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (OSError, SafetensorError) as error:
-        raise InputError(f"cannot read the snapshot {path}: {error}") from error
+        raise UnusableSnapshotError(f"cannot read the snapshot {path}: {error}") from error
     if metadata.get("format") != FORMAT:
-        raise InputError(
-            f"{path} is a snapshot of format {metadata.get('format')}, and this release reads format {FORMAT} only: "
-            "delete it, and the model is learned again from its events"
+        raise UnusableSnapshotError(
+            f"{path} is a snapshot of format {metadata.get('format')}, and this release reads format {FORMAT} only"
         )
+    if metadata.get("checksum") != _checksum(state):
+        raise UnusableSnapshotError(f"{path} is damaged: its content does not have its checksum")
     if metadata["fingerprint"] != settings.fingerprint():
         raise InputError(
             f"{path} was made with other settings (weights, decay, model, concept_drift or seed; for a mixture also "
@@ -87,8 +119,17 @@ def load(path: Path, settings: Settings) -> OnlineModel:
     return OnlineModel.from_state(settings, state, StepId(int(metadata["generation"]), int(metadata["batch_id"])))
 
 
+def _checksum(state: Mapping[str, npt.NDArray[Any]]) -> str:
+    """A digest of names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name, array in sorted(state.items()):
+        digest.update(f"{name} {array.dtype} {array.shape} ".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return digest.hexdigest()
+
+
 def _batches(folder: Path, generation: int) -> list[int]:
-    names = [path.name for path in (folder / f"generation-{generation}").glob(f"batch-*{_SUFFIX}")]
+    names = [path.name for path in (folder / f"{_GENERATION}{generation}").glob(f"batch-*{_SUFFIX}")]
     numbers = [name.removeprefix("batch-").removesuffix(_SUFFIX) for name in names]
     return [int(number) for number in numbers if number.removeprefix("-").isdigit()]
 

@@ -171,15 +171,15 @@ def run_query(
     Returns:
         Number of dropped duplicates.
     """
-    failures: list[Exception] = []
+    raised: list[Exception] = []
 
     def handle_unless_stopped(batch: DataFrame, batch_id: int) -> None:
-        if stop.is_set():
-            raise StopRequested
         try:
+            if stop.is_set():
+                raise StopRequested
             handle_batch(batch, batch_id)
         except Exception as error:
-            failures.append(error)  # Through Java it would come back as text, behind Spark's full query plan.
+            raised.append(error)  # Through Java it would come back as text, behind Spark's full query plan.
             raise
 
     spark = events.sparkSession
@@ -195,12 +195,15 @@ def run_query(
         wait(query, stop)
         listener.finished.wait(LISTENER_WAIT_SECONDS)
     except StreamingQueryException as error:
+        if raised and isinstance(raised[0], StopRequested):
+            logger.info("stopped between two batches")
+            return listener.dropped
         pipeline.publisher.close(failed=True)
         explained = explain_failure(error)
         if explained is not None:
             raise explained from error
-        if failures:
-            raise failures[0] from None
+        if raised:
+            raise raised[0] from None
         raise
     finally:
         spark.streams.removeListener(listener)
@@ -220,14 +223,9 @@ def wait(query: StreamingQuery, stop: threading.Event) -> None:
     Raises:
         StreamingQueryException: the query failed.
     """
-    try:
-        while not query.awaitTermination(IDLE_WAIT_SECONDS):
-            if stop.is_set() and not query.status["isTriggerActive"]:
-                query.stop()
-    except StreamingQueryException:
-        if not stop.is_set():
-            raise
-        logger.info("stopped between two batches")
+    while not query.awaitTermination(IDLE_WAIT_SECONDS):
+        if stop.is_set() and not query.status["isTriggerActive"]:
+            query.stop()
 
 
 class DuplicateCounter(StreamingQueryListener):

@@ -157,7 +157,7 @@ class Pipeline:
         learned = time.perf_counter()
         state_uri = None
         if (step.batch_id + 1) % self.settings.storage.snapshot_every_batches == 0:
-            state_uri = self.save_state(step)
+            state_uri = self.save_state()
             self.observe("snapshot", step)
         return LedgerRow(
             step=step,
@@ -209,12 +209,11 @@ class Pipeline:
             figures["shadow_gap"] = 1 - figures[f"model/{ndcg}"] / figures[f"shadow/{ndcg}"]
         return figures
 
-    def save_state(self, step: StepId) -> str:
-        """Save a snapshot of the model, delete the oldest ones, and return its path."""
+    def save_state(self) -> str:
+        """Save a snapshot of the model, delete those that are needed no more, and return its path."""
         folder = snapshot_folder(self.settings.storage.root)
-        path = snapshot.path_for(folder, step)
-        snapshot.save(path, self.model)
-        snapshot.prune(folder, step.generation, keep=SNAPSHOTS_KEPT)
+        path = snapshot.save_in(folder, self.model)
+        snapshot.prune(folder, self.generation.number, keep=SNAPSHOTS_KEPT)
         return path.as_posix()
 
     def close(self) -> None:
@@ -225,7 +224,7 @@ class Pipeline:
         step = StepId(self.generation.number, self.learned_through)
         learned = self.learned_through >= self.generation.first_batch and self.model.step is not None
         if learned:
-            self.save_state(step)
+            self.save_state()
         totals.refresh(self.tables)
         if learned:
             self.publisher.publish_first(self.model, step, self.observe)

@@ -96,8 +96,7 @@ def _trained(settings: Settings, tables: Tables) -> tuple[LedgerRow, OnlineModel
     if settings.items.path is not None and settings.items.adapter.enabled:
         fit_adapter(settings, model, begin)
     seconds = time.perf_counter() - started
-    path = snapshot.path_for(snapshot_folder(settings.storage.root), begin)
-    snapshot.save(path, model)
+    path = snapshot.save_in(snapshot_folder(settings.storage.root), model)
     row = LedgerRow(
         step=begin,
         log_version=tables.version(INTERACTION_LOG),

@@ -81,12 +81,10 @@ def recover_model(settings: Settings, tables: Tables, generation: Generation) ->
         InputError: a snapshot was made with other model settings.
     """
     last = StepId(generation.number, generation.last_batch)
-    path = snapshot.latest(snapshot_folder(settings.storage.root), not_after=last)
-    if path is not None:
-        model = snapshot.load(path, settings)
-    elif generation.number > 0:
+    model = _newest_snapshot(settings, last)
+    if model is None and generation.number > 0:
         model = rebuilt_model(settings, tables, StepId(generation.number, generation.first_batch - 1))
-    else:
+    elif model is None:
         model = OnlineModel(settings)
     start = model.step or StepId(generation.number, -1)
     if start < last:
@@ -96,6 +94,27 @@ def recover_model(settings: Settings, tables: Tables, generation: Generation) ->
         ):
             model.update(batch, step)
     return model
+
+
+def _newest_snapshot(settings: Settings, last: StepId) -> OnlineModel | None:
+    """The newest usable snapshot up to a step; None if there is none.
+
+    A damaged one is passed over, and so is one that holds another step than its name says.
+    """
+    folder = snapshot_folder(settings.storage.root)
+    for step in snapshot.steps(folder, not_after=last):
+        path = snapshot.path_for(folder, step)
+        try:
+            model = snapshot.load(path, settings)
+        except snapshot.UnusableSnapshotError as error:
+            logger.warning("%s: the model is recovered from an older one, or from the log", error)
+            continue
+        if model.step == step:
+            return model
+        logger.warning(
+            "%s holds step %s: the model is recovered from what is older, and from the log", path, model.step
+        )
+    return None
 
 
 def rebuilt_model(settings: Settings, tables: Tables, begin: StepId) -> OnlineModel:

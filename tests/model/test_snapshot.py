@@ -55,26 +55,27 @@ def test_ids_of_any_kind_survive(tmp_path: Path) -> None:
     assert again.items.ids == model.items.ids
 
 
-def test_the_newest_snapshot_not_after_a_step_is_found(tmp_path: Path) -> None:
+def test_snapshots_up_to_a_step_are_found_and_the_others_go(tmp_path: Path) -> None:
     model = OnlineModel(SETTINGS)
     for step in (StepId(0, 3), StepId(0, 20), StepId(1, 5)):
         model.update(BATCHES[0], step)
-        snapshot.save(snapshot.path_for(tmp_path, step), model)
+        assert snapshot.save_in(tmp_path, model) == snapshot.path_for(tmp_path, step)
     (tmp_path / "generation-0" / ".batch-21.safetensors.1.tmp").touch()
     (tmp_path / "generation-0" / "batch-x.safetensors").touch()
     found = {
-        step: snapshot.latest(tmp_path, step) for step in (StepId(0, 2), StepId(0, 19), StepId(0, 99), StepId(2, 9))
+        step: snapshot.steps(tmp_path, step) for step in (StepId(0, 2), StepId(0, 19), StepId(0, 99), StepId(2, 9))
     }
     assert found == {
-        StepId(0, 2): None,
-        StepId(0, 19): snapshot.path_for(tmp_path, StepId(0, 3)),
-        StepId(0, 99): snapshot.path_for(tmp_path, StepId(0, 20)),
-        StepId(2, 9): None,
+        StepId(0, 2): [],
+        StepId(0, 19): [StepId(0, 3)],
+        StepId(0, 99): [StepId(0, 20), StepId(0, 3)],
+        StepId(2, 9): [],
     }
     snapshot.prune(tmp_path, generation=0, keep=1)
-    assert snapshot.latest(tmp_path, StepId(0, 19)) is None
-    assert snapshot.latest(tmp_path, StepId(0, 20)) is not None
-    assert snapshot.latest(tmp_path, StepId(1, 5)) is not None
+    assert snapshot.steps(tmp_path, StepId(0, 99)) == [StepId(0, 20)]
+    assert snapshot.steps(tmp_path, StepId(1, 5)) == [StepId(1, 5)]
+    snapshot.prune(tmp_path, generation=1, keep=1)
+    assert [path.name for path in tmp_path.rglob("*")] == ["generation-1", "batch-5.safetensors"]
 
 
 def test_saving_leaves_no_temporary_file_and_replaces_the_old_one(tmp_path: Path) -> None:
@@ -86,19 +87,23 @@ def test_saving_leaves_no_temporary_file_and_replaces_the_old_one(tmp_path: Path
 
 def test_a_model_that_has_learnt_nothing_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no state"):
-        snapshot.save(tmp_path / "a.safetensors", OnlineModel(SETTINGS))
+        snapshot.save_in(tmp_path, OnlineModel(SETTINGS))
 
 
 def test_what_does_not_fit_is_refused_with_one_line(tmp_path: Path) -> None:
-    good, cut, strange = (tmp_path / f"{name}.safetensors" for name in ("good", "cut", "strange"))
+    good, cut, changed, strange = (tmp_path / f"{name}.safetensors" for name in ("good", "cut", "changed", "strange"))
     snapshot.save(good, learn(OnlineModel(SETTINGS), BATCHES[:1]))
     cut.write_bytes(good.read_bytes()[:-100])
+    content = bytearray(good.read_bytes())
+    content[-1] ^= 1
+    changed.write_bytes(content)
     save_file({"x": np.zeros(1)}, strange)
     other = make_settings(model={"factors": 9})
     for path, settings_, text in (
         (tmp_path / "none.safetensors", SETTINGS, "cannot read"),
         (cut, SETTINGS, "cannot read"),
-        (strange, SETTINGS, "format None, and this release reads format 4 only"),
+        (changed, SETTINGS, "is damaged: its content does not have its checksum"),
+        (strange, SETTINGS, "format None, and this release reads format 5 only"),
         (good, other, "other settings"),
     ):
         with pytest.raises(InputError, match=text) as caught:
@@ -106,13 +111,13 @@ def test_what_does_not_fit_is_refused_with_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_a_snapshot_of_an_earlier_format_is_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_a_snapshot_of_an_earlier_format_is_refused(tmp_path: Path) -> None:
     """As the release before wrote it: epochs, and format 3."""
     model = learn(OnlineModel(SETTINGS), BATCHES[:1])
     metadata = {"format": "3", "epoch": "0", "batch_id": "0", "fingerprint": SETTINGS.fingerprint()}
     path = tmp_path / "old.safetensors"
     save_file({name: np.ascontiguousarray(array) for name, array in model.state().items()}, path, metadata)
-    with pytest.raises(InputError, match="format 3, and this release reads format 4 only: delete it") as caught:
+    with pytest.raises(InputError, match="format 3, and this release reads format 5 only") as caught:
         snapshot.load(path, SETTINGS)
     assert "\n" not in str(caught.value)
 

@@ -1,6 +1,7 @@
 """The stream as a whole: from files to tables, model and versions, and over restarts of every kind."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -209,6 +210,38 @@ def test_a_stopped_stream_goes_on_where_it_was(spark: SparkSession, stream: Sett
     stopped, undisturbed = arrays(stream, StepId(0, 4)), arrays(whole, StepId(0, 4))
     for name in undisturbed:
         np.testing.assert_array_equal(stopped[name], undisturbed[name], err_msg=name)
+
+
+def test_a_failure_after_a_stop_is_a_failure_and_saves_nothing(stream: Settings) -> None:
+    """SIGTERM comes during a batch that the model has learned when the batch fails."""
+    write_stream(Path(stream.source.path), files=3)
+
+    def fail(stage: str, step: StepId) -> None:
+        if (stage, step.batch_id) == ("learn", 1):
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise RuntimeError("the disk is full")
+
+    with pytest.raises(RuntimeError, match="the disk is full"):
+        run_stream(stream, observe=fail)
+    assert not list(snapshot_folder(stream.storage.root).rglob("*.safetensors"))
+    assert run_stream(stream).batches == 2
+
+
+def test_unusable_snapshots_are_passed_over(stream: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    """The newest is torn, the one before holds a later batch than its name says; the third, or the log, is right."""
+    write_stream(Path(stream.source.path), files=9)
+    run_stream(stream)
+    expected = arrays(stream, StepId(0, 8))
+    folder = snapshot_folder(stream.storage.root) / "generation-0"
+    (folder / "batch-5.safetensors").write_bytes((folder / "batch-8.safetensors").read_bytes())
+    content = (folder / "batch-8.safetensors").read_bytes()
+    (folder / "batch-8.safetensors").write_bytes(content[:-8])
+    run_stream(stream)
+    assert re.search(r"cannot read the snapshot .*batch-8.*: the model is recovered", caplog.text)
+    assert re.search(r"batch-5\.safetensors holds step 0-8: the model is recovered", caplog.text)
+    recovered = arrays(stream, StepId(0, 8))
+    assert recovered.keys() == expected.keys()
+    assert all((recovered[name] == array).all() for name, array in expected.items())
 
 
 def test_the_model_is_a_function_of_the_log(stream: Settings) -> None:
