@@ -7,7 +7,7 @@ is scored for all users of the batch, once as it is and once extended by the ite
 are known (see `recsys.model.text.cold_start`); besides, by recency-weighted popularity. The first fifth of the batches
 warms up, and an incomplete last batch is left out.
 
-A catalogue lists items that will come much later. To leave that out, the never-seen items that can be recommended at a
+A catalog lists items that will come much later. To leave that out, the never-seen items that can be recommended at a
 batch are those that first occur in it or in the N - 1 batches after it (5 in all, unless --horizon says otherwise):
 what a shop would have listed by then. All items that were seen before stand in the same lists.
 
@@ -51,7 +51,7 @@ from recsys.model.evaluation.metrics import Relevant, ranking_figures
 from recsys.model.interactions.vocab import Vocabulary
 from recsys.model.recommender import OnlineModel
 from recsys.model.text.cold_start import ColdItems, Texts
-from recsys.model.text.encoder import Catalogue, TextEmbeddings
+from recsys.model.text.encoder import Catalog, TextEmbeddings
 from recsys.serving import VersionScorer
 from recsys.stream.plots import INK, trailing_mean
 
@@ -83,7 +83,7 @@ class Wanted:
     relevant: Relevant
 
 
-def read_catalogue(folder: Path, name: str) -> Catalogue:
+def read_catalog(folder: Path, name: str) -> Catalog:
     """The texts of a stream's items.
 
     Raises:
@@ -94,7 +94,7 @@ def read_catalogue(folder: Path, name: str) -> Catalogue:
         raise SystemExit(f"no file {path}")
     raw = pd.read_parquet(path, columns=["item_id", "title", "text"])
     titles = [None] * len(raw) if name in UNTITLED else raw["title"].tolist()
-    return Catalogue.of(raw["item_id"].astype(str).tolist(), titles, raw["text"].tolist())
+    return Catalog.of(raw["item_id"].astype(str).tolist(), titles, raw["text"].tolist())
 
 
 def packaged_encoder() -> str:
@@ -334,9 +334,9 @@ def main(words: Sequence[str] | None = None) -> None:
     for name in names:
         stream = STREAMS[name]
         settings = settings_of(stream, chosen.encoder or packaged_encoder())
-        catalogue = read_catalogue(chosen.data, name)
+        catalog = read_catalog(chosen.data, name)
         try:
-            texts = Texts.of(catalogue.ids, TextEmbeddings(settings).of(catalogue.texts))
+            texts = Texts.of(catalog.ids, TextEmbeddings(settings).of(catalog.texts))
         except RecsysError as error:
             raise SystemExit(str(error)) from error
         events = stream.events(chosen.data)

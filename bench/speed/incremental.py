@@ -11,7 +11,7 @@ A generated stream fills a history. Whenever it has one of some lengths, everyth
   own, as its documentation asks;
 * `sweep`: one iteration over all users and items.
 
-Tastes move on through a tenth of the catalogue while the history grows, which does not age.
+Tastes move on through a tenth of the catalog while the history grows, which does not age.
 
 At the end the next 20,000 events are predicted by the model that learned in batches, and once more after it has learned
 the same history anew.

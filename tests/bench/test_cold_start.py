@@ -158,11 +158,11 @@ def test_the_picture_is_drawn(figures: pd.DataFrame, tmp_path: Path) -> None:
     assert matplotlib.image.imread(path).shape[1] > 1_000
 
 
-def test_a_catalogue_is_read_from_the_folder(tmp_path: Path) -> None:
+def test_a_catalog_is_read_from_the_folder(tmp_path: Path) -> None:
     frame = pd.DataFrame({"item_id": ["1", "2"], "title": ["video 1", "video 2"], "text": ["tags 3", "tags 4"]})
     for name in ("kuairand_pure_2w", "online_retail_ii"):
         frame.to_parquet(tmp_path / f"{name}_items.parquet")
-    assert cold_start.read_catalogue(tmp_path, "kuairand_pure_2w").texts == ["tags 3", "tags 4"]
-    assert cold_start.read_catalogue(tmp_path, "online_retail_ii").texts == ["video 1. tags 3", "video 2. tags 4"]
+    assert cold_start.read_catalog(tmp_path, "kuairand_pure_2w").texts == ["tags 3", "tags 4"]
+    assert cold_start.read_catalog(tmp_path, "online_retail_ii").texts == ["video 1. tags 3", "video 2. tags 4"]
     with pytest.raises(SystemExit, match="no file"):
-        cold_start.read_catalogue(tmp_path, "movietweetings_142k")
+        cold_start.read_catalog(tmp_path, "movietweetings_142k")
