@@ -1,4 +1,4 @@
-"""From a file of texts to versions that recommend items nobody had yet."""
+"""From a file of texts to versions that recommend cold items."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Items that nobody had yet: the ridge against its definition, and what a version knows afterward."""
+"""Cold items: the ridge against its definition, and what a version knows afterward."""
 
 from collections.abc import Sequence
 
@@ -33,7 +33,7 @@ def make_cold(regularization: float = 2.0, newest: int = 250, min_events: int = 
 
 
 def dense_ridge(embeddings: Floats, factors: Floats, regularization: float) -> npt.NDArray[np.float64]:
-    """The minimum of the penalised squared error, found by least squares on rows that stand for the penalty."""
+    """The minimum of the penalized squared error, found by least squares on rows that stand for the penalty."""
     wide = np.vstack([embeddings, np.sqrt(regularization) * np.eye(embeddings.shape[1])])
     right = np.vstack([factors, np.zeros((embeddings.shape[1], factors.shape[1]))])
     return np.linalg.lstsq(wide.astype(np.float64), right.astype(np.float64), rcond=None)[0]
@@ -45,7 +45,7 @@ def dense_ridge(embeddings: Floats, factors: Floats, regularization: float) -> n
     regularization=st.sampled_from([0.01, 1.0, 30.0]),
     seed=st.integers(0, 20),
 )
-def test_following_the_teachers_is_the_same_as_learning_them_anew(
+def test_following_the_teachers_is_the_same_as_fitting_from_scratch(
     steps: list[list[int]], moved: list[tuple[int, bool]], regularization: float, seed: int
 ) -> None:
     generator = np.random.default_rng(seed)
@@ -58,8 +58,8 @@ def test_following_the_teachers_is_the_same_as_learning_them_anew(
         followed.learn(np.array(codes, dtype=np.int64), embeddings[codes], factors[codes])
         fresh = make_cold(regularization)
         fresh.learn(np.array(codes, dtype=np.int64), embeddings[codes], factors[codes])
-        for ours, anew in zip(followed.equations, fresh.equations, strict=True):
-            assert ours.tobytes() == anew.tobytes()
+        for ours, expected in zip(followed.equations, fresh.equations, strict=True):
+            assert ours.tobytes() == expected.tobytes()
         asked = units(generator, 4)
         assert followed.predict(asked).tobytes() == fresh.predict(asked).tobytes()
         expected = asked @ dense_ridge(embeddings[codes], factors[codes], regularization)

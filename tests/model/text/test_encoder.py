@@ -99,7 +99,7 @@ def test_nothing_to_encode_loads_no_encoder(make_settings: Settings, monkeypatch
 
 
 @pytest.mark.parametrize("content", [b"", b"not a table", b"\xff" * 64])
-def test_a_damaged_file_is_made_anew(
+def test_a_damaged_file_is_made_again(
     make_settings: Settings, encoded: list[str], content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = TextEmbeddings(make_settings)
