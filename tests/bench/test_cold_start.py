@@ -35,7 +35,7 @@ def stream() -> list[InteractionBatch]:
 
 
 def texts_of(ids: Sequence[str]) -> Texts:
-    """A text tells the kind of an item, and a little that means nothing."""
+    """A text states the kind of an item, plus a little noise."""
     noise = [np.random.default_rng([int(part) for part in item.split("-")]).normal(size=8) for item in ids]
     values = np.eye(8)[[int(item[0]) for item in ids]] + 0.05 * np.array(noise)
     return Texts.of(ids, (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32))
@@ -62,7 +62,7 @@ def figures(settings: Settings) -> pd.DataFrame:
     return cold_start.run("test", stream(), texts_of(every_item()), settings, horizon=2, every=1)
 
 
-def test_texts_find_what_nobody_had(figures: pd.DataFrame) -> None:
+def test_texts_find_cold_items(figures: pd.DataFrame) -> None:
     means = cold_start.summary(figures)
     assert figures["batch"].unique().tolist() == list(range(2, BATCHES))
     for method in (PLAIN, POPULAR):
