@@ -8,12 +8,12 @@
 # MAGIC The model is the default, `model.kind: mixture`. Four members generate candidates:
 # MAGIC
 # MAGIC * `als`: incremental implicit ALS, factors of users and items;
-# MAGIC * `trend`: decayed popularity at several half-lives, over all users and per user segment;
+# MAGIC * `trend`: decayed popularity at several half-lives, over all users and per user group;
 # MAGIC * `cooccurrence`: decayed counts of which item follows which;
 # MAGIC * `repeat`: repeat consumption, each user's own items and their rhythm.
 # MAGIC
 # MAGIC A LambdaRank model, trained online, re-ranks the candidates. AdaHedge expert weighting then serves each user
-# MAGIC segment (new, occasional and frequent users) with the ranking that has done best for it so far: the re-ranker or
+# MAGIC group (new, occasional and frequent users) with the ranking that has done best for it so far: the re-ranker or
 # MAGIC a single member. `ncf`, neural collaborative filtering, can be added with `model.mixture.members`.
 
 # COMMAND ----------
@@ -21,7 +21,7 @@
 # MAGIC %md
 # MAGIC ## Settings
 # MAGIC
-# MAGIC Only what differs from the defaults is passed, as overrides; a YAML file or a job's command line would also do.
+# MAGIC Only what differs from the defaults is passed, as overrides; a YAML file or a job's command line works, too.
 # MAGIC The folder comes from a widget on Databricks, and from the environment elsewhere.
 
 # COMMAND ----------
@@ -37,7 +37,7 @@ except NameError:  # not on Databricks
     chosen = os.environ.get("RECSYS_NOTEBOOK_FOLDER", "")
 folder = Path(chosen or tempfile.mkdtemp(prefix="recsys-"))
 
-from recsys.config import load_settings
+from recsys import load_settings
 
 settings = load_settings(
     overrides=[
@@ -59,7 +59,7 @@ print(f"everything is stored under {folder}")
 # MAGIC %md
 # MAGIC ## Events, as they would arrive
 # MAGIC
-# MAGIC `replay` writes the purchases as JSON-lines files, in order of time.
+# MAGIC `replay` writes the purchases as JSON-lines files, ordered by time.
 
 # COMMAND ----------
 

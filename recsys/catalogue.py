@@ -15,7 +15,7 @@ from recsys.errors import InputError
 from recsys.model.recommender import OnlineModel
 from recsys.model.text.adapter import train_adapter
 from recsys.model.text.cold_start import ColdItems, Texts
-from recsys.model.text.encoder import Catalogue, TextEmbeddings, encoder_folder, load_encoder
+from recsys.model.text.encoder import Catalog, TextEmbeddings, encoder_folder, load_encoder
 from recsys.serving import Served
 from recsys.storage import adapter_folder
 
@@ -39,11 +39,11 @@ class NewItems:
 
     def __init__(self, settings: Settings, generation: int) -> None:
         self._settings = settings
-        self._catalogue: Catalogue | None = None
+        self._catalog: Catalog | None = None
         self._cold = ColdItems(settings.items)
         if settings.items.path is not None:
             adapter = adapter_folder(settings.storage.root, generation)
-            self._catalogue = read_catalogue(settings.items)
+            self._catalog = read_catalog(settings.items)
             self._embeddings = TextEmbeddings(settings, adapter if adapter.is_dir() else None)
 
     def join(self, served: Served) -> Served:
@@ -55,16 +55,16 @@ class NewItems:
         Raises:
             ConfigError: `model.kind` does not support cold items.
         """
-        if self._catalogue is None:
+        if self._catalog is None:
             return served
         try:
-            self._catalogue = read_catalogue(self._settings.items)
+            self._catalog = read_catalog(self._settings.items)
         except InputError as error:
             # The file may be in the middle of being replaced, which must not end a stream.
             logger.warning("cannot read the catalog now, so new items come from the last one that was read: %s", error)
-        if not len(self._catalogue):
+        if not len(self._catalog):
             return served
-        texts = Texts.of(self._catalogue.ids, self._embeddings.of(self._catalogue.texts))
+        texts = Texts.of(self._catalog.ids, self._embeddings.of(self._catalog.texts))
         return self._cold.extend(served, texts)
 
 
@@ -83,8 +83,8 @@ def fit_adapter(settings: Settings, model: OnlineModel, step: StepId) -> Path:
         ConfigError: the packages of the extra `text` are missing, or the encoder cannot be adapted.
         InputError: the catalog or the encoder cannot be read, or too few items have a text.
     """
-    catalogue = read_catalogue(settings.items)
-    codes = model.items.lookup(catalogue.ids)
+    catalog = read_catalog(settings.items)
+    codes = model.items.lookup(catalog.ids)
     users = np.append(model.history.by_item.lists.lengths, -1)[codes]
     order = np.argsort(-users, kind="stable")
     order = order[codes[order] >= 0][: settings.items.adapter.items]
@@ -94,10 +94,10 @@ def fit_adapter(settings: Settings, model: OnlineModel, step: StepId) -> Path:
         )
     encoder = load_encoder(encoder_folder(settings.items.encoder), None, str(model.als.device))
     factors: npt.NDArray[Any] = model.als.item_factors.cpu().numpy()[codes[order]]
-    return train_adapter(encoder, [catalogue.texts[row] for row in order.tolist()], factors, settings, step)
+    return train_adapter(encoder, [catalog.texts[row] for row in order.tolist()], factors, settings, step)
 
 
-def read_catalogue(items: Items) -> Catalogue:
+def read_catalog(items: Items) -> Catalog:
     """Read the texts of all items.
 
     Args:
@@ -120,7 +120,7 @@ def read_catalogue(items: Items) -> Catalogue:
         raise InputError(f"the catalog {path} has no column '{missing[0]}': set items.columns to the names it has")
     raw = raw[raw[names.item_id].notna()]
     titles, texts = ([None] * len(raw) if name is None else _text(raw[name]) for name in (names.title, names.text))
-    return Catalogue.of(raw[names.item_id].astype(str).tolist(), titles, texts)
+    return Catalog.of(raw[names.item_id].astype(str).tolist(), titles, texts)
 
 
 def _read_csv(path: Path) -> pd.DataFrame:

@@ -11,7 +11,7 @@ START = 1_700_000_000
 
 
 def records(files: int, per_file: int = 120, seed: int = 7) -> Iterator[list[dict[str, Any]]]:
-    """Events of consecutive files: a few users with tastes, and items that keep appearing."""
+    """Events of consecutive files: a few users with preferences, and items that keep appearing."""
     draw = random.Random(seed)
     for number in range(files):
         batch = []

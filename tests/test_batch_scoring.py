@@ -59,7 +59,7 @@ def test_every_user_gets_the_items_of_the_slow_oracle(spark, scene, exclude_seen
 
 
 def test_a_version_of_an_earlier_release_is_scored_by_its_own_code(spark, scene):
-    """What tells it from those of this release is its tags."""
+    """Its tags distinguish it from those of this release."""
     tables, client, settings = scene
     version, _ = register(client, settings, 1)
     client.delete_model_version_tag(version.name, version.version, "generation")

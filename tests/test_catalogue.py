@@ -1,10 +1,10 @@
-"""From a file of texts to versions that recommend items nobody had yet."""
+"""From a file of texts to versions that recommend cold items."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from recsys.catalogue import NewItems, fit_adapter, read_catalogue
+from recsys.catalogue import NewItems, fit_adapter, read_catalog
 from recsys.config import Settings
 from recsys.config.sections import Items
 from recsys.contracts import StepId
@@ -64,7 +64,7 @@ def learned(settings: Settings) -> OnlineModel:
         ("jsonl", lambda frame, path: frame.to_json(path, orient="records", lines=True)),
     ],
 )
-def test_every_format_gives_the_same_catalogue(tmp_path, suffix, write):
+def test_every_format_gives_the_same_catalog(tmp_path, suffix, write):
     frame = pd.DataFrame(
         {
             "item_id": ["007", "b", None, "c", "d"],
@@ -74,7 +74,7 @@ def test_every_format_gives_the_same_catalogue(tmp_path, suffix, write):
     )
     path = tmp_path / f"items.{suffix}"
     write(frame, path)
-    read = read_catalogue(Items(path=str(path)))
+    read = read_catalog(Items(path=str(path)))
     assert dict(zip(read.ids, read.texts, strict=True)) == {"007": "Tea. Green", "b": "Milk", "d": "NA"}
 
 
@@ -91,7 +91,7 @@ def test_what_cannot_be_read_is_one_line(tmp_path, name, content, complaint):
     if content is not None:
         (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=complaint) as caught:
-        read_catalogue(Items(path=str(tmp_path / name)))
+        read_catalog(Items(path=str(tmp_path / name)))
     assert "\n" not in str(caught.value)
 
 
@@ -121,13 +121,13 @@ def test_a_new_item_is_recommended_to_those_who_like_its_kind(settings, kind):
     assert (best == np.arange(30) % 3).mean() > (0.9 if kind == "als" else 0.5)
 
 
-def test_without_a_catalogue_versions_stay_as_they_are(settings):
+def test_without_a_catalog_versions_stay_as_they_are(settings):
     own = settings("als", path=None)
     arrays = learned(own).served()
     assert NewItems(own, 0).join(arrays) is arrays
 
 
-def test_a_catalogue_that_vanishes_for_a_moment_does_not_stop_the_stream(settings, tmp_path, caplog):
+def test_a_catalog_that_vanishes_for_a_moment_does_not_stop_the_stream(settings, tmp_path, caplog):
     own = settings("als")
     items, arrays = NewItems(own, 0), learned(own).served()
     before = items.join(arrays)

@@ -16,6 +16,8 @@ import pyarrow.parquet
 import pytest
 import yaml
 
+from recsys.config import load_settings
+
 ROOT = Path(__file__).parents[1]
 SECTION = (ROOT / "README.md").read_text("utf-8").partition("\n## Your own events\n")[2].partition("\n## ")[0]
 USERS = 20
@@ -98,11 +100,16 @@ def test_the_commands_end_in_recommendations(tmp_path: Path, kind: str, spark_se
     assert "1 batches, 300 events learned" in run(again, tmp_path)
 
 
-def test_the_command_line_says_what_the_file_says() -> None:
+def test_the_command_line_says_what_the_file_says(tmp_path: Path) -> None:
     (file,) = blocks("yaml")
     words = shlex.split(blocks("bash")[1])
     assert words[:2] == ["python", "jobs/stream_update.py"]
-    source = yaml.safe_load(file)["source"]
-    flat = {key: value for key, value in source.items() if key != "columns"}
-    flat |= {f"columns.{key}": value for key, value in source["columns"].items()}
-    assert dict(word.split("=") for word in words[2:]) == {f"source.{key}": value for key, value in flat.items()}
+    (tmp_path / "my.yaml").write_text(file)
+    assert load_settings(overrides=words[2:]) == load_settings(tmp_path / "my.yaml") != load_settings()
+
+
+def test_the_value_of_a_rating_counts() -> None:
+    """A value whose weight ignores it would be read for nothing."""
+    (file,) = blocks("yaml")
+    assert yaml.safe_load(file)["source"]["columns"]["value"] == "rating"
+    assert yaml.safe_load(file)["weights"]["rating"]["value"] == "multiply"

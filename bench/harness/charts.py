@@ -15,7 +15,7 @@ from recsys.stream.plots import INK, PALE
 Values = npt.NDArray[np.float64]
 
 # From the simplest method to ours; told apart by color-blind readers too.
-COLOURS = ("#d0d0d0", "#a8a8a8", "#707070", "#d98200", "#74a9cf", "#0868ac", "#1b7837")
+COLORS = ("#d0d0d0", "#a8a8a8", "#707070", "#d98200", "#74a9cf", "#0868ac", "#1b7837")
 
 
 def grouped_bars(panels: Mapping[str, Mapping[str, Sequence[Values]]], measures: Sequence[str], path: Path) -> Path:
@@ -71,7 +71,7 @@ def plain(axes: Axes, labelsize: float) -> None:
 
 def _draw(axes: Axes, title: str, methods: Mapping[str, Sequence[Values]], measures: Sequence[str]) -> None:
     width = 0.8 / len(methods)
-    for number, ((name, values), color) in enumerate(zip(methods.items(), COLOURS, strict=True)):
+    for number, ((name, values), color) in enumerate(zip(methods.items(), COLORS, strict=True)):
         places = np.arange(len(measures)) + (number - (len(methods) - 1) / 2) * width
         means = [float(of_users.mean()) for of_users in values]
         errors = [float(of_users.std()) / len(of_users) ** 0.5 for of_users in values]

@@ -1,4 +1,4 @@
-"""Generated events: Zipf users and items, in groups of taste that drift."""
+"""Generated events: Zipf users and items, in groups whose preferences drift."""
 
 import numpy as np
 import numpy.typing as npt
@@ -20,14 +20,14 @@ def draw(
 ) -> pd.DataFrame:
     """A stream of `size` purchases, in the order of time, as numbers.
 
-    Every user belongs to a group of taste, every group prefers its own items, and in a group the favorites move on
-    through its items as time passes. One event in five ignores taste.
+    Every user belongs to a group, every group prefers its own items, and in a group the favorites move on
+    through its items as time passes. One event in five ignores the groups.
 
     Args:
         size: number of events; users, items: how many there are.
         seed: of all random choices.
         start: number of the first event in the whole stream, which sets its time and the state of the drift.
-        groups: number of groups of taste.
+        groups: number of groups.
         drift: how many ranks the favorites move per 1,000 events.
 
     Returns:
@@ -40,8 +40,8 @@ def draw(
     rank = zipf_codes(generator, size, per_group, exponent=1.1)
     favorite = (rank + (number * drift / 1000).astype(np.int64)) % per_group
     item = favorite * groups + user % groups
-    ignores_taste = generator.random(size) < 0.2
-    item = np.where(ignores_taste, zipf_codes(generator, size, items, exponent=0.9), item)
+    ignores_groups = generator.random(size) < 0.2
+    item = np.where(ignores_groups, zipf_codes(generator, size, items, exponent=0.9), item)
     return pd.DataFrame({"user": user, "item": item, "time": START + pd.to_timedelta(number * SECONDS_PER_EVENT, "s")})
 
 

@@ -261,7 +261,7 @@ def learn_mllib(
 
 
 def with_penalty_by_ratings(objective: Objective, regularization: float) -> PenaltyByRatings:
-    """The same confidences, penalised as MLlib does."""
+    """The same confidences, penalized as MLlib does."""
     return PenaltyByRatings(**vars(replace(objective, regularization=regularization)))
 
 

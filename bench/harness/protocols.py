@@ -57,7 +57,7 @@ class Split:
         train: what may be learned.
         users: (measured,) distinct codes of the users who are asked about.
         relevant: their hits: item codes, or columns of `candidates` where there are any.
-        candidates: (measured, candidates) item codes that are ranked for each user; None: all items the user never had.
+        candidates: (measured, candidates) item codes that are ranked for each user; None: all unseen items.
     """
 
     train: Events
@@ -82,9 +82,9 @@ class Figures:
 
 
 def leave_last_out(events: Events, seed: int, negatives: int = NEGATIVES) -> Split:
-    """Ask for each user's last item among items drawn from those that the user never had.
+    """Ask for each user's last item among items drawn from the user's unseen ones.
 
-    Users with a single event are learned from, but not asked about. An item that nobody had before is a miss.
+    Users with a single event are learned from, but not asked about. A cold item is a miss.
 
     Args:
         events: All events; of those at the same time the later in order is the last.
@@ -141,7 +141,7 @@ def split_by_time(events: Events) -> Split:
 
 
 def measure(split: Split, scorer: Scorer) -> Figures:
-    """Rank and compare. Items that nobody had in `train` cannot be recommended; ties are misses."""
+    """Rank and compare. Items without interactions in `train` cannot be recommended; ties are misses."""
     train = split.train
     never = np.bincount(train.items, minlength=train.item_count) == 0
     by_user = np.argsort(train.users, kind="stable")

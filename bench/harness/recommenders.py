@@ -28,7 +28,7 @@ _DAY = 86_400
 
 
 def popularity(train: Events, half_life_days: float | None = None) -> Scorer:
-    """How many users had an item; with a half-life, each counts less the longer it is ago."""
+    """How many users interacted with an item; with a half-life, each counts less the longer it is ago."""
     weights = np.ones(len(train))
     if half_life_days is not None:
         weights = 2 ** ((train.times - train.times[-1]) / _DAY / half_life_days)

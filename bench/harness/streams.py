@@ -35,7 +35,7 @@ class Stream:
         events: reads it from the data folder: columns user, item (text), weight, time (seconds), in the order of time.
         batch: events in a batch.
         half_life_days: of the interactions; None: they do not age.
-        exclude_seen: whether what a user already had is neither recommended nor counted.
+        exclude_seen: whether items that a user has interacted with are neither recommended nor counted.
     """
 
     title: str

@@ -1,23 +1,24 @@
-"""Items that nobody had yet: what a version recommends of them with their text, and without.
+"""Cold items: how a version recommends them with their texts, and without.
 
     python -m bench.quality.cold_start --data DIR [--stream NAME] [--encoder NAME] [--horizon N] [--quick]
 
-Streams real events through the incremental model (`model.kind: als`). Before a batch is learned, what would be served
-is scored for all users of the batch, once as it is and once extended by the items that nobody had yet and whose texts
-are known (see `recsys.model.text.cold_start`); besides, by recency-weighted popularity. The first fifth of the batches
-warms up, and an incomplete last batch is left out.
+Streams real events through the incremental model (`model.kind: als`). Before a batch is learned, three rankings are
+evaluated for all users of the batch: the version that would be served, the same version extended by the cold items
+whose texts are known (see `recsys.model.text.cold_start`), and recency-weighted popularity. The first fifth of the
+batches warms up, and an incomplete last batch is left out.
 
-A catalogue lists items that will come much later. To leave that out, the never-seen items that can be recommended at a
-batch are those that first occur in it or in the N - 1 batches after it (5 in all, unless --horizon says otherwise):
-what a shop would have listed by then. All items that were seen before stand in the same lists.
+A catalog lists items that will come much later. To leave that out, the cold items that can be recommended at a batch
+are those that first occur in it or in the N - 1 batches after it (5 in all, unless --horizon says otherwise): what a
+shop would have listed by then. All other items stand in the same lists.
 
-* `new`: users who took an item of the batch that nobody had before, with a text; only such items count as right.
-* `all`: all users of the batch; everything they took counts, and what cannot be recommended is a miss.
-* `new, among new`: as `new`, but in lists of never-seen items only, beside what chance would find: how well texts tell
-  tastes, apart from whether new items can compete with old ones.
+* `new`: users who interacted with a cold item of the batch that has a text; only such items are relevant.
+* `all`: all users of the batch; every item they interacted with is relevant, and one that cannot be recommended is a
+  miss.
+* `new, among new`: as `new`, but in lists of cold items only, beside what chance would find: how well texts predict
+  preferences, apart from whether cold items can compete with known ones.
 
-One release that everybody takes can decide such figures, so the ratio of NDCG on all items, with text to without, comes
-with its standard error over batches, and both it and recall also without the batch that has most users in `new`.
+One popular release can decide such figures, so the ratio of NDCG on all items, with text to without, comes with its
+standard error over batches, and both it and recall also without the batch that has most users in `new`.
 
 Ties are misses. The last line gives means over the streams, and the smallest ratio of NDCG on all items with text to
 without. DIR holds `NAME.parquet` and `NAME_items.parquet`. Texts are encoded once, at some 100 a second on a CPU, and
@@ -51,7 +52,7 @@ from recsys.model.evaluation.metrics import Relevant, ranking_figures
 from recsys.model.interactions.vocab import Vocabulary
 from recsys.model.recommender import OnlineModel
 from recsys.model.text.cold_start import ColdItems, Texts
-from recsys.model.text.encoder import Catalogue, TextEmbeddings
+from recsys.model.text.encoder import Catalog, TextEmbeddings
 from recsys.serving import VersionScorer
 from recsys.stream.plots import INK, trailing_mean
 
@@ -61,7 +62,7 @@ UNTITLED = {"kuairand_pure_2w"}
 QUICK_STREAM, QUICK_EVERY = "movietweetings_142k", 4
 WARM_UP_SHARE, HORIZON = 5, 5
 TEXT, PLAIN, POPULAR = "with text", "without text", "popularity"
-COLOURS = {TEXT: "#0868ac", PLAIN: "#d98200", POPULAR: "#8c8c8c"}
+COLORS = {TEXT: "#0868ac", PLAIN: "#d98200", POPULAR: "#8c8c8c"}
 NEW, ALL, AMONG_NEW = "new", "all", "new, among new"
 PICTURE = Path("docs/cold_start.png")
 
@@ -70,11 +71,11 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Wanted:
-    """What users took to in a batch.
+    """What users interacted with in a batch.
 
     Attributes:
         users: n ids.
-        seen: (n, items) what each had before and is not to be recommended.
+        seen: (n, items) what each has interacted with before and is not to be recommended.
         relevant: of each user, columns of items; `unknown` counts those that cannot be recommended.
     """
 
@@ -83,7 +84,7 @@ class Wanted:
     relevant: Relevant
 
 
-def read_catalogue(folder: Path, name: str) -> Catalogue:
+def read_catalog(folder: Path, name: str) -> Catalog:
     """The texts of a stream's items.
 
     Raises:
@@ -94,7 +95,7 @@ def read_catalogue(folder: Path, name: str) -> Catalogue:
         raise SystemExit(f"no file {path}")
     raw = pd.read_parquet(path, columns=["item_id", "title", "text"])
     titles = [None] * len(raw) if name in UNTITLED else raw["title"].tolist()
-    return Catalogue.of(raw["item_id"].astype(str).tolist(), titles, raw["text"].tolist())
+    return Catalog.of(raw["item_id"].astype(str).tolist(), titles, raw["text"].tolist())
 
 
 def packaged_encoder() -> str:
@@ -122,7 +123,7 @@ def arrivals(stream: Sequence[InteractionBatch]) -> list[list[str]]:
 def run(
     title: str, stream: Sequence[InteractionBatch], texts: Texts, settings: Settings, horizon: int, every: int
 ) -> pd.DataFrame:
-    """Score, then learn.
+    """Evaluate each batch, then learn it.
 
     Args:
         title: for the progress bar.
@@ -195,7 +196,7 @@ def measure(
 
 
 def wanted(model: OnlineModel, items: Vocabulary, batch: InteractionBatch, counted: Mask) -> Wanted:
-    """What the users of a batch took to, of the interactions (n,) that are counted.
+    """What the users of a batch interacted with, of the interactions (n,) that are counted.
 
     Args:
         model: before the batch.
@@ -210,18 +211,18 @@ def wanted(model: OnlineModel, items: Vocabulary, batch: InteractionBatch, count
         old = np.flatnonzero((users >= 0) & (codes >= 0))
         relevant[old[model.history.has_pairs(users[old], codes[old])]] = False
     rows = np.flatnonzero(relevant)
-    takers = Vocabulary()
-    owners = takers.extend([batch.user_ids[row] for row in rows.tolist()])
+    interested = Vocabulary()
+    owners = interested.extend([batch.user_ids[row] for row in rows.tolist()])
     order = np.argsort(owners, kind="stable")
     rows, owners = rows[order], owners[order]
     found = codes[rows] >= 0
-    seen = np.zeros((len(takers), len(items)), dtype=bool)
+    seen = np.zeros((len(interested), len(items)), dtype=bool)
     if exclude:
-        whose = model.users.lookup(takers.ids)
-        had = model.history.user_rows(whose[whose >= 0])
-        seen[np.repeat(np.flatnonzero(whose >= 0), had.lengths), had.others] = True
-    counts, missed = (np.bincount(owners[part], minlength=len(takers)) for part in (found, ~found))
-    return Wanted(takers.ids, seen, Relevant(offsets_of(counts), codes[rows[found]], missed))
+        whose = model.users.lookup(interested.ids)
+        old_rows = model.history.user_rows(whose[whose >= 0])
+        seen[np.repeat(np.flatnonzero(whose >= 0), old_rows.lengths), old_rows.others] = True
+    counts, missed = (np.bincount(owners[part], minlength=len(interested)) for part in (found, ~found))
+    return Wanted(interested.ids, seen, Relevant(offsets_of(counts), codes[rows[found]], missed))
 
 
 def summary(figures: pd.DataFrame) -> pd.DataFrame:
@@ -241,7 +242,7 @@ def ratio(figures: pd.DataFrame) -> tuple[float, float]:
 
 
 def busiest(figures: pd.DataFrame) -> int:
-    """The batch with most users who took a new item."""
+    """The batch with most users who interacted with a cold item."""
     own = figures[(figures["group"] == NEW) & (figures["method"] == TEXT)].set_index("batch")
     return int(own["users"].idxmax())
 
@@ -250,7 +251,7 @@ def table(title: str, figures: pd.DataFrame) -> str:
     """What was measured on a stream, for people."""
     means = summary(figures)
     lines = [f"{title}: {figures['batch'].nunique()} batches measured, extended in {figures['seconds'].median():.2f} s"]
-    for group, method in [(group, method) for group in (NEW, ALL) for method in COLOURS] + [(AMONG_NEW, TEXT)]:
+    for group, method in [(group, method) for group in (NEW, ALL) for method in COLORS] + [(AMONG_NEW, TEXT)]:
         row = means.loc[(group, method)]
         chance = f"  (by chance {row['chance']:.4f})" if group == AMONG_NEW else ""
         lines.append(
@@ -288,7 +289,7 @@ def picture(outcomes: dict[str, pd.DataFrame], path: Path) -> Path:
         _draw(panels[1, column], figures[figures["group"] == ALL], "ndcg")
         panels[0, column].set_title(STREAMS[name].title, loc="left", color=INK, fontsize=9, fontweight="bold")
         panels[1, column].set_xlabel("micro-batch", color=INK, fontsize=8)
-    panels[0, 0].set_ylabel("recall@20, items nobody had yet", color=INK, fontsize=8)
+    panels[0, 0].set_ylabel("recall@20, cold items", color=INK, fontsize=8)
     panels[1, 0].set_ylabel("NDCG@20, all items", color=INK, fontsize=8)
     handles, labels = panels[1, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", frameon=False, labelcolor=INK, fontsize=8, ncols=3)
@@ -300,7 +301,7 @@ def picture(outcomes: dict[str, pd.DataFrame], path: Path) -> Path:
 def _draw(axes: Axes, figures: pd.DataFrame, measure: str) -> None:
     """One line per method: means over a tenth of the measured batches."""
     # The method that is talked about is drawn last, above the others.
-    for method, color in reversed(COLOURS.items()):
+    for method, color in reversed(COLORS.items()):
         own = figures[figures["method"] == method]
         values = own[measure].to_numpy(np.float64)
         line = trailing_mean(values, max(1, len(values) // 10))
@@ -334,9 +335,9 @@ def main(words: Sequence[str] | None = None) -> None:
     for name in names:
         stream = STREAMS[name]
         settings = settings_of(stream, chosen.encoder or packaged_encoder())
-        catalogue = read_catalogue(chosen.data, name)
+        catalog = read_catalog(chosen.data, name)
         try:
-            texts = Texts.of(catalogue.ids, TextEmbeddings(settings).of(catalogue.texts))
+            texts = Texts.of(catalog.ids, TextEmbeddings(settings).of(catalog.texts))
         except RecsysError as error:
             raise SystemExit(str(error)) from error
         events = stream.events(chosen.data)

@@ -2,10 +2,10 @@
 
     python -m bench.quality.concept_drift [--quick]
 
-Users and items are in groups of taste, and 85 % of the events stay in the user's group. At one batch users move to
-other groups and stay there: all of them, or a third. Each batch is scored before it is learned. A model has recovered
-when the mean NDCG@10 of three batches is back to 90 % of what it was over the ten batches before the change; what is
-counted is the batches that came after the change before these three.
+Users and items are in groups, and 85 % of the events stay in the user's group. At one batch users move to other groups
+and stay there: all of them, or a third. Each batch is evaluated before it is learned. A model has recovered when the
+mean NDCG@10 of three batches is back to 90 % of what it was over the ten batches before the change. The figure is the
+number of batches between the change and these three.
 
 The learner reads either as much as it likes of the history or, as behind a long one, only a small share of it per batch
 (`budget`). Parts are switched off by their bounds; `fixed` is with all of them off.
@@ -93,7 +93,7 @@ class Course:
 
     Attributes:
         ndcg: of each batch before it was learned, (batches - first,), from batch `first` on.
-        first: number of the first batch that was scored.
+        first: number of the first batch that was evaluated.
         read: interactions read to solve rows, a batch on average, from the change on.
         reasons: what was decided, with the number of the batch.
     """
@@ -119,7 +119,7 @@ def planted(shape: PlantedStream, share: float, seed: int) -> list[InteractionBa
     moves = generator.integers(1, shape.groups, size=shape.users) * (generator.random(shape.users) < share)
     after = (before + moves) % shape.groups
     user_ids, item_ids = numbered("u", shape.users), numbered("i", shape.items)
-    activity, favour = (
+    activity, popularity = (
         ranks / ranks.sum()
         for ranks in (np.arange(1.0, n + 1) ** -0.6 for n in (shape.users, shape.items // shape.groups))
     )
@@ -127,15 +127,15 @@ def planted(shape: PlantedStream, share: float, seed: int) -> list[InteractionBa
     for number in range(shape.batches):
         users = generator.choice(shape.users, shape.events, p=activity)
         loyal = generator.random(shape.events) < LOYALTY
-        tastes = (after if number >= shape.change else before)[users]
-        groups = np.where(loyal, tastes, generator.integers(shape.groups, size=shape.events))
-        items = groups + shape.groups * generator.choice(len(favour), shape.events, p=favour)
+        preferred = (after if number >= shape.change else before)[users]
+        groups = np.where(loyal, preferred, generator.integers(shape.groups, size=shape.events))
+        items = groups + shape.groups * generator.choice(len(popularity), shape.events, p=popularity)
         batches.append(to_batch(users, items, np.full(shape.events, float(number)), user_ids, item_ids))
     return batches
 
 
 def follow(batches: Sequence[InteractionBatch], settings: Settings, change: int) -> Course:
-    """Score and learn a stream, batch by batch; what is before the change is scored only as far as it is needed."""
+    """Evaluate and learn a stream batch by batch; before the change only the last batches are evaluated."""
     model, first = OnlineModel(settings), change - BEFORE
     ndcg, read, reasons = [], [], []
     for number, batch in enumerate(batches):

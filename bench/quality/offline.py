@@ -2,8 +2,8 @@
 
     python -m bench.quality.offline [--ratings FILE] [--data DIR] [--quick]
 
-Protocols: `ncf` (He et al. 2017) leaves out each user's last item and ranks it among 100 random items the user never
-had; `temporal` learns from the first 80 % of the events and ranks all items for what follows. Every rating is one
+Protocols: `ncf` (He et al. 2017) leaves out each user's last item and ranks it among 100 random unseen items;
+`temporal` learns from the first 80 % of the events and ranks all items for what follows. Every rating is one
 event, whatever its value. Settings are chosen by the mean NDCG@10 on parts of what may be learned: the same cut is made
 again in it, and again in what that leaves. Ties are misses. Seconds are those of learning with the chosen settings.
 

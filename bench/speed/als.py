@@ -1,4 +1,4 @@
-"""Learning everything anew: seconds until a training loss that `implicit`, and that MLlib, reach in ten iterations.
+"""Training from scratch: seconds until a training loss that `implicit`, and that MLlib, reach in ten iterations.
 
     python -m bench.speed.als [--quick] [--data DIR] [--no-mllib]
 
@@ -11,7 +11,7 @@ loss, the compilation (one run warms up), and the transposing of the matrix: all
 as its documentation asks. Both columns of cores should be near the number that the machine has: where they are not,
 something else ran, and the seconds do not compare.
 
-MLlib penalises a row by its number of ratings, so it is compared under that loss.
+MLlib penalizes a row by its number of ratings, so it is compared under that loss.
 
 --data adds completejourney (from its package) and movietweetings (DIR holds `movietweetings_142k.parquet`).
 """

@@ -2,19 +2,19 @@
 
     python -m bench.speed.incremental [--quick]
 
-A generated stream fills a history. Whenever it has one of some lengths, everything is learned anew; then batches of
-5,000 events follow, and each is timed three ways, in turn, on the processor:
+A generated stream fills a history. At each of some lengths the model is retrained; then batches of 5,000 events follow,
+and each is timed three ways, in turn, on the processor:
 
-* `update`: all that the model does with a batch, from its ids to the last solve and the check of its drift;
+* `update`: all that the model does with a batch, from its ids to the last solve and the check of its staleness;
 * `implicit`: its partial fits of just the rows that the update has changed, each once. It holds the same factors, and
   gets the full rows ready made; its Gram matrices are its own affair, with one thread of linear algebra in each of its
   own, as its documentation asks;
 * `sweep`: one iteration over all users and items.
 
-Tastes move on through a tenth of the catalogue while the history grows, which does not age.
+Preferences move on through a tenth of the catalog while the history grows, which does not age.
 
-At the end the next 20,000 events are predicted by the model that learned in batches, and once more after it has learned
-the same history anew.
+At the end the model is evaluated on the next 20,000 events as it is, and once more after it has been retrained from the
+same history.
 """
 
 import argparse
@@ -55,7 +55,7 @@ NDCG = "model/ndcg_at_20"
 AIMS = {"incremental_vs_sweep": 0.02, "incremental_vs_implicit": 0.5, "ndcg_vs_retrain": 0.99}
 
 
-# Groups of taste in the stream.
+# Groups of users in the stream, each with its own preferences.
 GROUPS = 40
 
 
@@ -155,7 +155,7 @@ def following(step: StepId | None) -> StepId:
 
 
 def measure(model: OnlineModel, stream: GeneratedStream) -> BatchCosts:
-    """Learn everything anew, then some batches, each timed; the first one warms up."""
+    """Retrain the model, then learn some batches, each timed; the first one warms up."""
     events, pairs = stream.taken, len(model.history)
     model.refit(following(model.step))
     batches = [stream.take(BATCH) for _ in range(BATCHES + 1)]
@@ -260,7 +260,7 @@ def to_confidences(rows: Rows, others: int, alpha: float) -> "sparse.csr_matrix"
 
 
 def ndcg_against_retraining(model: OnlineModel, batch: InteractionBatch) -> tuple[float, float]:
-    """NDCG@20 on a batch, of the model as it is, and after it has learned everything anew."""
+    """NDCG@20 on a batch, of the model as it is, and after it has been retrained."""
     step = following(model.step)
     incremental = evaluate(batch, model, {}, model.settings, step)[NDCG]
     model.refit(step)
@@ -311,7 +311,7 @@ def main() -> None:
         f"\n{shape.users:,} users, {shape.items:,} items, {settings.model.factors} factors, batches of {BATCH:,} events"
     )
     print(f"{table.T.to_string(header=False, float_format='{:,.3f}'.format)}\n")
-    print(f"NDCG@20 on the next {JUDGED:,} events: {incremental:.4f}, learned anew {retrained:.4f}")
+    print(f"NDCG@20 on the next {JUDGED:,} events: {incremental:.4f}, retrained {retrained:.4f}")
     print(f"aims: {' '.join(f'{name}={value:g}' for name, value in AIMS.items())}")
     print(picture(results, arguments.plot))
     print(peers.versions("implicit", "torch", "numba", "numpy"))

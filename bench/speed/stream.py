@@ -9,8 +9,8 @@ the learner:
 * `whole job`: the same behind a short history;
 * `log only`: reading, checking, aggregating and the append to the interaction log; nothing else.
 
-Times are those of Spark's triggers: from the planning of a micro-batch to its commit. Snapshots, versions and folds are
-due every 20 or 50 batches; the full bench contains them, `--quick` is too short for them.
+Times are those of Spark's triggers: from the planning of a micro-batch to its commit. Snapshots, versions and refreshes
+of the totals are due every 20 or 50 batches; the full bench contains them, `--quick` is too short for them.
 """
 
 import argparse

@@ -125,7 +125,7 @@ class MixtureSettings(Section):
     )
     segment_half_lives: list[PositiveFloat] = Field(
         [32_000, 128_000],
-        description="Half-lives, in events, of `trend` within a user segment (new, occasional, frequent users).",
+        description="Half-lives, in events, of `trend` within a user group (new, occasional, frequent users).",
     )
     cooccurrence_half_life: PositiveFloat = Field(
         50_000, description="Half-life of a co-occurrence count, in events. Lower it where catalogs turn over fast."
@@ -153,7 +153,7 @@ class MixtureSettings(Section):
     )
     regularization: PositiveFloat = Field(
         10.0,
-        description="Pull of each user segment's re-ranker toward the mean of all. Raise it where segments are small.",
+        description="Pull of each user group's re-ranker toward the mean of all. Raise it where groups are small.",
     )
 
     @field_validator("members")

@@ -74,9 +74,9 @@ class OnlineModel:
             step: Its generation and number, larger than the last one.
 
         Returns:
-            Figures for the ledger: `new_users`, `new_items`, what the learner tells, and how the batch was learned: its
-            `surprise`, unless there were too few known pairs to measure it, `effort`, `learning_rate`, `halvings`. The
-            attribute `decision` gives the reasons.
+            Figures for the ledger: `new_users`, `new_items`, the metrics of the learner, and how the batch was learned:
+            its `surprise`, unless there were too few known pairs to measure it, `effort`, `learning_rate`, `halvings`.
+            The attribute `decision` gives the reasons.
 
         Raises:
             ValueError: the step is not larger than the last one learned.
@@ -91,7 +91,7 @@ class OnlineModel:
         return {**{name: float(count) for name, count in new.items()}, **decided, **figures}
 
     def absorb(self, batch: InteractionBatch, step: StepId) -> None:
-        """Take a batch in without learning what `refit` learns anew.
+        """Add a batch to everything but what `refit` retrains.
 
         Raises:
             ValueError: the step is not larger than the last one learned.
@@ -99,13 +99,13 @@ class OnlineModel:
         self.learner.absorb(self._take_in(batch, *self._enter(batch, step)), self.history, step)
 
     def refit(self, step: StepId) -> dict[str, float]:
-        """Learn anew from the whole history. What surprises the model from then on is found out anew, too.
+        """Retrain from the whole history; the drift detector starts over.
 
         Args:
             step: The step that the model has from now on: it may begin a generation, so it may be any that is larger.
 
         Returns:
-            What the learner tells.
+            The metrics of the learner.
 
         Raises:
             ValueError: the step is smaller than that of the last batch.
@@ -118,10 +118,10 @@ class OnlineModel:
         return self.learner.refit(self.history, step)
 
     def rebuild(self, batches: Iterable[tuple[StepId, InteractionBatch]], step: StepId) -> None:
-        """Learn a whole log anew, which costs less than updating with every batch.
+        """Rebuild from a whole log, at less cost than updating batch by batch.
 
         Args:
-            batches: Everything there is, in order.
+            batches: All batches of the log, in order.
             step: The step that the model has from now on.
 
         Raises:
@@ -167,14 +167,14 @@ class OnlineModel:
         return torch.where((scores == 0).all(dim=1, keepdim=True), popularity, scores)
 
     def leave_out_seen(self, scores: torch.Tensor, users: IntArray) -> None:
-        """Set the scores (n, items) of what users (n,) already had to -inf, in place."""
+        """Set the scores (n, items) of the items that users (n,) have interacted with to -inf, in place."""
         known = np.flatnonzero(users >= 0)
         seen = self.history.user_rows(users[known])
         owners = torch.from_numpy(np.repeat(known, seen.lengths)).to(scores.device)
         scores[owners, torch.from_numpy(seen.others).to(scores.device)] = -torch.inf
 
     def recommend(self, user_ids: Sequence[str], k: int) -> list[list[tuple[str, float]]]:
-        """The best items of the live model, without those a user had where `recommend.exclude_seen` says so.
+        """The best items of the live model; with `recommend.exclude_seen`, the best unseen ones.
 
         Args:
             user_ids: n ids, known or not.
@@ -234,7 +234,7 @@ class OnlineModel:
     def _decide(
         self, batch: InteractionBatch, users: IntArray, items: IntArray, known: tuple[int, int], step: StepId
     ) -> dict[str, float]:
-        """Decide how a batch is learned that nothing but the ids knows of yet, and age the history as decided."""
+        """Decide how a batch is learned, before it enters the history, and age the history as decided."""
         rows = np.flatnonzero((users < known[0]) & (items < known[1]) & (batch.weights > 0))
         drawing = generator(self.settings.seed, step, Purpose.SURPRISE)
         surprise = measure_surprise(self.learner.score_pairs, users[rows], items[rows], known[1], drawing)

@@ -8,7 +8,7 @@ from .arrays import Array, Arrays, PairValues, ragged_ranges
 from .axes import ITEMS, USERS, Axes, Declared, NewItem
 from .top import largest
 
-# Users by how many interactions they have, that is rows of the log, one per batch and item: none, fewer than 20, more.
+# Users by how many interactions (rows of the log, one per batch and item) they have: none, 1 to 19, 20 or more.
 GROUPS = ("cold", "warm", "heavy")
 _WARM_FROM, _HEAVY_FROM = 1, 20
 # Weight of the prior, in events and in pairs: of the share over the next longer half-life, and of an item's share.

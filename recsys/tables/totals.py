@@ -28,11 +28,11 @@ def refresh(tables: Tables) -> StepId | None:
     Returns:
         The last step that the totals include; None if the log is empty.
     """
-    folded, newest = refreshed_through(tables), log.last_step(tables)
-    if newest is None or folded == newest:
-        return folded
-    added = tables.read(INTERACTION_LOG).filter(log.after(folded or _BEFORE_ALL) & ~log.after(newest))
-    if folded is not None:
+    included, newest = refreshed_through(tables), log.last_step(tables)
+    if newest is None or included == newest:
+        return included
+    added = tables.read(INTERACTION_LOG).filter(log.after(included or _BEFORE_ALL) & ~log.after(newest))
+    if included is not None:
         step = [
             F.lit(number).cast("bigint").alias(c) for c, number in ((GENERATION, _BEFORE_ALL.generation), (BATCH, -1))
         ]

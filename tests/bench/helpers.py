@@ -11,7 +11,7 @@ DAY = 86_400.0
 
 
 def generated(events: int, seed: int = 0, users: int = 60, items: int = 90) -> pd.DataFrame:
-    """Three groups of taste, popular and rare users and items, an event an hour."""
+    """Three groups of users with their own preferences, popular and rare users and items, an event an hour."""
     generator = np.random.default_rng(seed)
     user = np.minimum(generator.zipf(1.3, events), users)
     item = user % 3 + 3 * (np.minimum(generator.zipf(1.3, events), items // 3) - 1)

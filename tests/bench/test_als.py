@@ -172,7 +172,7 @@ def test_the_first_iteration_that_is_good_enough_counts(spent: list[float], loss
 
 
 def test_the_cores_of_a_run_are_those_of_its_iterations() -> None:
-    """A processor cannot do more than all of its cores at once; a single iteration of `implicit` tells nothing."""
+    """A processor cannot do more than all of its cores at once; a single iteration of `implicit` says nothing."""
     pytest.importorskip("implicit")
     matrix, objective = random_matrix(), Objective(4.0, 0.5, exponent=0.0, offset=1.0)
     ours = peers.learn(matrix, objective, 64, 0, iterations=20, loss=np.inf)

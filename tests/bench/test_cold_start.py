@@ -35,7 +35,7 @@ def stream() -> list[InteractionBatch]:
 
 
 def texts_of(ids: Sequence[str]) -> Texts:
-    """A text tells the kind of an item, and a little that means nothing."""
+    """A text states the kind of an item, plus a little noise."""
     noise = [np.random.default_rng([int(part) for part in item.split("-")]).normal(size=8) for item in ids]
     values = np.eye(8)[[int(item[0]) for item in ids]] + 0.05 * np.array(noise)
     return Texts.of(ids, (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32))
@@ -62,7 +62,7 @@ def figures(settings: Settings) -> pd.DataFrame:
     return cold_start.run("test", stream(), texts_of(every_item()), settings, horizon=2, every=1)
 
 
-def test_texts_find_what_nobody_had(figures: pd.DataFrame) -> None:
+def test_texts_find_cold_items(figures: pd.DataFrame) -> None:
     means = cold_start.summary(figures)
     assert figures["batch"].unique().tolist() == list(range(2, BATCHES))
     for method in (PLAIN, POPULAR):
@@ -158,11 +158,11 @@ def test_the_picture_is_drawn(figures: pd.DataFrame, tmp_path: Path) -> None:
     assert matplotlib.image.imread(path).shape[1] > 1_000
 
 
-def test_a_catalogue_is_read_from_the_folder(tmp_path: Path) -> None:
+def test_a_catalog_is_read_from_the_folder(tmp_path: Path) -> None:
     frame = pd.DataFrame({"item_id": ["1", "2"], "title": ["video 1", "video 2"], "text": ["tags 3", "tags 4"]})
     for name in ("kuairand_pure_2w", "online_retail_ii"):
         frame.to_parquet(tmp_path / f"{name}_items.parquet")
-    assert cold_start.read_catalogue(tmp_path, "kuairand_pure_2w").texts == ["tags 3", "tags 4"]
-    assert cold_start.read_catalogue(tmp_path, "online_retail_ii").texts == ["video 1. tags 3", "video 2. tags 4"]
+    assert cold_start.read_catalog(tmp_path, "kuairand_pure_2w").texts == ["tags 3", "tags 4"]
+    assert cold_start.read_catalog(tmp_path, "online_retail_ii").texts == ["video 1. tags 3", "video 2. tags 4"]
     with pytest.raises(SystemExit, match="no file"):
-        cold_start.read_catalogue(tmp_path, "movietweetings_142k")
+        cold_start.read_catalog(tmp_path, "movietweetings_142k")

@@ -16,7 +16,7 @@ SMALL = PlantedStream(users=200, items=80, groups=4, events=300, change=12, batc
 
 @pytest.mark.parametrize(("share", "low", "high"), [(0.0, 0, 0), (1 / 3, 45, 90), (1.0, 200, 200)])
 def test_the_planted_share_of_users_changes_groups_at_the_change(share: float, low: int, high: int) -> None:
-    tastes = []
+    preferences = []
     batches = bench.planted(SMALL, share, seed=0)
     assert [int(batch.events.sum()) for batch in batches] == [SMALL.events] * SMALL.batches
     for part in (batches[: SMALL.change], batches[SMALL.change :]):
@@ -24,10 +24,10 @@ def test_the_planted_share_of_users_changes_groups_at_the_change(share: float, l
         for batch in part:
             groups = [int(item.removeprefix("i")) % SMALL.groups for item in batch.item_ids]
             np.add.at(counts, ([int(user.removeprefix("u")) for user in batch.user_ids], groups), batch.events)
-        tastes.append(counts)
+        preferences.append(counts)
     # One event in nine goes astray, so that a user of few events may seem to have moved, or not to have.
-    sure = [np.sort(counts, axis=1)[:, -1] >= 0.7 * counts.sum(1) for counts in tastes]
-    moved = (tastes[0].argmax(1) != tastes[1].argmax(1))[sure[0] & sure[1]]
+    sure = [np.sort(counts, axis=1)[:, -1] >= 0.7 * counts.sum(1) for counts in preferences]
+    moved = (preferences[0].argmax(1) != preferences[1].argmax(1))[sure[0] & sure[1]]
     share_moved = moved.mean() * SMALL.users
     assert low - 10 <= share_moved <= high + 10
 

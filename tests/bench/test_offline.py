@@ -135,7 +135,7 @@ def test_figures_equal_their_definitions(monkeypatch: pytest.MonkeyPatch, protoc
     assert 0.1 < figures.hit.mean() < 1
 
 
-def test_an_item_that_nobody_had_before_is_a_miss() -> None:
+def test_a_cold_item_is_a_miss() -> None:
     events = events_of([(0, 0, 0.0), (1, 0, 1.0), (1, 1, 2.0), (0, 2, 3.0)], 2, 3)
     split = leave_last_out(events, 0, negatives=1)
     assert measure(split, lambda users: np.ones((len(users), 3), np.float32)).hit.tolist() == [0, 0]
@@ -282,7 +282,7 @@ def test_every_bar_is_drawn(tmp_path) -> None:
     methods = {name: [np.array([0.2, 0.4, 0.9])] * 3 for name in "abcdefg"}
     panels = {"first": methods, "second": methods, "third": methods}
     path = charts.grouped_bars(panels, ("HR@10", "NDCG@10", "Recall@20"), tmp_path / "deep" / "bars.png")
-    assert all(colors(matplotlib.image.imread(path), color) > 1000 for color in charts.COLOURS)
+    assert all(colors(matplotlib.image.imread(path), color) > 1000 for color in charts.COLORS)
 
 
 def test_the_bench_runs_from_a_file_to_its_last_line(tmp_path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

@@ -3,12 +3,19 @@
 import ast
 import importlib
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import yaml
 
-from recsys.contracts import TABLE_SCHEMAS
+from recsys.cleaning import judge
+from recsys.config import load_settings
+from recsys.contracts import EVENT_COLUMNS, TABLE_SCHEMAS, StepId
+from recsys.model.evaluation.prequential import evaluate
+from recsys.model.recommender import OnlineModel
+from tests.model.helpers import clustered_batches, make_settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -45,6 +52,43 @@ def test_columns_are_described_in_order_with_their_types(table):
         (column, re.sub(r"item_id: string, score: double", "item_id, score", kind.lower())) for column, kind in defined
     ]
     assert described == types
+
+
+def described(page: Path, heading: str) -> set[str]:
+    """What the first column of the table under a heading row names."""
+    table = page.read_text("utf-8").partition(f"\n| {heading} | ")[2].partition("\n\n")[0]
+    return {word for row in table.splitlines()[2:] for word in re.findall(r"`([^`]+)`", row.split(" | ")[0])}
+
+
+def test_every_reason_of_the_quarantine_is_described_and_no_other():
+    from recsys.tables.source import MALFORMED, NOT_JSON
+
+    columns = {column: pa.array(["1"]) for column in EVENT_COLUMNS}
+    rules = judge(columns, load_settings(), datetime(2025, 1, 1, tzinfo=UTC)).reasons
+    assert described(ROOT / "docs" / "how-to" / "own-events.md", "reason") == {*rules, NOT_JSON, MALFORMED}
+
+
+def test_every_metric_of_the_model_is_described_and_no_other():
+    """Of the two learners that report different ones; the pipeline's own are read from its code."""
+    words = {"GROUP": "(cold|warm|heavy)", "RANKER": "(model|popularity|champion|first|shadow)(_warm)?"}
+    words["EXPERT"] = r"(reranker|trend_\d+|als|ncf|cooccurrence|repeat)"
+    patterns = dict.fromkeys(described(TABLES_PAGE, "metric"), False)
+    measured = set()
+    for kind in ("mixture", "ncf"):
+        settings = make_settings(model={"kind": kind, "rebuild_sweeps": 2}, recommend={"exclude_seen": False})
+        model = OnlineModel(settings)
+        for number, batch in enumerate(clustered_batches(3, 400)):
+            step = StepId(0, number)
+            measured |= evaluate(batch, model, {}, settings, step).keys() | model.update(batch, step).keys()
+    stages = (ROOT / "recsys" / "stream" / "pipeline.py", ROOT / "recsys" / "stream" / "rebuild.py")
+    code = "".join(file.read_text("utf-8") for file in stages)
+    for pattern in patterns:
+        regex = re.sub("|".join(words), lambda found: words[found.group()], pattern)
+        found = {name for name in measured if re.fullmatch(regex, name)}
+        patterns[pattern] = bool(found) or f'"{pattern}"' in code
+        measured -= found
+    assert measured == set()
+    assert [pattern for pattern, occurs in patterns.items() if not occurs] == []
 
 
 @pytest.mark.process  # Some packages ask the machine something when they are imported.

@@ -85,7 +85,7 @@ def test_saving_leaves_no_temporary_file_and_replaces_the_old_one(tmp_path: Path
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
 
 
-def test_a_model_that_has_learnt_nothing_is_not_saved(tmp_path: Path) -> None:
+def test_a_model_that_has_learned_nothing_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no state"):
         snapshot.save_in(tmp_path, OnlineModel(SETTINGS))
 

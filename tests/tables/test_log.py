@@ -69,7 +69,7 @@ def test_collect_of_lopsided_batches(
     assert counts.ingested_at == (NOON if good + bad else None)
 
 
-def test_every_record_is_learnt_set_aside_or_a_duplicate(
+def test_every_record_is_learned_set_aside_or_a_duplicate(
     spark: SparkSession, settings: Factory, tables: Tables, tmp_path: Path
 ) -> None:
     configured = settings(tmp_path, source={"options": {"maxFilesPerTrigger": 1}})

@@ -147,7 +147,7 @@ def test_a_missing_path_is_refused(spark: SparkSession, settings: Factory, tmp_p
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_an_empty_folder_is_refused_where_columns_must_be_learnt(
+def test_an_empty_folder_is_refused_where_columns_must_be_learned(
     spark: SparkSession, settings: Factory, tmp_path: Path, kind: str
 ) -> None:
     (tmp_path / "events").mkdir()

@@ -54,7 +54,7 @@ def test_upkeep_of_the_totals_does_not_hide_how_far_they_go(tables: Tables) -> N
     assert refreshed_through(tables) == StepId(0, 1)
 
 
-def test_totals_that_somebody_else_changed_are_made_anew(tables: Tables) -> None:
+def test_totals_that_somebody_else_changed_are_recomputed(tables: Tables) -> None:
     append_batches(tables, ROWS[:3])
     refresh(tables)
     right = written(tables)

@@ -221,7 +221,7 @@ def _groups(lengths: IntArray) -> Iterator[tuple[IntArray, int]]:
 
 
 def _compact(indices: Int32Array, count: int) -> tuple[npt.NDArray[Any], Int32Array | None]:
-    """Number the distinct indices anew, if there can be fewer of them than `count`.
+    """Renumber the distinct indices, if there can be fewer of them than `count`.
 
     Returns:
         The new numbers of `indices`, and the old number of each new one; None when they are kept as they are.

@@ -62,7 +62,7 @@ def evaluate(
 
     A user's items with positive weight in the batch are relevant; with `recommend.exclude_seen`, those that the user
     has interacted with before are neither recommended nor relevant. Users without factors get the most popular items.
-    Unseen items cannot be found, but count as missed.
+    Cold items cannot be found, but count as missed.
 
     Args:
         batch: The batch, not yet learned.

@@ -142,7 +142,7 @@ class ColdItems:
         self._settings = settings
         self._learned: dict[str, ColdStart] = {}
 
-    def extend(self, served: Served, catalogue: Texts) -> Served:
+    def extend(self, served: Served, catalog: Texts) -> Served:
         """A version that knows the items of a catalog that nobody has interacted with.
 
         Items with interactions keep their own factors, however few users they have: so few interactions since they
@@ -150,7 +150,7 @@ class ColdItems:
 
         Args:
             served: The version.
-            catalogue: All items with a text. Only items that are available should be in it.
+            catalog: All items with a text. Only items that are available should be in it.
 
         Returns:
             The version with the cold items after its own, in the order of the catalog, their popularity 0. Without
@@ -163,20 +163,20 @@ class ColdItems:
         of_text = [name for name in served.arrays if axes[declared_name(name)].new_item is NewItem.TEXT]
         if not of_text:
             raise ConfigError(f"setting 'items.path' is of no use to a model of kind '{served.kind}': leave it out")
-        rows = catalogue.items.lookup(served.item_ids)
+        rows = catalog.items.lookup(served.item_ids)
         users = np.bincount(served.arrays["seen_items"], minlength=len(served.item_ids))
-        new = np.delete(np.arange(len(catalogue.items)), rows[rows >= 0])
+        new = np.delete(np.arange(len(catalog.items)), rows[rows >= 0])
         predicted = {}
         for name in of_text:
             factors = served.arrays[name]
-            shape = (catalogue.embeddings.shape[1], factors.shape[1])
+            shape = (catalog.embeddings.shape[1], factors.shape[1])
             cold = self._learned.setdefault(name, ColdStart(self._settings, *shape))
             codes = cold.teachers(users, rows >= 0)
-            cold.learn(codes, catalogue.embeddings[rows[codes]], factors[codes])
+            cold.learn(codes, catalog.embeddings[rows[codes]], factors[codes])
             if not len(cold) or not len(new):
                 return served
-            predicted[name] = cold.predict(catalogue.embeddings[new])
-        ids = catalogue.items.ids
+            predicted[name] = cold.predict(catalog.embeddings[new])
+        ids = catalog.items.ids
         return replace(
             served,
             item_ids=[*served.item_ids, *(ids[place] for place in new.tolist())],

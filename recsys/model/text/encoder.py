@@ -36,7 +36,7 @@ _KEY_BYTES = 16
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class Catalog:
     """Items with a text, cold ones and others.
 
     Attributes:
@@ -51,7 +51,7 @@ class Catalogue:
         return len(self.ids)
 
     @classmethod
-    def of(cls, ids: Sequence[str], titles: Sequence[str | None], texts: Sequence[str | None]) -> "Catalogue":
+    def of(cls, ids: Sequence[str], titles: Sequence[str | None], texts: Sequence[str | None]) -> "Catalog":
         """Join title and text of each item; an item with neither is left out, and of equal ids the last one counts.
 
         Args:

@@ -20,7 +20,7 @@ def to_rows(matrix: np.ndarray) -> Rows:
 
 
 def planted(users: int, items: int, seed: int = 0) -> np.ndarray:
-    """Users of four tastes, with weights of 1 to 3 and some dislikes."""
+    """Users with four kinds of preferences, with weights of 1 to 3 and some dislikes."""
     generator = np.random.default_rng(seed)
     liked = (np.arange(users)[:, None] % 4 == np.arange(items) % 4) & (generator.random((users, items)) < 0.5)
     weights = liked * generator.integers(1, 4, size=(users, items)).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Regulation: when a change is found, what is done about it, and that it is a function of the stream."""
+"""Concept drift: when a change is found, what is done about it, and that it is a function of the stream."""
 
 import itertools
 import math
@@ -234,16 +234,16 @@ def test_a_change_is_a_function_of_the_batches_also_across_a_state() -> None:
         assert restored.decision == whole.decision != AS_USUAL
 
 
-def test_regulation_recovers_sooner() -> None:
+def test_adapting_to_concept_drift_recovers_sooner() -> None:
     off = {"max_effort": 1, "max_learning_rate": 1, "max_halvings": 0, "refresh_every_batches": 0}
     surprises = []
     for bounds in ({}, off):
         model = OnlineModel(make_settings(concept_drift=bounds))
         figures = [model.update(batch, StepId(0, number)) for number, batch in enumerate(planted(24, 34))]
         surprises.append([figure["surprise"] for figure in figures[1:]])
-    regulated, fixed = (np.array(values) for values in surprises)
-    assert (regulated[:25] == fixed[:25]).all()
-    assert regulated[27:].mean() < 0.7 * fixed[27:].mean()
+    adapted, ignored = (np.array(values) for values in surprises)
+    assert (adapted[:25] == ignored[:25]).all()
+    assert adapted[27:].mean() < 0.7 * ignored[27:].mean()
 
 
 def test_an_empty_batch_decides_nothing() -> None:

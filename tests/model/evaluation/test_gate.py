@@ -32,5 +32,5 @@ def test_only_the_last_batches_that_both_were_measured_on_count() -> None:
     assert verdict.figures == {"model": pytest.approx(0.6), "champion": 0.5, "batches": 2.0}
 
 
-def test_a_score_that_is_not_a_number_does_not_pass() -> None:
+def test_an_ndcg_that_is_not_a_number_does_not_pass() -> None:
     assert not judge({1: float("nan")}, {1: 0.1}, tolerance=0.5, batches=1).passed

@@ -50,7 +50,7 @@ def test_an_unknown_user_is_answered_with_popularity_and_is_not_warm() -> None:
     assert figures["cold_event_share"] == 1.0
 
 
-def test_an_item_nobody_had_counts_as_missed() -> None:
+def test_a_cold_item_counts_as_missed() -> None:
     figures = evaluate(make_batch([("a", "x", 1, DAY), ("a", "brand new", 1, DAY)]), small_model(), {}, SETTINGS, STEP)
     assert figures["model/recall_at_2"] == 0.5
     assert figures["model/auc"] <= 0.5
@@ -83,7 +83,7 @@ def test_an_empty_batch_and_an_empty_model() -> None:
     assert figures == {"cold_event_share": 1.0, "evaluated_users": 1.0}
 
 
-def test_nothing_is_learnt_or_added() -> None:
+def test_nothing_is_learned_or_added() -> None:
     model = small_model()
     before = {name: array.copy() for name, array in model.state().items()}
     evaluate(clustered_batches(1, 50)[0], model, {}, UNSEEN, STEP)

@@ -133,7 +133,7 @@ def test_users_with_much_behind_them_still_get_new_items() -> None:
     assert (scores[unseen] > 1).all()
 
 
-def test_what_was_learnt_about_rankings_outlives_a_refit() -> None:
+def test_what_was_learned_about_rankings_outlives_a_refit() -> None:
     model, _ = streamed(settings_of(), clustered_batches(8, 120))
     before = {name: array.copy() for name, array in model.learner.state().items()}
     model.refit(StepId(1, 0))

@@ -1,4 +1,4 @@
-"""The re-ranker's loss, gradient and curvature against their definition, and what is learned from planted tastes."""
+"""The re-ranker's loss, gradient and curvature against their definition, and planted preferences that it learns."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def test_loss_gradient_and_curvature_are_those_of_the_definition(seed: int) -> N
     np.testing.assert_allclose(curvature, bend.numpy(), atol=1e-12)
 
 
-def test_ranks_begin_anew_with_each_user() -> None:
+def test_ranks_start_over_with_each_user() -> None:
     assert _ranks(np.array([1.0, 3.0, 3.0, 0.5, 0.7]), np.array([0, 3, 3, 5])).tolist() == [2, 0, 1, 1, 0]
 
 
@@ -62,11 +62,11 @@ def test_examples_of_some_users_are_theirs() -> None:
         assert part.best[number] == examples.best[user]
 
 
-def planted(seed: int, taste: np.ndarray, users: int = 60) -> LabeledCandidates:
-    """Users who take the two candidates of twelve that a taste puts first, not always."""
+def planted(seed: int, preference: np.ndarray, users: int = 60) -> LabeledCandidates:
+    """Users who take the two candidates of twelve that a preference puts first, not always."""
     generator = np.random.default_rng(seed)
     features = generator.standard_normal((users * 12, WIDTH))
-    noisy = (features @ taste + 0.3 * generator.standard_normal(users * 12)).reshape(users, 12)
+    noisy = (features @ preference + 0.3 * generator.standard_normal(users * 12)).reshape(users, 12)
     relevant = (-noisy).argsort(axis=1).argsort(axis=1) < 2
     return LabeledCandidates(features, np.repeat(np.arange(users), 12), relevant.ravel(), np.full(users, 2), K)
 
@@ -75,13 +75,13 @@ def fresh(forgetting: float = 0.1, regularization: float = 1.0) -> Reranker:
     return Reranker(np.zeros((2, WIDTH)), np.zeros((2, WIDTH, WIDTH)), forgetting, regularization)
 
 
-def test_a_planted_taste_is_found_and_followed_when_it_changes() -> None:
-    tastes = [np.array([2.0, -1.0, 0.0, 0.0]), np.array([0.0, 0.0, 2.0, 1.0])]
+def test_a_planted_preference_is_found_and_followed_when_it_changes() -> None:
+    preferences = [np.array([2.0, -1.0, 0.0, 0.0]), np.array([0.0, 0.0, 2.0, 1.0])]
     reranker, nothing = fresh(), np.zeros(WIDTH)
-    for number, taste in enumerate(tastes):
+    for number, preference in enumerate(preferences):
         for batch in range(25):
-            reranker.learn(0, planted(100 * number + batch, taste), nothing)
-        cosine = reranker.weights[0] @ taste / np.linalg.norm(reranker.weights[0]) / np.linalg.norm(taste)
+            reranker.learn(0, planted(100 * number + batch, preference), nothing)
+        cosine = reranker.weights[0] @ preference / np.linalg.norm(reranker.weights[0]) / np.linalg.norm(preference)
         assert cosine > 0.97
     assert not reranker.weights[1].any()
 

@@ -93,7 +93,7 @@ def test_training_again_gives_the_same(trained: tuple[Settings, Path], folder: P
     assert contents(path) == contents(trained[1])
 
 
-def test_only_the_first_items_are_learnt(folder: Path, tmp_path: Path) -> None:
+def test_only_the_first_items_are_learned(folder: Path, tmp_path: Path) -> None:
     encoder = load_encoder(folder, None, "cpu")
     paths = []
     for count in (40, 64):

@@ -1,4 +1,4 @@
-"""Items that nobody had yet: the ridge against its definition, and what a version knows afterward."""
+"""Cold items: the ridge against its definition, and what a version knows afterward."""
 
 from collections.abc import Sequence
 
@@ -33,7 +33,7 @@ def make_cold(regularization: float = 2.0, newest: int = 250, min_events: int = 
 
 
 def dense_ridge(embeddings: Floats, factors: Floats, regularization: float) -> npt.NDArray[np.float64]:
-    """The minimum of the penalised squared error, found by least squares on rows that stand for the penalty."""
+    """The minimum of the penalized squared error, found by least squares on rows that stand for the penalty."""
     wide = np.vstack([embeddings, np.sqrt(regularization) * np.eye(embeddings.shape[1])])
     right = np.vstack([factors, np.zeros((embeddings.shape[1], factors.shape[1]))])
     return np.linalg.lstsq(wide.astype(np.float64), right.astype(np.float64), rcond=None)[0]
@@ -45,7 +45,7 @@ def dense_ridge(embeddings: Floats, factors: Floats, regularization: float) -> n
     regularization=st.sampled_from([0.01, 1.0, 30.0]),
     seed=st.integers(0, 20),
 )
-def test_following_the_teachers_is_the_same_as_learning_them_anew(
+def test_following_the_teachers_is_the_same_as_fitting_from_scratch(
     steps: list[list[int]], moved: list[tuple[int, bool]], regularization: float, seed: int
 ) -> None:
     generator = np.random.default_rng(seed)
@@ -58,8 +58,8 @@ def test_following_the_teachers_is_the_same_as_learning_them_anew(
         followed.learn(np.array(codes, dtype=np.int64), embeddings[codes], factors[codes])
         fresh = make_cold(regularization)
         fresh.learn(np.array(codes, dtype=np.int64), embeddings[codes], factors[codes])
-        for ours, anew in zip(followed.equations, fresh.equations, strict=True):
-            assert ours.tobytes() == anew.tobytes()
+        for ours, expected in zip(followed.equations, fresh.equations, strict=True):
+            assert ours.tobytes() == expected.tobytes()
         asked = units(generator, 4)
         assert followed.predict(asked).tobytes() == fresh.predict(asked).tobytes()
         expected = asked @ dense_ridge(embeddings[codes], factors[codes], regularization)
@@ -131,8 +131,8 @@ def texts_of(ids: Sequence[str]) -> Texts:
     return Texts.of(ids, (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32))
 
 
-def extended(model: OnlineModel, catalogue: Texts) -> Served:
-    return ColdItems(Items(regularization=0.1, min_events=2)).extend(model.served(), catalogue)
+def extended(model: OnlineModel, catalog: Texts) -> Served:
+    return ColdItems(Items(regularization=0.1, min_events=2)).extend(model.served(), catalog)
 
 
 def scores_of(served: Served, rows: npt.NDArray[np.int64]) -> Floats:
@@ -141,8 +141,8 @@ def scores_of(served: Served, rows: npt.NDArray[np.int64]) -> Floats:
 
 def test_a_new_item_is_recommended_to_those_who_like_its_kind() -> None:
     model = trained()
-    catalogue = texts_of([*model.items.ids, "0-new", "1-new", "2-new"])
-    served = extended(model, catalogue)
+    catalog = texts_of([*model.items.ids, "0-new", "1-new", "2-new"])
+    served = extended(model, catalog)
     ids = served.item_ids
     assert ids == [*model.items.ids, "0-new", "1-new", "2-new"]
     scores = scores_of(served, model.users.lookup([f"u{user}" for user in range(24)]))
@@ -156,8 +156,8 @@ def test_a_new_item_is_recommended_to_those_who_like_its_kind() -> None:
 
 def test_what_was_served_before_is_served_as_before() -> None:
     model = trained()
-    catalogue = texts_of(["2-new", model.items.ids[3], "0-new", *model.items.ids[5:]])
-    before, after = model.served(), extended(model, catalogue)
+    catalog = texts_of(["2-new", model.items.ids[3], "0-new", *model.items.ids[5:]])
+    before, after = model.served(), extended(model, catalog)
     count = len(model.items)
     assert set(after.arrays) == set(before.arrays)
     for name, array in before.arrays.items():
@@ -175,12 +175,12 @@ def test_what_was_served_before_is_served_as_before() -> None:
 
 def test_a_version_is_the_same_whoever_extends_it() -> None:
     model = trained()
-    catalogue = texts_of([*model.items.ids, "0-new", "1-new"])
+    catalog = texts_of([*model.items.ids, "0-new", "1-new"])
     cold = ColdItems(Items(regularization=0.1, min_events=2))
-    cold.extend(model.served(), catalogue)
+    cold.extend(model.served(), catalog)
     model.update(make_batch([("u1", "0-9", 1.0, 99.0), ("u2", "2-1", 1.0, 99.0)]), StepId(0, 2))
-    once = cold.extend(model.served(), catalogue)
-    afresh = extended(OnlineModel.from_state(model.settings, model.state(), model.step), catalogue)
+    once = cold.extend(model.served(), catalog)
+    afresh = extended(OnlineModel.from_state(model.settings, model.state(), model.step), catalog)
     assert {name: array.tobytes() for name, array in once.packed().items()} == {
         name: array.tobytes() for name, array in afresh.packed().items()
     }
@@ -188,9 +188,9 @@ def test_a_version_is_the_same_whoever_extends_it() -> None:
 
 def test_nothing_changes_without_teachers_or_without_news() -> None:
     model = trained()
-    for catalogue in (texts_of(["0-new", "1-new"]), texts_of(model.items.ids)):
+    for catalog in (texts_of(["0-new", "1-new"]), texts_of(model.items.ids)):
         served = model.served()
-        assert ColdItems(Items(regularization=0.1, min_events=2)).extend(served, catalogue) is served
+        assert ColdItems(Items(regularization=0.1, min_events=2)).extend(served, catalog) is served
 
 
 def test_a_kind_without_factors_is_refused() -> None:

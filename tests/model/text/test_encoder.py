@@ -11,7 +11,7 @@ import pytest
 from recsys.config import Settings
 from recsys.errors import ConfigError, InputError
 from recsys.model.text import encoder as item_text
-from recsys.model.text.encoder import Catalogue, TextEmbeddings, encode, encoder_folder, load_encoder
+from recsys.model.text.encoder import Catalog, TextEmbeddings, encode, encoder_folder, load_encoder
 
 TEXTS = ["A horror film. Ghosts", "Socks, wool, blue", "A film of horror, with ghosts"]
 
@@ -53,13 +53,13 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ],
 )
 def test_title_and_text_are_joined(title: str | None, text: str | None, whole: str) -> None:
-    assert Catalogue.of(["a"], [title], [text]) == Catalogue(["a"], [whole])
+    assert Catalog.of(["a"], [title], [text]) == Catalog(["a"], [whole])
 
 
 def test_items_that_say_nothing_are_left_out_and_of_equal_ids_the_last_counts() -> None:
-    catalogue = Catalogue.of(["a", "b", "a", "c"], ["x", "", "y", None], [None, " ", None, "z"])
-    assert catalogue == Catalogue(["a", "c"], ["y", "z"])
-    assert len(catalogue) == 2
+    catalog = Catalog.of(["a", "b", "a", "c"], ["x", "", "y", None], [None, " ", None, "z"])
+    assert catalog == Catalog(["a", "c"], ["y", "z"])
+    assert len(catalog) == 2
 
 
 def test_like_texts_have_like_embeddings(make_settings: Settings) -> None:
@@ -99,7 +99,7 @@ def test_nothing_to_encode_loads_no_encoder(make_settings: Settings, monkeypatch
 
 
 @pytest.mark.parametrize("content", [b"", b"not a table", b"\xff" * 64])
-def test_a_damaged_file_is_made_anew(
+def test_a_damaged_file_is_made_again(
     make_settings: Settings, encoded: list[str], content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = TextEmbeddings(make_settings)
