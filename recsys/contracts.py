@@ -32,6 +32,8 @@ RAW = "raw"
 REASONS = "reasons"
 INGESTED_AT = "ingested_at"
 DECISIONS = "decisions"
+INPUT = "input"
+SETTINGS = "settings"
 
 # --- tables ------------------------------------------------------------------------------------------------------
 
@@ -57,7 +59,8 @@ TABLE_SCHEMAS = {
         {GENERATION} BIGINT NOT NULL, {BATCH} BIGINT NOT NULL, log_version BIGINT NOT NULL, {EVENTS} BIGINT NOT NULL,
         users BIGINT NOT NULL, items BIGINT NOT NULL, duration_ms BIGINT NOT NULL,
         metrics MAP<STRING, DOUBLE> NOT NULL, model_version STRING, state_uri STRING,
-        {INGESTED_AT} TIMESTAMP NOT NULL, {DECISIONS} ARRAY<STRING>""",
+        {INGESTED_AT} TIMESTAMP NOT NULL, {DECISIONS} ARRAY<STRING>, {INPUT} STRING,
+        {SETTINGS} MAP<STRING, STRING>""",
     RECOMMENDATIONS: f"""
         {USER} STRING NOT NULL, items ARRAY<STRUCT<{ITEM}: STRING, score: DOUBLE>> NOT NULL,
         model_name STRING NOT NULL, model_version STRING NOT NULL, scored_at TIMESTAMP NOT NULL""",
@@ -115,6 +118,8 @@ class LedgerRow:
         state_uri: snapshot of the model saved with this batch, if one was due.
         ingested_at: when Spark planned the batch (UTC); the same when the batch is replayed.
         decisions: how learning was adapted to concept drift, one line per decision with its reason.
+        input: fingerprint of what the batch read from the source, see `tables.checkpoint.Plan`.
+        settings: `Settings.shaping` of the batch.
     """
 
     step: StepId
@@ -128,3 +133,5 @@ class LedgerRow:
     model_version: str | None = None
     state_uri: str | None = None
     decisions: tuple[str, ...] = ()
+    input: str | None = None
+    settings: dict[str, str] = field(default_factory=dict)

@@ -73,6 +73,8 @@ def run(command: str, folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.spark
+@pytest.mark.mlflow
 @pytest.mark.process
 @pytest.mark.parametrize("kind", ["csv", "json", "parquet"])
 def test_the_commands_end_in_recommendations(tmp_path: Path, kind: str, spark_settings: dict[str, str]) -> None:

@@ -21,6 +21,7 @@ from pydantic import (
     ValidationError,
 )
 
+from recsys.config.fingerprint import shapes
 from recsys.config.model import ConceptDrift, Decay, Model, Staleness
 from recsys.config.section import Section
 from recsys.config.sections import (
@@ -93,16 +94,25 @@ class Settings(Section):
         """The MLflow tracking URI, or the default database."""
         return self.mlflow.tracking_uri or f"sqlite:///{mlflow_database(self.storage.root)}"
 
+    def shaping(self) -> dict[str, str]:
+        """Settings that influence the log or what the model learns, by dotted key.
+
+        These are `model.kind`, and what differs from the defaults of what that kind uses.
+        """
+        own, defaults = _json_values(self), _json_values(Settings())
+        if self.weights == Settings().weights:
+            own = {key: value for key, value in own.items() if not key.startswith("weights.")}
+        kind, members = self.model.kind, self.model.mixture.members
+        return {
+            key: value
+            for key, value in sorted(own.items())
+            if shapes(key, kind, members)
+            and (key == "model.kind" or key.startswith("weights.") or value != defaults[key])
+        }
+
     def fingerprint(self) -> str:
         """Sixteen hex digits that change with every setting that influences what the model learns."""
-        whole = dict.fromkeys(("weights", "decay", "model", "concept_drift", "seed"), True)
-        some = {"evaluation": {"popularity_half_life_days"}, "staleness": {"sample_rows", "threshold"}}
-        if self.model.kind in ("mixture", "ncf"):
-            # These learn from the quality of lists of that length, and from the items that such lists may contain.
-            some["evaluation"].add("users_per_batch")
-            some["recommend"] = {"k", "exclude_seen"}
-        parts = self.model_dump(mode="json", include={**whole, **some})
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(self.shaping()).encode()).hexdigest()[:16]
 
     def public_parameters(self) -> dict[str, str]:
         """Settings by dotted key, without those that may hold secrets (reader options, Spark settings, URIs)."""
@@ -201,6 +211,21 @@ def _describe(problem: Mapping[str, Any]) -> str:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
+
+
+def differences(before: Mapping[str, str], settings: Settings) -> list[str]:
+    """What of `Settings.shaping` has changed, as `key (was, is now)`."""
+    now, defaults = settings.shaping(), _json_values(Settings())
+    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    was, now_is = (
+        [values.get(key, "not set" if key.startswith("weights.") else defaults.get(key, "not set")) for key in changed]
+        for values in (before, now)
+    )
+    return [f"{key} (was {old}, is {new})" for key, old, new in zip(changed, was, now_is, strict=True)]
+
+
+def _json_values(settings: Settings) -> dict[str, str]:
+    return dict(_flatten(settings.model_dump(mode="json", by_alias=True)))
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:

@@ -124,7 +124,7 @@ def _checksum(state: Mapping[str, npt.NDArray[Any]]) -> str:
     digest = hashlib.sha256()
     for name, array in sorted(state.items()):
         digest.update(f"{name} {array.dtype} {array.shape} ".encode())
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

@@ -25,9 +25,11 @@ from recsys.registry.client import connect
 from recsys.storage import writer_lock
 from recsys.stream import handover
 from recsys.stream.handover import Handover
-from recsys.stream.job import StopRequested, close, open_pipeline, run_query, stop_signals
+from recsys.stream.job import close, open_pipeline, planned
 from recsys.stream.pipeline import Pipeline, StoredBatch, application_id
 from recsys.stream.publish import Observer, log_stage
+from recsys.stream.query import StopRequested, run_query, stop_signals
+from recsys.stream.recovery import Logged
 from recsys.stream.report import StreamReport
 from recsys.tables import history, log, quarantine
 from recsys.tables.delta import Tables
@@ -135,7 +137,8 @@ class _Reading:
             StopRequested: a signal came; the learned batches are in the ledger.
         """
         if batch_id > 0:  # Events that arrived while the backfill was stopped: an ordinary batch of the stream.
-            self.pipeline.handle_batch(events, self.held.first_batch + batch_id)
+            plan = planned(self.pipeline.settings, batch_id)
+            self.pipeline.handle_batch(events, self.held.first_batch + batch_id, plan)
             return
         application = application_id(events)
         started = time.perf_counter()
@@ -145,11 +148,11 @@ class _Reading:
             self.rejected = history.reasons(events) if counts.quarantined else {}
             if not len(counts.times):
                 raise InputError(f"no record of the source can be learned from: {listed(self.rejected)}")
-            if self.pipeline.logged_through < 0:
+            if self.pipeline.logged.through < 0:
                 self._log(events, counts, application)
         finally:
             events.unpersist()
-        batches = self.pipeline.logged_through + 1
+        batches = self.pipeline.logged.through + 1
         self.held = handover.save(self.pipeline.settings.storage.root, replace(self.held, batches=batches))
         self._learn(counts, application, (time.perf_counter() - started) / batches)
 
@@ -162,8 +165,8 @@ class _Reading:
             quarantine.append(pipeline.tables, events, StepId(0, 0), application)
         pipeline.observe("quarantine", StepId(0, 0))
         history.append(pipeline.tables, events, settings.weights, counts, starts, application)
-        pipeline.logged_through = len(starts) - 1
-        pipeline.observe("log", StepId(0, pipeline.logged_through))
+        pipeline.logged = Logged(len(starts) - 1)
+        pipeline.observe("log", StepId(0, pipeline.logged.through))
 
     def _learn(self, counts: HistoryCounts, application: str, seconds: float) -> None:
         """Evaluate and learn the batches that are in the log but not in the ledger.
@@ -174,17 +177,16 @@ class _Reading:
             seconds: time that Spark took for the history, per batch.
         """
         pipeline = self.pipeline
-        last = StepId(0, pipeline.logged_through)
+        last = StepId(0, pipeline.logged.through)
         self.report.expect(last.batch_id - pipeline.learned_through)
-        log_version = pipeline.tables.version(INTERACTION_LOG)
-        assert counts.ingested_at is not None, "there are records"
+        log_version, plan = pipeline.tables.version(INTERACTION_LOG), planned(pipeline.settings, 0)
         if pipeline.learned_through >= 0:
             self._publish(StepId(0, pipeline.learned_through))  # A kill may have left it undone, as in the stream.
         rows: list[LedgerRow] = []
         for step, batch in log.batches_after(pipeline.tables, StepId(0, pipeline.learned_through), last):
             quarantined = counts.quarantined if step.batch_id == 0 else 0
             records = int(batch.events.sum()) + quarantined
-            stored = StoredBatch(batch, log_version, records, quarantined, counts.ingested_at, seconds)
+            stored = StoredBatch(batch, log_version, records, quarantined, plan, seconds)
             rows.append(pipeline.learn(stored, step))
             self.report(rows[-1])
             stopping = self._stop.is_set() and step != last

@@ -1,28 +1,14 @@
 """The stream as a job: set it up, run the query, and wait for its end or for a signal to stop."""
 
 import logging
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from mlflow import MlflowClient
-from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame
-from pyspark.sql.streaming.listener import (
-    QueryProgressEvent,
-    QueryStartedEvent,
-    QueryTerminatedEvent,
-    StreamingQueryListener,
-)
-from pyspark.sql.streaming.query import StreamingQuery
-from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from recsys.config import Settings
-from recsys.config.sections import Trigger
 from recsys.contracts import EVENT_ID, INTERACTION_LOG, LedgerRow
 from recsys.registry.client import connect
 from recsys.registry.runs import GenerationRun
@@ -30,22 +16,25 @@ from recsys.storage import checkpoint_folder, writer_lock
 from recsys.stream.handover import first_batch
 from recsys.stream.pipeline import Pipeline
 from recsys.stream.publish import ROWS_KEPT, Observer, Publisher, log_stage
-from recsys.stream.recovery import current_generation, recover_model, refuse_lost_checkpoint
+from recsys.stream.query import run_query, stop_signals
+from recsys.stream.recovery import (
+    current_generation,
+    logged_so_far,
+    recover_model,
+    refuse_other_checkpoint,
+    refuse_other_settings,
+)
 from recsys.stream.report import StreamReport
-from recsys.tables import checkpoint, ledger, log
+from recsys.tables import checkpoint, ledger
+from recsys.tables.checkpoint import Plan
 from recsys.tables.delta import Tables
-from recsys.tables.failures import explain_failure
 from recsys.tables.session import build_session
-from recsys.tables.source import dropped_duplicates, open_events, refuse_unusable
+from recsys.tables.source import (
+    open_events,
+    refuse_unusable,
+)
 
 logger = logging.getLogger(__name__)
-
-IDLE_WAIT_SECONDS = 1
-LISTENER_WAIT_SECONDS = 30
-
-
-class StopRequested(Exception):
-    """Raised at the start of a micro-batch after a signal. The batch before it is complete, this one has not begun."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +78,7 @@ def run_stream(settings: Settings, observe: Observer = log_stage, batches: int |
             pipeline = open_pipeline(settings, client, tables, report, observe, first)
 
             def handle_batch(batch: DataFrame, batch_id: int) -> None:
-                pipeline.handle_batch(batch, first + batch_id)
+                pipeline.handle_batch(batch, first + batch_id, planned(settings, batch_id))
 
             duplicates = run_query(events, settings, handle_batch, pipeline, stop)
         plot = close(pipeline)
@@ -102,7 +91,7 @@ def open_pipeline(
     tables: Tables,
     report: Callable[[LedgerRow], None],
     observe: Observer,
-    first_batch: int = 0,
+    first_batch: int | None = None,
 ) -> Pipeline:
     """Restore the model and the MLflow run of the current generation from the tables.
 
@@ -112,16 +101,17 @@ def open_pipeline(
         tables: the Delta tables.
         report: called with the ledger row of every learned batch.
         observe: called after every completed stage of a batch.
-        first_batch: batch id in the ledger of the checkpoint's batch 0.
+        first_batch: batch id in the ledger of the checkpoint's batch 0; None: the caller has checked the checkpoint.
 
     Raises:
-        InputError: the checkpoint is gone, or a snapshot was made with other settings.
+        InputError: the checkpoint is not the one of the tables, or the settings have changed.
         RegistryError: MLflow failed.
     """
     generation = current_generation(tables)
-    logged = log.last_step(tables, generation.number)
-    query_id = checkpoint.query_id(tables.spark, str(checkpoint_folder(settings.storage.root)))
-    refuse_lost_checkpoint(settings, query_id, generation, logged, first_batch)
+    logged = logged_so_far(tables, generation)
+    if first_batch is not None:
+        refuse_other_checkpoint(settings, generation, logged, first_batch)
+    refuse_other_settings(settings, generation)
     model = recover_model(settings, tables, generation)
     run = GenerationRun.open(client, settings, generation.number, tables.identity(INTERACTION_LOG))
     oldest = min(run.last_sent, generation.last_batch - ROWS_KEPT)
@@ -137,11 +127,18 @@ def open_pipeline(
         tables,
         model,
         generation,
-        logged_through=-1 if logged is None else logged.batch_id,
+        logged=logged,
         publisher=publisher,
         report=report,
         observe=observe,
     )
+
+
+def planned(settings: Settings, batch_id: int) -> Plan:
+    """What Spark planned for a batch that it hands over; it is in the checkpoint before the batch begins."""
+    plan = checkpoint.plan(checkpoint_folder(settings.storage.root), batch_id)
+    assert plan is not None, "Spark writes the plan first"
+    return plan
 
 
 def close(pipeline: Pipeline) -> Path | None:
@@ -150,130 +147,3 @@ def close(pipeline: Pipeline) -> Path | None:
     plot = pipeline.publisher.plot() if pipeline.publisher.rows else None
     pipeline.publisher.close(failed=False)
     return plot
-
-
-def run_query(
-    events: DataFrame,
-    settings: Settings,
-    handle_batch: Callable[[DataFrame, int], None],
-    pipeline: Pipeline,
-    stop: threading.Event,
-) -> int:
-    """Run the query to its end.
-
-    Args:
-        events: the stream.
-        settings: all settings.
-        handle_batch: the function for `foreachBatch`.
-        pipeline: its MLflow run is ended if the query fails.
-        stop: once it is set, no further batch begins.
-
-    Returns:
-        Number of dropped duplicates.
-    """
-    raised: list[Exception] = []
-
-    def handle_unless_stopped(batch: DataFrame, batch_id: int) -> None:
-        try:
-            if stop.is_set():
-                raise StopRequested
-            handle_batch(batch, batch_id)
-        except Exception as error:
-            raised.append(error)  # Through Java it would come back as text, behind Spark's full query plan.
-            raise
-
-    spark = events.sparkSession
-    listener = DuplicateCounter()
-    spark.streams.addListener(listener)
-    try:
-        writer = (
-            events.writeStream.queryName(settings.mlflow.model_name)
-            .option("checkpointLocation", str(checkpoint_folder(settings.storage.root)))
-            .foreachBatch(handle_unless_stopped)
-        )
-        query = with_trigger(writer, settings.trigger).start()
-        wait(query, stop)
-        listener.finished.wait(LISTENER_WAIT_SECONDS)
-    except StreamingQueryException as error:
-        if raised and isinstance(raised[0], StopRequested):
-            logger.info("stopped between two batches")
-            return listener.dropped
-        pipeline.publisher.close(failed=True)
-        explained = explain_failure(error)
-        if explained is not None:
-            raise explained from error
-        if raised:
-            raise raised[0] from None
-        raise
-    finally:
-        spark.streams.removeListener(listener)
-    return listener.dropped
-
-
-def with_trigger(writer: DataStreamWriter, trigger: Trigger) -> DataStreamWriter:
-    """Apply the configured trigger."""
-    if trigger.mode == "available_now":
-        return writer.trigger(availableNow=True)
-    return writer.trigger(processingTime=trigger.interval)
-
-
-def wait(query: StreamingQuery, stop: threading.Event) -> None:
-    """Wait until a query ends, or stop it: the current batch is finished and no further one begins.
-
-    Raises:
-        StreamingQueryException: the query failed.
-    """
-    while not query.awaitTermination(IDLE_WAIT_SECONDS):
-        if stop.is_set() and not query.status["isTriggerActive"]:
-            query.stop()
-
-
-class DuplicateCounter(StreamingQueryListener):
-    """Counts and logs the duplicates that Spark's de-duplication drops.
-
-    Spark reports a batch some time after it is done, and the end of the query after the last batch.
-
-    Attributes:
-        dropped: duplicates so far.
-        finished: set when everything has been reported.
-    """
-
-    def __init__(self) -> None:
-        self.dropped = 0
-        self.finished = threading.Event()
-
-    def onQueryStarted(self, event: QueryStartedEvent) -> None:  # noqa: N802 - Spark's name
-        """Nothing to do."""
-
-    def onQueryProgress(self, event: QueryProgressEvent) -> None:  # noqa: N802 - Spark's name
-        """Count the duplicates of one batch."""
-        dropped = dropped_duplicates(event.progress)
-        if dropped:
-            self.dropped += dropped
-            logger.info("%d duplicates dropped", dropped)
-
-    def onQueryTerminated(self, event: QueryTerminatedEvent) -> None:  # noqa: N802 - Spark's name
-        """Note that everything has been reported."""
-        self.finished.set()
-
-
-@contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set inside the context; a second signal ends the process at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # Python delivers signals to the main thread only.
-        return
-
-    def request_stop(number: int, frame: FrameType | None) -> None:
-        name = signal.Signals(number)
-        logger.warning("%s: finishing the current batch, then stopping", name.name)
-        stop.set()
-        signal.signal(name, previous[name])
-
-    previous = {number: signal.signal(number, request_stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

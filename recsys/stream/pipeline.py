@@ -6,27 +6,29 @@ Spark calls `Pipeline.handle_batch` and marks the batch as done only when it ret
 comes again, and every stage either finds its mark and does nothing, or does all of its work:
 
 * quarantine, log and ledger are Delta appends that carry the batch id as transaction version;
+* a batch that is in the log is not read again, so its source may be gone;
 * the model learns from the rows that the log holds, and only batches that the ledger does not hold yet;
+* log and ledger say what each batch was planned to read; a batch of that number that reads anything else is refused;
 * MLflow gets the ledger rows that it lacks; a version is looked up by its batch id; the alias moves last.
 """
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from pyspark.sql import DataFrame
 
 from recsys.config import Settings
-from recsys.contracts import InteractionBatch, LedgerRow, StepId
+from recsys.contracts import INTERACTION_LOG, InteractionBatch, LedgerRow, StepId
 from recsys.model import snapshot
 from recsys.model.evaluation.prequential import Rival, evaluate
 from recsys.model.evaluation.rivals import Rivals
 from recsys.model.recommender import OnlineModel
 from recsys.storage import snapshot_folder
 from recsys.stream.publish import Observer, Publisher, log_stage
-from recsys.stream.recovery import Generation
+from recsys.stream.recovery import Generation, Logged, another_checkpoint
 from recsys.tables import ledger, log, quarantine, totals
+from recsys.tables.checkpoint import Plan
 from recsys.tables.delta import Tables
 from recsys.tables.source import computed_once, run_through
 
@@ -41,7 +43,7 @@ class StoredBatch:
         rows: rows of the batch in the log, for the model.
         log_version: Delta version of the log that holds them.
         records: number of records read; quarantined: number of bad ones among them.
-        ingested_at: when Spark planned the batch.
+        plan: what the batch was planned to read.
         seconds: wall time spent in Spark.
     """
 
@@ -49,7 +51,7 @@ class StoredBatch:
     log_version: int
     records: int
     quarantined: int
-    ingested_at: datetime
+    plan: Plan
     seconds: float
 
 
@@ -61,7 +63,7 @@ class Pipeline:
         tables: the Delta tables.
         model: the model as of the last batch in the ledger.
         generation: the current generation and its batches.
-        logged_through: last batch id of this generation in the log; -1 if there is none.
+        logged: the last batch of this generation in the log.
         publisher: the way to MLflow.
         report: called with the ledger row of every learned batch.
         observe: called after every completed stage of a batch.
@@ -73,7 +75,7 @@ class Pipeline:
         tables: Tables,
         model: OnlineModel,
         generation: Generation,
-        logged_through: int,
+        logged: Logged,
         publisher: Publisher,
         report: Callable[[LedgerRow], None],
         observe: Observer = log_stage,
@@ -82,63 +84,90 @@ class Pipeline:
         self.tables = tables
         self.model = model
         self.generation = generation
-        self.logged_through = logged_through
+        self.logged = logged
         self.learned_through = generation.last_batch
         self.publisher = publisher
         self.rivals = Rivals(publisher.load_rivals())
         self.report = report
         self.observe = observe
 
-    def handle_batch(self, events: DataFrame, batch_id: int) -> None:
+    def handle_batch(self, events: DataFrame, batch_id: int, plan: Plan) -> None:
         """Process one micro-batch; the function for `foreachBatch`.
 
         Args:
             events: validated records, as `tables.source.open_events` delivers them.
-            batch_id: Spark's number of the batch in this checkpoint.
+            batch_id: number of the batch in the ledger.
+            plan: what Spark planned for the batch.
+
+        Raises:
+            InputError: the tables hold another batch of this number, or lack the one before it.
         """
-        if batch_id <= self.learned_through:
+        self.refuse_another(batch_id, plan)
+        if batch_id <= max(self.learned_through, self.logged.through):
             run_through(events)
         if batch_id < self.generation.first_batch:
             return  # The rebuild that began this generation has learned the batch from the log.
         step = StepId(self.generation.number, batch_id)
         if batch_id > self.learned_through:
-            stored = self.store(events, step)
-            if stored is None:
-                return
+            stored = self.stored(step, plan) or self.store(events, step, plan)
             row = self.learn(stored, step)
             self.record([row], application_id(events))
-            self.report(row)
+            if stored.records:
+                self.report(row)
         self.publish(step)
         if (batch_id + 1) % self.settings.storage.refresh_totals_every_batches == 0:
             totals.refresh(self.tables)
             self.observe("totals", step)
         self.observe("batch", step)
 
-    def store(self, events: DataFrame, step: StepId) -> StoredBatch | None:
-        """Write the batch to quarantine and log exactly once, whatever was written before a crash.
+    def refuse_another(self, batch_id: int, plan: Plan) -> None:
+        """Refuse a batch that is not the one that the tables hold under its number, or that leaves a gap.
 
-        Returns:
-            The stored batch, or None if it had no records.
+        Raises:
+            InputError: see above.
         """
+        known = ((self.generation.last_batch, self.generation.last_input), (self.logged.through, self.logged.input))
+        if any(batch_id == number and read not in (None, plan.input) for number, read in known):
+            raise another_checkpoint(self.settings, f"batch {batch_id} reads something else than it did in the tables")
+        if batch_id > self.learned_through + 1:
+            raise another_checkpoint(self.settings, f"batch {batch_id} follows batch {self.learned_through}")
+
+    def stored(self, step: StepId, plan: Plan) -> StoredBatch | None:
+        """A batch that a crash left in the log but not in the ledger; None if it is not in the log.
+
+        The log decides, not a second reading of the source. Bad records are written before the log is.
+        """
+        if step.batch_id > self.logged.through:
+            return None
+        started = time.perf_counter()
+        rows = log.to_batch(log.read_batch(self.tables, step))
+        quarantined = quarantine.count(self.tables, step)
+        return StoredBatch(
+            rows=rows,
+            log_version=self.tables.version(INTERACTION_LOG),
+            records=int(rows.events.sum()) + quarantined,
+            quarantined=quarantined,
+            plan=plan,
+            seconds=time.perf_counter() - started,
+        )
+
+    def store(self, events: DataFrame, step: StepId, plan: Plan) -> StoredBatch:
+        """Write the batch to quarantine and log exactly once, whatever was written before a crash."""
         started = time.perf_counter()
         application = application_id(events)
         with computed_once(events) as events:
             collected, counts = log.collect(events, self.settings.weights)
             if counts.quarantined:
                 quarantine.append(self.tables, events, step, application)
-        if counts.ingested_at is None:
-            return None
         self.observe("quarantine", step)
-        log_version = log.append(self.tables, collected, step, application)
+        log_version = log.append(self.tables, collected, step, application, plan.input)
         self.observe("log", step)
-        if step.batch_id <= self.logged_through:
-            collected = log.read_batch(self.tables, step)  # The log decides, not a second reading of the source.
         return StoredBatch(
             rows=log.to_batch(collected),
             log_version=log_version,
             records=counts.records,
             quarantined=counts.quarantined,
-            ingested_at=counts.ingested_at,
+            plan=plan,
             seconds=time.perf_counter() - started,
         )
 
@@ -166,7 +195,7 @@ class Pipeline:
             users=len(set(stored.rows.user_ids)),
             items=len(set(stored.rows.item_ids)),
             duration_ms=round(1000 * (stored.seconds + time.perf_counter() - started)),
-            ingested_at=stored.ingested_at,
+            ingested_at=stored.plan.planned_at,
             metrics={
                 **figures,
                 "records": float(stored.records),
@@ -179,6 +208,8 @@ class Pipeline:
             model_version=self.publisher.champion_version,
             state_uri=state_uri,
             decisions=self.model.decision.reasons,
+            input=stored.plan.input,
+            settings=self.settings.shaping(),
         )
 
     def record(self, rows: Sequence[LedgerRow], application: str) -> None:

@@ -107,6 +107,7 @@ def _trained(settings: Settings, tables: Tables) -> tuple[LedgerRow, OnlineModel
         ingested_at=datetime.now(UTC),
         metrics={SECONDS: seconds},
         state_uri=path.as_posix(),
+        settings=settings.shaping(),
     )
     ledger.append(tables, [row], app_id="recsys:rebuild", txn_version=begin.generation)
     return row, model
@@ -121,7 +122,7 @@ def _next_step(settings: Settings, tables: Tables) -> StepId:
     """
     present = current_generation(tables)
     root = settings.storage.root
-    if checkpoint.query_id(tables.spark, str(checkpoint_folder(root))) is None and load(root) is None:
+    if checkpoint.query_id(checkpoint_folder(root)) is None and load(root) is None:
         return StepId(present.number + 1, -1)
     logged = log.last_step(tables, present.number)
     last = present.last_batch if logged is None else max(present.last_batch, logged.batch_id)

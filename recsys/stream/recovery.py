@@ -6,17 +6,19 @@ is a pure function of the log; a snapshot only saves the time to recompute it.
 
 import itertools
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
 from recsys.config import Settings
-from recsys.contracts import StepId
+from recsys.config.settings import differences
+from recsys.contracts import INTERACTION_LOG, StepId
 from recsys.errors import InputError
 from recsys.model import snapshot
 from recsys.model.recommender import OnlineModel
 from recsys.storage import checkpoint_folder, snapshot_folder
-from recsys.tables import ledger, log
+from recsys.tables import checkpoint, ledger, log
 from recsys.tables.delta import Tables
 
 logger = logging.getLogger(__name__)
@@ -30,48 +32,104 @@ class Generation:
         number: 0 at first; every rebuild adds 1.
         first_batch: first batch id that the stream learns in this generation.
         last_batch: last batch id in the ledger; `first_batch - 1` if the stream has learned none yet.
+        last_input: fingerprint of what the last batch has read; None if the ledger does not say.
+        settings: `Settings.shaping` of the last batch; empty if the ledger does not say.
     """
 
     number: int
     first_batch: int
     last_batch: int
+    last_input: str | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Logged:
+    """The last batch of a generation in the log: its id, -1 if there is none, and the fingerprint of what it read."""
+
+    through: int = -1
+    input: str | None = None
 
 
 def current_generation(tables: Tables) -> Generation:
     """Read the current generation and its last batch from the ledger."""
-    last = ledger.last_step(tables)
+    last = ledger.last_row(tables)
     if last is None:
         return Generation(number=0, first_batch=0, last_batch=-1)
-    if last.generation == 0:
-        return Generation(number=0, first_batch=0, last_batch=last.batch_id)
-    rebuilt = ledger.first_step(tables, last.generation)
-    return Generation(number=last.generation, first_batch=rebuilt.batch_id + 1, last_batch=last.batch_id)
+    number, first_batch = last.step.generation, 0
+    if number > 0:
+        first_batch = ledger.first_step(tables, number).batch_id + 1
+    return Generation(number, first_batch, last.step.batch_id, last.input, last.settings)
 
 
-def refuse_lost_checkpoint(
-    settings: Settings, query_id: str | None, generation: Generation, logged: StepId | None, first_batch: int = 0
-) -> None:
-    """Refuse to count events twice: without its checkpoint, Spark would read everything from the start.
+def logged_so_far(tables: Tables, generation: Generation) -> Logged:
+    """Read from the log how far it is; a crash may have left one batch in it that the ledger lacks."""
+    last = log.last_step(tables, generation.number)
+    if last is None:
+        return Logged()
+    unlearned = last.batch_id > generation.last_batch
+    return Logged(last.batch_id, tables.last_user_metadata(INTERACTION_LOG) if unlearned else None)
+
+
+def refuse_other_checkpoint(settings: Settings, generation: Generation, logged: Logged, first_batch: int = 0) -> None:
+    """Refuse a checkpoint that is not the one of the tables: events would be lost, or counted twice.
 
     Args:
         settings: all settings.
-        query_id: id in the checkpoint, or None if there is no checkpoint.
         generation: the current generation.
-        logged: last step of this generation in the log.
+        logged: the last batch of this generation in the log.
         first_batch: batch id in the ledger of the checkpoint's batch 0.
 
     Raises:
-        InputError: the tables hold batches of this generation, but the checkpoint that delivered them is gone.
+        InputError: the checkpoint is gone, older or newer than the tables, or has planned their last batch otherwise.
     """
-    last = max(generation.last_batch, -1 if logged is None else logged.batch_id)
-    if query_id is None and last >= first_batch:
-        root = settings.storage.root
-        raise InputError(
-            f"the checkpoint {checkpoint_folder(root)} is gone, but the tables under {root} hold its batches, and "
-            f"reading the source again would count events twice: restore the checkpoint, or set storage.root to a new "
-            f"folder, or, if the source now holds only new events, run jobs/rebuild.py with the same settings to begin "
-            f"a new generation"
+    folder = checkpoint_folder(settings.storage.root)
+    last = generation.last_batch - first_batch
+    if checkpoint.query_id(folder) is None:
+        if max(last, logged.through - first_batch) >= 0:
+            raise another_checkpoint(settings, "it is gone")
+        return
+    planned, finished = checkpoint.last_planned(folder), checkpoint.last_finished(folder)
+    if planned < last:
+        raise another_checkpoint(settings, f"it ends with batch {planned + first_batch}")
+    if finished > last:
+        raise another_checkpoint(settings, f"it has finished batch {finished + first_batch}")
+    plan = checkpoint.plan(folder, last)
+    if plan is not None and generation.last_input not in (None, plan.input):
+        raise another_checkpoint(settings, f"its batch {generation.last_batch} reads something else")
+
+
+def another_checkpoint(settings: Settings, why: str) -> InputError:
+    """What to raise where the checkpoint does not belong to the tables."""
+    root = settings.storage.root
+    return InputError(
+        f"the checkpoint {checkpoint_folder(root)} is not the one of the tables under {root} ({why}), and going on "
+        f"would lose events or count them twice: restore tables and checkpoint of the same time, or set storage.root "
+        f"to a new folder, or, if the source now holds only new events, delete the checkpoint and run "
+        f"jobs/rebuild.py with the same settings to begin a new generation"
+    )
+
+
+def refuse_other_settings(settings: Settings, generation: Generation) -> None:
+    """Refuse settings under which the same events would have given another log or another model.
+
+    Raises:
+        InputError: they differ; the message says how, and what to do.
+    """
+    if not generation.settings:
+        return
+    changed = differences(generation.settings, settings)
+    weights = [change for change in changed if change.startswith("weights.")]
+    if not changed:
+        return
+    remedy = "restore them, or run jobs/rebuild.py to train a model with the new ones"
+    if weights:
+        remedy = (
+            "restore them, or, to weigh old events anew, read the source again into a new storage.root; "
+            "jobs/rebuild.py begins a generation in which old events keep their old weights"
         )
+    root = settings.storage.root
+    raise InputError(f"the tables under {root} were made with other settings: {', '.join(changed)}: {remedy}")
 
 
 def recover_model(settings: Settings, tables: Tables, generation: Generation) -> OnlineModel:

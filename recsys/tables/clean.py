@@ -113,7 +113,7 @@ def weigh(tagged: DataFrame, weights: Mapping[str, EventWeight]) -> DataFrame:
 
 
 def aggregate(weighed: DataFrame, within: Sequence[str] = ()) -> DataFrame:
-    """Sum weighed events to one row per (user, item), with the latest ingestion time among them.
+    """Sum weighed events to one row per (user, item).
 
     Args:
         weighed: As `weigh` returns it.
@@ -127,10 +127,8 @@ def aggregate(weighed: DataFrame, within: Sequence[str] = ()) -> DataFrame:
         F.lit(1).cast("bigint").alias(EVENTS),
         F.col(EVENT_TIME).alias(FIRST_TIME),
         F.col(EVENT_TIME).alias(LAST_TIME),
-        INGESTED_AT,
     )
-    sums = _grouped(rows, [LAST_TIME, WEIGHT], within).agg(*_sums(), F.max(INGESTED_AT).alias(INGESTED_AT))
-    return sums.select(*within, *TOTALS, INGESTED_AT)
+    return _grouped(rows, [LAST_TIME, WEIGHT], within).agg(*_sums()).select(*within, *TOTALS)
 
 
 def totals(rows: DataFrame, order: list[str]) -> DataFrame:

@@ -77,13 +77,24 @@ class Tables:
             reader = reader.option("versionAsOf", version)
         return reader.table(self._identifier(name)) if self._storage.catalog else reader.load(self.location(name))
 
-    def append(self, name: str, rows: DataFrame, app_id: str, txn_version: int) -> int:
+    def append(
+        self, name: str, rows: DataFrame, app_id: str, txn_version: int, user_metadata: str | None = None
+    ) -> int:
         """Append rows once: a write with an (app_id, txn_version) that the table has committed before is a no-op.
+
+        Args:
+            name: The table.
+            rows: The rows.
+            app_id: Identifies the writer; the same after every restart.
+            txn_version: Number of the write; it increases from commit to commit.
+            user_metadata: Text stored with the commit in the table's history.
 
         Returns:
             Delta version that holds the rows; the latest version if they were there already.
         """
         writer = rows.write.format("delta").mode("append")
+        if user_metadata is not None:
+            writer = writer.option("userMetadata", user_metadata)
         return self._commit(name, rows, writer.option("txnAppId", app_id).option("txnVersion", txn_version))
 
     def overwrite(self, name: str, rows: DataFrame, user_metadata: str | None = None) -> int:
@@ -101,6 +112,12 @@ class Tables:
         if user_metadata is not None:
             writer = writer.option("userMetadata", user_metadata)
         return self._commit(name, rows, writer)
+
+    def last_user_metadata(self, name: str) -> str | None:
+        """Text stored with the last commit of a table that has one, of the last hundred."""
+        noted = self.handle(name).history(100).filter("userMetadata IS NOT NULL").orderBy("version", ascending=False)
+        newest = noted.select("userMetadata").first()
+        return None if newest is None else str(newest[0])
 
     def version(self, name: str) -> int:
         """Latest Delta version of a table."""

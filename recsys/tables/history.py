@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +11,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recsys.config.sections import EventWeight
-from recsys.contracts import BATCH, EVENT_TIME, EVENTS, GENERATION, INGESTED_AT, INTERACTION_LOG, ITEM, REASONS, USER
+from recsys.contracts import BATCH, EVENT_TIME, EVENTS, GENERATION, INTERACTION_LOG, ITEM, REASONS, USER
 from recsys.tables.clean import TOTALS, aggregate, is_good, weigh
 from recsys.tables.delta import Tables
 
@@ -29,13 +28,11 @@ class HistoryCounts:
         times: (n,) int64, distinct times of good events, ascending, in microseconds since 1970 UTC.
         events: (n,) int64, number of good events at each time.
         quarantined: number of bad records.
-        ingested_at: when Spark planned the batch (UTC); None if there are no records.
     """
 
     times: npt.NDArray[np.int64]
     events: npt.NDArray[np.int64]
     quarantined: int
-    ingested_at: datetime | None
 
 
 def count(tagged: DataFrame) -> HistoryCounts:
@@ -45,14 +42,13 @@ def count(tagged: DataFrame) -> HistoryCounts:
         tagged: with the columns of `clean.tag`.
     """
     instant = F.when(is_good(), F.unix_micros(EVENT_TIME)).alias(_INSTANT)
-    counted = tagged.groupBy(instant).agg(F.count("*").alias(EVENTS), F.max(INGESTED_AT).alias(INGESTED_AT)).toArrow()
+    counted = tagged.groupBy(instant).agg(F.count("*").alias(EVENTS)).toArrow()
     bad = pc.is_null(counted[_INSTANT])
     good = counted.filter(pc.invert(bad)).sort_by(_INSTANT)
     return HistoryCounts(
         times=good[_INSTANT].to_numpy(),
         events=good[EVENTS].to_numpy(),
         quarantined=pc.sum(counted[EVENTS].filter(bad)).as_py() or 0,
-        ingested_at=pc.max(counted[INGESTED_AT]).as_py(),
     )
 
 

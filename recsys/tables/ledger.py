@@ -6,8 +6,18 @@ from typing import Any
 import pyarrow as pa
 from pyspark.sql import functions as F
 
-from recsys.contracts import BATCH, DECISIONS, EVENTS, GENERATION, INGESTED_AT, MODEL_UPDATES, LedgerRow, StepId
-from recsys.tables import log
+from recsys.contracts import (
+    BATCH,
+    DECISIONS,
+    EVENTS,
+    GENERATION,
+    INGESTED_AT,
+    INPUT,
+    MODEL_UPDATES,
+    SETTINGS,
+    LedgerRow,
+    StepId,
+)
 from recsys.tables.delta import Tables
 
 _NUMBERS = (GENERATION, BATCH, "log_version", EVENTS, "users", "items", "duration_ms")
@@ -19,6 +29,8 @@ _COLUMNS = pa.schema(
         ("state_uri", pa.string()),
         (INGESTED_AT, pa.timestamp("us", "UTC")),
         (DECISIONS, pa.list_(pa.string())),
+        (INPUT, pa.string()),
+        (SETTINGS, pa.map_(pa.string(), pa.string())),
     ]
 )
 
@@ -46,9 +58,10 @@ def read(tables: Tables, generation: int, after: int) -> list[LedgerRow]:
     return sorted((_row(values) for values in rows.toArrow().to_pylist()), key=lambda row: row.step)
 
 
-def last_step(tables: Tables, generation: int | None = None) -> StepId | None:
-    """Latest step of the ledger, or of one of its generations; None if there is none."""
-    return log.last_step(tables, generation, MODEL_UPDATES)
+def last_row(tables: Tables) -> LedgerRow | None:
+    """The row of the latest step; None if the ledger is empty."""
+    rows = tables.read(MODEL_UPDATES).orderBy(F.col(GENERATION).desc(), F.col(BATCH).desc()).limit(1)
+    return next((_row(values) for values in rows.toArrow().to_pylist()), None)
 
 
 def first_step(tables: Tables, generation: int) -> StepId:
@@ -71,11 +84,14 @@ def _values(row: LedgerRow) -> dict[str, Any]:
         "state_uri": row.state_uri,
         INGESTED_AT: row.ingested_at,
         DECISIONS: list(row.decisions),
+        INPUT: row.input,
+        SETTINGS: row.settings,
     }
 
 
 def _row(values: dict[str, Any]) -> LedgerRow:
     step = StepId(values.pop(GENERATION), values.pop(BATCH))
-    # Null in rows that are older than the column.
+    # Columns are null in rows that are older.
     values |= {"metrics": dict(values["metrics"]), DECISIONS: tuple(values[DECISIONS] or ())}
+    values[SETTINGS] = dict(values[SETTINGS] or ())
     return LedgerRow(step=step, **values)

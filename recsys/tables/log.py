@@ -6,7 +6,6 @@ model cannot differ.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +19,6 @@ from recsys.contracts import (
     EVENTS,
     FIRST_TIME,
     GENERATION,
-    INGESTED_AT,
     INTERACTION_LOG,
     ITEM,
     LAST_TIME,
@@ -53,12 +51,10 @@ class BatchCounts:
     Attributes:
         records: records after de-duplication, good and bad.
         quarantined: bad records among them.
-        ingested_at: when Spark planned the batch (UTC); None for a batch without records.
     """
 
     records: int
     quarantined: int
-    ingested_at: datetime | None
 
 
 def collect(tagged: DataFrame, weights: Mapping[str, EventWeight]) -> tuple[pa.Table, BatchCounts]:
@@ -74,12 +70,11 @@ def collect(tagged: DataFrame, weights: Mapping[str, EventWeight]) -> tuple[pa.T
     counts = BatchCounts(
         records=pc.sum(groups[EVENTS]).as_py() or 0,
         quarantined=pc.sum(groups[EVENTS].filter(bad)).as_py() or 0,
-        ingested_at=pc.max(groups[INGESTED_AT]).as_py(),
     )
     return _sorted(groups.filter(pc.invert(bad)).select(TOTALS)), counts
 
 
-def append(tables: Tables, rows: pa.Table, step: StepId, app_id: str) -> int:
+def append(tables: Tables, rows: pa.Table, step: StepId, app_id: str, input_fingerprint: str | None = None) -> int:
     """Append a batch's rows once.
 
     Args:
@@ -87,6 +82,7 @@ def append(tables: Tables, rows: pa.Table, step: StepId, app_id: str) -> int:
         rows: As `collect` returned them.
         step: Step of the batch; the batch id is the transaction version.
         app_id: Identifies the stream; the same after every restart.
+        input_fingerprint: Fingerprint of what the batch read, see `tables.checkpoint.Plan`; stored with the commit.
 
     Returns:
         Delta version of the log that holds the rows; the latest version if there are none, or if they were there.
@@ -98,7 +94,7 @@ def append(tables: Tables, rows: pa.Table, step: StepId, app_id: str) -> int:
     numbered = pa.table([*constants, *rows.columns], names=[*numbers, *rows.column_names])
     # One file per batch, because the rows are few and have to stay in order.
     frame = tables.spark.createDataFrame(numbered).coalesce(1)
-    return tables.append(INTERACTION_LOG, frame, app_id, step.batch_id)
+    return tables.append(INTERACTION_LOG, frame, app_id, step.batch_id, user_metadata=input_fingerprint)
 
 
 def to_batch(rows: pa.Table) -> InteractionBatch:

@@ -20,6 +20,12 @@ def quarantined(tagged: DataFrame, step: StepId) -> DataFrame:
     )
 
 
+def count(tables: Tables, step: StepId) -> int:
+    """Number of rejected records of a batch."""
+    rows = tables.read(QUARANTINE).filter((F.col(GENERATION) == step.generation) & (F.col(BATCH) == step.batch_id))
+    return rows.count()
+
+
 def append(tables: Tables, tagged: DataFrame, step: StepId, app_id: str) -> int:
     """Append a batch's rejected records once.
 

@@ -26,6 +26,8 @@ _KEY, _CORRUPT = "_deduplication_key", "_corrupt_record"
 _BYTES_PER_RECORD = 200
 # By default Spark silently skips files that are a week older than the newest one, which would lose events.
 _EVERY_FILE = {"maxfileage": "36500d"}
+# Settings with which Spark reads nothing where a file is missing or damaged.
+_LENIENT = ("spark.sql.files.ignoreMissingFiles", "spark.sql.files.ignoreCorruptFiles")
 RATE_LIMITS = ("maxfilespertrigger", "maxbytespertrigger")
 
 
@@ -120,9 +122,34 @@ def computed_once(events: DataFrame) -> Iterator[DataFrame]:
         events.unpersist()
 
 
+class SourceLostError(Exception):
+    """A batch that the log holds cannot be read again, and its de-duplication needs it."""
+
+
 def run_through(events: DataFrame) -> None:
-    """Compute a batch whose rows are not needed, because the state of the de-duplication is complete only then."""
-    events.write.format("noop").mode("overwrite").save()
+    """Compute a batch whose rows are not needed, because the state of the de-duplication is complete only then.
+
+    Raises:
+        SourceLostError: the batch cannot be read. Start the query again with `read_what_is_left`.
+    """
+    if EVENT_ID not in events.columns:
+        return
+    try:
+        events.write.format("noop").mode("overwrite").save()
+    except (PySparkException, Py4JJavaError) as error:
+        raise SourceLostError(first_line(error)) from error
+
+
+def read_what_is_left(spark: SparkSession, lenient: bool) -> None:
+    """Read a file that is missing or damaged as one without rows, or fail on it, in queries that start from now on.
+
+    A running query has a session of its own; what is set there applies from its next batch on.
+    """
+    for option in _LENIENT:
+        if lenient:
+            spark.conf.set(option, "true")
+        else:
+            spark.conf.unset(option)
 
 
 def _read_json(spark: SparkSession, source: Source) -> DataFrame:

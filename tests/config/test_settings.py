@@ -1,12 +1,15 @@
 """Settings: where they come from, what is refused, and what is never told."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from recsys.config import load_settings
+from recsys.config.fingerprint import shapes
+from recsys.config.model import Model
 from recsys.config.sections import EventWeight
-from recsys.config.settings import check_settings
+from recsys.config.settings import check_settings, differences
 from recsys.errors import ConfigError
 
 
@@ -84,6 +87,33 @@ def test_the_fingerprint_changes_with_what_shapes_the_model_only() -> None:
     assert load_settings(overrides=["weights.view=2", "weights.a=1"]).fingerprint() == views_last.fingerprint()
     for change in ("model.alpha=3", "weights.view=9", "decay.half_life_days=2", "seed=5"):
         assert load_settings(overrides=[change]).fingerprint() != plain
+
+
+def test_only_what_the_kind_uses_shapes_it() -> None:
+    """A setting of a learner that is not used, or a default that is written out, changes nothing."""
+    assert load_settings().shaping() == {"model.kind": "mixture"}
+    als = ["model.kind=als", "model.alpha=4.0"]
+    unused = [
+        "model.neural.layers=[8]",
+        "model.mixture.neighbors=3",
+        "evaluation.users_per_batch=7",
+        "model.factors=64",
+    ]
+    assert load_settings(overrides=[*als, *unused]).shaping() == {"model.kind": "als"}
+    without = load_settings(overrides=["model.mixture.members=[trend]", "model.factors=8", "model.mixture.repeats=9"])
+    assert without.shaping() == {"model.kind": "mixture", "model.mixture.members": "['trend']"}
+    was = load_settings(overrides=["model.kind=als", "model.factors=8", "weights.view=2"])
+    now = load_settings(overrides=["model.kind=als", "model.alpha=3", "weights.view=2"])
+    assert differences(was.shaping(), was) == []
+    assert differences(was.shaping(), now) == ["model.alpha (was 4.0, is 3.0)", "model.factors (was 8, is 64)"]
+    assert differences(was.shaping() | {"model.gone": "1"}, was) == ["model.gone (was 1, is not set)"]
+
+
+@pytest.mark.parametrize("key", [key for key in load_settings().public_parameters() if key.startswith("model.")])
+def test_every_setting_of_the_model_is_used_by_some_kind(key: str) -> None:
+    kinds = get_args(Model.model_fields["kind"].annotation)
+    everyone = [kind for kind in kinds if kind != "mixture"]
+    assert any(shapes(key, kind, everyone) for kind in kinds) or key in ("model.chunk_megabytes",)
 
 
 def test_what_may_be_secret_is_no_parameter() -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from chispa import assert_df_equality
@@ -20,6 +22,7 @@ from safetensors.numpy import load_file
 
 from recsys.batch_scoring import chosen_version, score
 from recsys.config import Settings
+from recsys.config.sections import EventWeight
 from recsys.contracts import INTERACTION_LOG, INTERACTIONS, MODEL_UPDATES, QUARANTINE, RECOMMENDATIONS, StepId
 from recsys.errors import InputError, RegistryDownError
 from recsys.model import snapshot
@@ -31,6 +34,7 @@ from recsys.stream.rebuild import rebuild
 from recsys.tables import ledger
 from recsys.tables.delta import Tables
 from tests.stream import killed_job
+from tests.stream.disturbed import InterruptedStage
 from tests.streams import records, write_lines, write_stream
 
 ROOT = Path(__file__).parents[2]
@@ -261,7 +265,7 @@ def test_a_lost_checkpoint_is_refused_until_a_rebuild(spark: SparkSession, strea
     write_stream(folder, files=3)
     run_stream(stream)
     shutil.rmtree(checkpoint_folder(stream.storage.root))
-    with pytest.raises(InputError, match=r"checkpoint .* is gone.*jobs/rebuild\.py"):
+    with pytest.raises(InputError, match=r"checkpoint .* \(it is gone\).*jobs/rebuild\.py"):
         run_stream(stream)
     tables = Tables(spark, stream.storage)
     assert tables.read(INTERACTION_LOG).agg(F.sum("events")).collect()[0][0] == 3 * 120
@@ -287,7 +291,7 @@ def test_a_rebuild_begins_a_generation_that_the_stream_continues(
     write_stream(folder, files=4)
     run_stream(stream)
     other = stream.model_copy(update={"model": stream.model.model_copy(update={"alpha": 5.0})})
-    with pytest.raises(InputError, match="other settings"):
+    with pytest.raises(InputError, match=r"other settings: model\.alpha \(was 4\.0, is 5\.0\): .*jobs/rebuild\.py"):
         run_stream(other)
     with monkeypatch.context() as outage:
         outage.setattr(versions, "register", unanswered)
@@ -301,6 +305,127 @@ def test_a_rebuild_begins_a_generation_that_the_stream_continues(
     tables = Tables(spark, other.storage)
     assert steps(tables) == [(0, 0), (0, 1), (0, 2), (0, 3), (1, 3), (1, 4), (1, 5)]
     assert tables.read(INTERACTION_LOG).agg(F.sum("events")).collect()[0][0] == 6 * 120
+
+
+def test_new_weights_need_the_events_again(stream: Settings) -> None:
+    write_stream(Path(stream.source.path), files=1)
+    run_stream(stream)
+    shutil.rmtree(snapshot_folder(stream.storage.root))  # the ledger knows the settings, too
+    heavier = {**stream.weights, "purchase": EventWeight(weight=5)}
+    with pytest.raises(InputError, match=r"weights\.purchase\.weight \(was 3\.0, is 5\.0\): .* read the source again"):
+        run_stream(stream.model_copy(update={"weights": heavier}))
+    with pytest.raises(InputError, match=r"weights\.purchase\.value \(was ignore, is not set\)"):
+        run_stream(stream.model_copy(update={"weights": {"view": stream.weights["view"]}}))
+
+
+def test_a_checkpoint_of_another_time_is_refused(stream: Settings, tmp_path: Path) -> None:
+    """Older and newer than the tables, and one whose last batch was planned anew."""
+    events, root = Path(stream.source.path), Path(stream.storage.root)
+    checkpoint, older = checkpoint_folder(root), tmp_path / "older"
+    write_stream(events, files=3)
+    run_stream(stream)
+    shutil.copytree(root, older)
+    write_stream(events, files=6, first=3)
+    run_stream(stream)
+    newer = shutil.copytree(checkpoint, tmp_path / "newer")
+
+    def replace(folder: Path, by: Path) -> None:
+        shutil.rmtree(folder)
+        shutil.copytree(by, folder)
+
+    replace(checkpoint, older / "checkpoint")
+    write_stream(events, files=7, first=6)
+    with pytest.raises(InputError, match=r"not the one of the tables .*\(it ends with batch 2\)"):
+        run_stream(stream)
+    replace(root, older)
+    replace(checkpoint, newer)
+    with pytest.raises(InputError, match=r"not the one of the tables .*\(it has finished batch 5\)"):
+        run_stream(stream)
+    replace(root, older)
+    for file in ("commits/2", "offsets/2", "sources/0/2"):
+        (checkpoint / file).unlink()
+    with pytest.raises(InputError, match=r"not the one of the tables .*\(it ends with batch 1\)"):
+        run_stream(stream)
+
+
+def test_a_batch_that_was_planned_anew_is_refused(stream: Settings, tmp_path: Path) -> None:
+    """A crash leaves it in the log or in the ledger, and the checkpoint is put back to before it was planned."""
+    events, checkpoint = Path(stream.source.path), checkpoint_folder(stream.storage.root)
+    for stage, batch in (("log", 1), ("ledger", 1)):
+        write_stream(events, files=2)
+
+        def stop(reached: str, step: StepId, at: tuple[str, int] = (stage, batch)) -> None:
+            if (reached, step.batch_id) == at:
+                raise InterruptedStage
+
+        with pytest.raises(InterruptedStage):
+            run_stream(stream, observe=stop)
+        whole = shutil.copytree(checkpoint, tmp_path / f"{stage}-checkpoint")
+        for file in ("offsets/1", "offsets/.1.crc", "sources/0/1", "sources/0/.1.crc"):
+            (checkpoint / file).unlink()
+        names = sorted(events.iterdir())
+        names[1].rename(hidden := events.with_name("hidden.json"))
+        write_stream(events, files=3, first=2)
+        with pytest.raises(InputError, match=r"not the one of the tables"):
+            run_stream(stream)
+        hidden.rename(names[1])
+        (events / names[1].name.replace("1", "2")).unlink()
+        shutil.rmtree(checkpoint)
+        whole.rename(checkpoint)
+    assert run_stream(stream).batches == 0
+
+
+@pytest.mark.parametrize("damage", ["removed", "overwritten"])
+def test_a_logged_batch_needs_its_source_no_more(
+    spark: SparkSession, settings: MakeSettings, tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A crash after the append to the log, the file is lost, the stream goes on; with de-duplication, too."""
+    source = {"format": "parquet", "options": {"maxFilesPerTrigger": "1"}}
+    stream = settings(tmp_path, source=source, weights={"view": 1, "purchase": 3})
+    events = Path(stream.source.path)
+    events.mkdir()
+    for number, batch in enumerate(records(3)):
+        file = events / f"{number}.parquet"
+        pq.write_table(pa.Table.from_pylist(batch), file)
+        os.utime(file, (1_700_000_000 + number,) * 2)
+
+    def stop(reached: str, step: StepId) -> None:
+        if (reached, step.batch_id) == ("log", 1):
+            raise InterruptedStage
+
+    with pytest.raises(InterruptedStage):
+        run_stream(stream, observe=stop)
+    if damage == "removed":  # Spark reads a file that is not there as one without rows.
+        (events / "1.parquet").unlink()
+    else:
+        (events / "1.parquet").write_bytes(b"x" * 1_000)
+    assert run_stream(stream).batches == 2
+    assert ("is in the log cannot be read again" in caplog.text) == (damage == "overwritten")
+    tables = Tables(spark, stream.storage)
+    rows = ledger.read(tables, generation=0, after=-1)
+    assert [row.events for row in rows if row.events] == [120, 120, 120]
+    assert all(row.input for row in rows)
+    assert tables.read(INTERACTION_LOG).agg(F.sum("events")).collect()[0][0] == 3 * 120
+
+
+def test_every_batch_has_a_row_even_without_records(spark: SparkSession, stream: Settings) -> None:
+    events = Path(stream.source.path)
+    write_stream(events, files=2)
+    for number, file in enumerate(sorted(events.iterdir())):
+        if number == 1:
+            modified = file.stat().st_mtime
+            file.write_text("")
+            os.utime(file, (modified, modified))
+    write_stream(events, files=3, first=2)
+    assert run_stream(stream).batches == 2
+    tables = Tables(spark, stream.storage)
+    assert steps(tables) == [(0, 0), (0, 1), (0, 2)]
+    empty = ledger.read(tables, generation=0, after=0)[0]
+    assert (empty.events, empty.metrics["records"]) == (0, 0)
+    expected = arrays(stream, StepId(0, 2))
+    shutil.rmtree(snapshot_folder(stream.storage.root))
+    run_stream(stream)
+    assert all((array == expected[name]).all() for name, array in arrays(stream, StepId(0, 2)).items())
 
 
 def test_a_rebuild_needs_a_log(stream: Settings) -> None:

@@ -124,6 +124,8 @@ def test_the_ledger_gives_back_what_it_was_given(tables: Tables) -> None:
             model_version="7" if batch else None,
             state_uri="file:/x" if batch else None,
             decisions=("surprise rose", "effort x2") if batch else (),
+            input="0123" if batch else None,
+            settings={"model.kind": "als"} if batch else {},
         )
         for batch in range(3)
     ]
@@ -133,8 +135,9 @@ def test_the_ledger_gives_back_what_it_was_given(tables: Tables) -> None:
     assert transactions(tables, MODEL_UPDATES) == [("app", 1), ("app", 2), ("earlier", 0)]
     assert ledger.read(tables, generation=1, after=-1) == rows
     assert ledger.read(tables, generation=1, after=1) == rows[2:]
-    assert ledger.last_step(tables) == StepId(1, 2)
-    assert ledger.last_step(tables, 0) is None
+    last = ledger.last_row(tables)
+    assert last is not None
+    assert last.step == StepId(1, 2)
     assert ledger.first_step(tables, 1) == StepId(1, 0)
 
 
@@ -148,11 +151,11 @@ def test_recommendations_are_replaced_as_a_whole(tables: Tables) -> None:
 
 
 def test_a_checkpoint_keeps_the_id_of_its_query(spark: SparkSession, settings: Factory, tmp_path: Path) -> None:
-    folder = str(tmp_path / "recsys/checkpoint")
-    assert checkpoint.query_id(spark, folder) is None
+    folder = tmp_path / "recsys/checkpoint"
+    assert checkpoint.query_id(folder) is None
     write_lines(tmp_path / "events/1.json", event())
     drain(spark, settings(tmp_path))
-    first = checkpoint.query_id(spark, folder)
+    first = checkpoint.query_id(folder)
     assert first is not None
     drain(spark, settings(tmp_path))
-    assert checkpoint.query_id(spark, folder) == first
+    assert checkpoint.query_id(folder) == first

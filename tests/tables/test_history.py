@@ -38,13 +38,12 @@ def test_a_history_is_counted_by_instant(spark: SparkSession, settings: Factory,
     assert ((counts.times / 1e6).astype(int) - 1_700_000_000).tolist() == [10, 20, 30, 40, 41]
     assert counts.events.tolist() == [1, 2, 1, 1, 1]
     assert counts.quarantined == 2
-    assert counts.ingested_at is not None
     assert history.reasons(events) == {"missing event_time": 1, "missing item_id": 1, "unknown event_type": 1}
 
 
 def test_nothing_is_counted_as_nothing(spark: SparkSession, settings: Factory, tmp_path: Path) -> None:
     counts = history.count(tagged(spark, settings(tmp_path)).limit(0))
-    assert (len(counts.times), counts.quarantined, counts.ingested_at) == (0, 0, None)
+    assert (len(counts.times), counts.quarantined) == (0, 0)
 
 
 @pytest.mark.parametrize("batches", [1, 2, 3, 7, 100])

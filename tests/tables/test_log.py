@@ -53,7 +53,7 @@ def test_collect_counts_and_sorts(spark: SparkSession, settings: Factory, tmp_pa
     rows, counts = log.collect(tag(as_text(spark, *events, *bad), configured), configured.weights)
     assert rows["user_id"].to_pylist() == sorted(users, key=str.encode)
     assert rows["weight"].to_pylist() == [8.0] * 6
-    assert counts == log.BatchCounts(records=14, quarantined=2, ingested_at=NOON)
+    assert counts == log.BatchCounts(records=14, quarantined=2)
     assert rows.schema.field("last_event_time").type == pa.timestamp("us", "UTC")
 
 
@@ -66,7 +66,6 @@ def test_collect_of_lopsided_batches(
     tagged = tag(as_text(spark, event(), *events).filter("event_id != '0'"), configured)
     rows, counts = log.collect(tagged, configured.weights)
     assert (rows.num_rows, counts.records, counts.quarantined) == (min(good, 1), good + bad, bad)
-    assert counts.ingested_at == (NOON if good + bad else None)
 
 
 def test_every_record_is_learned_set_aside_or_a_duplicate(
