@@ -13,6 +13,7 @@ from recsys.config import Settings
 from recsys.contracts import InteractionBatch, StepId
 from recsys.model.als.incremental_als import IncrementalAls
 from recsys.model.common.arrays import IntArray, offsets_of
+from recsys.model.common.device import one_thread
 from recsys.model.common.randomness import Purpose, generator
 from recsys.model.counts.popularity import Popularity
 from recsys.model.drift.surprise import AS_USUAL, DriftController, measure_surprise
@@ -33,7 +34,7 @@ class OnlineModel:
     """Learns from a stream of batches and scores items for users.
 
     The state is a function of the batches learned and the settings: the same batches give the same arrays to the last
-    bit, also when a snapshot is taken and loaded in between (on one kind of machine).
+    bit, also when a snapshot is taken and loaded in between, and with any number of threads (on one kind of machine).
 
     Args:
         settings: The sections model, decay, staleness, concept_drift, evaluation (half-life of the popularity), and the
@@ -66,6 +67,7 @@ class OnlineModel:
             raise LookupError(f"a learner of kind '{self.settings.model.kind}' has no factors of that kind")
         return learner
 
+    @one_thread()
     def update(self, batch: InteractionBatch, step: StepId) -> dict[str, float]:
         """Learn from one batch.
 
@@ -90,6 +92,7 @@ class OnlineModel:
         new = {"new_users": coded.user_count - known[0], "new_items": coded.item_count - known[1]}
         return {**{name: float(count) for name, count in new.items()}, **decided, **figures}
 
+    @one_thread()
     def absorb(self, batch: InteractionBatch, step: StepId) -> None:
         """Add a batch to everything but what `refit` retrains.
 
@@ -98,6 +101,7 @@ class OnlineModel:
         """
         self.learner.absorb(self._take_in(batch, *self._enter(batch, step)), self.history, step)
 
+    @one_thread()
     def refit(self, step: StepId) -> dict[str, float]:
         """Retrain from the whole history; the drift detector starts over.
 
@@ -140,6 +144,7 @@ class OnlineModel:
             self.update(batch, late)
         self.refit(step)
 
+    @one_thread()
     def shadow(self, step: StepId) -> FrozenModel:
         """What `refit` would make of the history, to be measured beside this model, which stays as it is.
 
@@ -194,6 +199,7 @@ class OnlineModel:
             for own, places in zip(best, codes, strict=True)
         ]
 
+    @one_thread()
     def served(self) -> Served:
         """The model as a registered version carries it; its arrays are listed in `recsys.serving.version`."""
         return self._served(self.learner)

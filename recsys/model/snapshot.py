@@ -1,20 +1,25 @@
 """The model's state on disk."""
 
 import hashlib
+import json
 import os
+import platform
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import numpy.typing as npt
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from recsys.config import Settings
 from recsys.contracts import StepId
 from recsys.errors import InputError
+from recsys.model.common.device import resolve_device
 from recsys.model.recommender import OnlineModel
 
 FORMAT = "5"
@@ -78,6 +83,7 @@ def save(path: Path, model: OnlineModel) -> None:
         "generation": str(model.step.generation),
         "batch_id": str(model.step.batch_id),
         "fingerprint": model.settings.fingerprint(),
+        "made_with": json.dumps(_made_with(model.settings)),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -117,6 +123,15 @@ def load(path: Path, settings: Settings) -> OnlineModel:
             "recommend.k, recommend.exclude_seen or evaluation.users_per_batch): restore them, or run the rebuild job"
         )
     return OnlineModel.from_state(settings, state, StepId(int(metadata["generation"]), int(metadata["batch_id"])))
+
+
+def _made_with(settings: Settings) -> dict[str, str]:
+    """What the last bits of the arrays may depend on, besides events and settings."""
+    return {
+        "device": str(resolve_device(settings.device)),
+        "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        **{library.__name__: str(library.__version__) for library in (np, torch, numba)},
+    }
 
 
 def _checksum(state: Mapping[str, npt.NDArray[Any]]) -> str:

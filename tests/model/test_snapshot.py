@@ -1,11 +1,14 @@
 """Snapshots: what is saved comes back, recovery equals never having stopped, and what does not fit is refused."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from recsys.contracts import StepId
@@ -42,6 +45,14 @@ def test_a_snapshot_moves_between_devices(tmp_path: Path, torch_device: str) -> 
     assert moved.als.device.type == torch_device
     assert moved.step == StepId(0, 1)
     assert_same_state(moved, model)
+
+
+def test_a_snapshot_says_what_made_it(tmp_path: Path) -> None:
+    snapshot.save(tmp_path / "a.safetensors", learn(OnlineModel(SETTINGS), BATCHES[:1]))
+    with safe_open(tmp_path / "a.safetensors", framework="numpy") as file:
+        made_with = json.loads(file.metadata()["made_with"])
+    assert made_with.keys() == {"device", "processor", "numpy", "torch", "numba"}
+    assert (made_with["device"], made_with["torch"]) == ("cpu", torch.__version__)
 
 
 def test_ids_of_any_kind_survive(tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ _CLOSE_STEPS = 50
 _STEPS_PER_FACTOR = 20
 # Blocks of rows per thread; more of them even out the work, fewer save their set-up.
 _BLOCKS_PER_THREAD = 8
+# Parts of the working memory. A long row is read in pieces of one part, so their number is not that of the threads.
+_PARTS = 16
 # The work on a row besides that on its pairs, in pairs.
 _PAIRS_PER_ROW = 16
 # Turning all factors of the other side into another basis pays below this many of them per row that is solved.
@@ -216,7 +218,7 @@ def _run(
         penalties.astype(solution.dtype),
         solution,
         bounds,
-        max(chunk_bytes // (threads * system.others[:1].nbytes), 1),
+        max(chunk_bytes // (_PARTS * system.others[:1].nbytes), 1),
         number(objective.alpha * selection.scale),
         number(objective.offset),
         steps,
