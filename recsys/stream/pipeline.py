@@ -12,25 +12,29 @@ comes again, and every stage either finds its mark and does nothing, or does all
 * MLflow gets the ledger rows that it lacks; a version is looked up by its batch id; the alias moves last.
 """
 
+import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from pyspark.sql import DataFrame
 
 from recsys.config import Settings
 from recsys.contracts import INTERACTION_LOG, InteractionBatch, LedgerRow, StepId
+from recsys.errors import SolveError
 from recsys.model import snapshot
 from recsys.model.evaluation.prequential import Rival, evaluate
 from recsys.model.evaluation.rivals import Rivals
 from recsys.model.recommender import OnlineModel
 from recsys.storage import snapshot_folder
 from recsys.stream.publish import Observer, Publisher, log_stage
-from recsys.stream.recovery import Generation, Logged, another_checkpoint
+from recsys.stream.recovery import Generation, Logged, another_checkpoint, recover_model
 from recsys.tables import ledger, log, quarantine, totals
 from recsys.tables.checkpoint import Plan
 from recsys.tables.delta import Tables
 from recsys.tables.source import computed_once, run_through
+
+logger = logging.getLogger(__name__)
 
 SNAPSHOTS_KEPT = 3
 
@@ -110,7 +114,10 @@ class Pipeline:
         step = StepId(self.generation.number, batch_id)
         if batch_id > self.learned_through:
             stored = self.stored(step, plan) or self.store(events, step, plan)
-            row = self.learn(stored, step)
+            try:
+                row = self.learn(stored, step)
+            except SolveError as error:
+                row = self.set_aside(stored, step, error)
             self.record([row], application_id(events))
             if stored.records:
                 self.report(row)
@@ -188,26 +195,50 @@ class Pipeline:
         if (step.batch_id + 1) % self.settings.storage.snapshot_every_batches == 0:
             state_uri = self.save_state()
             self.observe("snapshot", step)
+        seconds = {"evaluate_seconds": evaluated - started, "learn_seconds": learned - evaluated}
+        row = self.row_of(stored, step, time.perf_counter() - started, figures | update | seconds)
+        return replace(row, state_uri=state_uri, decisions=self.model.decision.reasons)
+
+    def set_aside(self, stored: StoredBatch, step: StepId, error: SolveError) -> LedgerRow:
+        """Go on without a batch that cannot be learned: the same batch would fail at every start.
+
+        It stays in the log, so a rebuild learns it with the rest.
+
+        Returns:
+            The ledger row, which has the reason; recovery skips the batch because of it.
+        """
+        started = time.perf_counter()
+        logger.error("batch %s is set aside, the stream goes on without it: %s", step, error)
+        # The model may have taken in a part of the batch.
+        before = replace(self.generation, last_batch=self.learned_through)
+        self.model = recover_model(self.settings, self.tables, before)
+        row = self.row_of(stored, step, time.perf_counter() - started, {"set_aside": 1.0})
+        return replace(row, decisions=(f"set aside: {error}",))
+
+    def row_of(self, stored: StoredBatch, step: StepId, seconds: float, metrics: Mapping[str, float]) -> LedgerRow:
+        """The ledger row of a batch, with what is the same for every batch.
+
+        Args:
+            stored: the batch.
+            step: its step.
+            seconds: wall time since it was stored.
+            metrics: metrics of this batch.
+        """
         return LedgerRow(
             step=step,
             log_version=stored.log_version,
             events=int(stored.rows.events.sum()),
             users=len(set(stored.rows.user_ids)),
             items=len(set(stored.rows.item_ids)),
-            duration_ms=round(1000 * (stored.seconds + time.perf_counter() - started)),
+            duration_ms=round(1000 * (stored.seconds + seconds)),
             ingested_at=stored.plan.planned_at,
             metrics={
-                **figures,
+                **metrics,
                 "records": float(stored.records),
                 "quarantined": float(stored.quarantined),
-                **update,
                 "spark_seconds": stored.seconds,
-                "evaluate_seconds": evaluated - started,
-                "learn_seconds": learned - evaluated,
             },
             model_version=self.publisher.champion_version,
-            state_uri=state_uri,
-            decisions=self.model.decision.reasons,
             input=stored.plan.input,
             settings=self.settings.shaping(),
         )

@@ -147,10 +147,12 @@ def recover_model(settings: Settings, tables: Tables, generation: Generation) ->
     start = model.step or StepId(generation.number, -1)
     if start < last:
         logger.info("recovering the model from step %s to %s", start, last)
+        set_aside = ledger.set_aside(tables, generation.number)
         for step, batch in tqdm(
             log.batches_after(tables, start, last), desc="recovering the model", unit=" batches", leave=False
         ):
-            model.update(batch, step)
+            if step.batch_id not in set_aside:
+                model.update(batch, step)
     return model
 
 

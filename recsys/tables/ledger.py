@@ -64,6 +64,14 @@ def last_row(tables: Tables) -> LedgerRow | None:
     return next((_row(values) for values in rows.toArrow().to_pylist()), None)
 
 
+def set_aside(tables: Tables, generation: int) -> set[int]:
+    """Ids of the batches of a generation that the model has not learned because it could not."""
+    rows = tables.read(MODEL_UPDATES).filter(
+        (F.col(GENERATION) == generation) & F.col("metrics")["set_aside"].isNotNull()
+    )
+    return set(rows.select(BATCH).toArrow()[BATCH].to_pylist())
+
+
 def first_step(tables: Tables, generation: int) -> StepId:
     """Earliest step of a generation in the ledger."""
     rows = tables.read(MODEL_UPDATES).filter(F.col(GENERATION) == generation)

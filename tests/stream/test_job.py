@@ -24,14 +24,18 @@ from recsys.batch_scoring import chosen_version, score
 from recsys.config import Settings
 from recsys.config.sections import EventWeight
 from recsys.contracts import INTERACTION_LOG, INTERACTIONS, MODEL_UPDATES, QUARANTINE, RECOMMENDATIONS, StepId
-from recsys.errors import InputError, RegistryDownError
+from recsys.errors import InputError, RegistryDownError, SolveError
 from recsys.model import snapshot
+from recsys.model.als.incremental_als import IncrementalAls
+from recsys.model.interactions.history import History
+from recsys.model.learner import CodedBatch
+from recsys.model.recommender import OnlineModel
 from recsys.registry import versions
 from recsys.registry.client import connect
 from recsys.storage import checkpoint_folder, snapshot_folder, writer_lock
 from recsys.stream.job import run_stream
 from recsys.stream.rebuild import rebuild
-from recsys.tables import ledger
+from recsys.tables import ledger, log
 from recsys.tables.delta import Tables
 from tests.stream import killed_job
 from tests.stream.disturbed import InterruptedStage
@@ -246,6 +250,37 @@ def test_unusable_snapshots_are_passed_over(stream: Settings, caplog: pytest.Log
     recovered = arrays(stream, StepId(0, 8))
     assert recovered.keys() == expected.keys()
     assert all((recovered[name] == array).all() for name, array in expected.items())
+
+
+def test_a_batch_that_cannot_be_learned_is_set_aside(
+    spark: SparkSession, stream: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The solver fails on the second of four batches; the model ends as if that batch had never come."""
+    write_stream(Path(stream.source.path), files=4)
+    solve = IncrementalAls.update
+
+    def update(self: IncrementalAls, batch: CodedBatch, history: History, step: StepId, *rest: Any) -> dict[str, float]:
+        if step.batch_id == 1:
+            raise SolveError("a row of factors is not finite")
+        return solve(self, batch, history, step, *rest)
+
+    monkeypatch.setattr(IncrementalAls, "update", update)
+    assert run_stream(stream).batches == 4
+    tables = Tables(spark, stream.storage)
+    rows = ledger.read(tables, generation=0, after=-1)
+    assert [row.metrics.get("set_aside") for row in rows] == [None, 1, None, None]
+    assert rows[1].decisions == ("set aside: a row of factors is not finite",)
+    assert tables.read(INTERACTION_LOG).agg(F.sum("events")).collect()[0][0] == 4 * 120
+    expected = OnlineModel(stream)
+    for step, batch in log.everything(tables):
+        if step.batch_id != 1:
+            expected.update(batch, step)
+    shutil.rmtree(snapshot_folder(stream.storage.root))
+    monkeypatch.undo()
+    run_stream(stream)  # recovered from the log
+    found = arrays(stream, StepId(0, 3))
+    assert found.keys() == expected.state().keys()
+    assert all((found[name] == array).all() for name, array in expected.state().items())
 
 
 def test_the_model_is_a_function_of_the_log(stream: Settings) -> None:
