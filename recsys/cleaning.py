@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from recsys.config import Settings
 from recsys.config.sections import EventWeight
-from recsys.contracts import EVENT_ID, EVENT_TIME, EVENT_TYPE, ITEM, USER, VALUE
+from recsys.contracts import EVENT_ID, EVENT_TIME, EVENT_TYPE, ITEM, USER, VALUE, WEIGHT_PARTS
 from recsys.errors import InputError
 from recsys.parsing import parse_number, parse_time, strict_log2, to_micros
 
@@ -130,7 +130,10 @@ def _value_rules(
 
 
 def _weigh(values: FloatArray, codes: IntArray, weights: Mapping[str, EventWeight]) -> FloatArray:
-    """The weight of each record's type, times its value or log2(1 + value) if so configured; NaN for other types."""
+    """The weight of each record's type, times its value or log2(1 + value) if so configured; NaN for other types.
+
+    Rounded as in Spark, see `tables.clean.weigh`.
+    """
     weighed = np.full(len(values), np.nan)
     for code, weight in enumerate(weights.values()):
         own = np.flatnonzero(codes == code)
@@ -140,7 +143,8 @@ def _weigh(values: FloatArray, codes: IntArray, weights: Mapping[str, EventWeigh
         else:
             factors = value if weight.value == "multiply" else np.ones(len(own))
         weighed[own] = weight.weight * factors
-    return weighed
+    rounded: FloatArray = np.rint(weighed * WEIGHT_PARTS) / WEIGHT_PARTS
+    return rounded
 
 
 def _text(column: pa.Array, name: str) -> tuple[pa.Array, Mask]:

@@ -19,6 +19,8 @@ VALUE = "value"
 EVENT_TIME = "event_time"
 EVENT_ID = "event_id"
 EVENT_COLUMNS = (USER, ITEM, EVENT_TYPE, VALUE, EVENT_TIME, EVENT_ID)
+# Weights of events are whole multiples of 1 / this. Sums of them below 2^33 are exact, whatever their order.
+WEIGHT_PARTS = 2.0**20
 # Epoch times from here on are milliseconds: as seconds they would lie beyond the year 5138.
 MILLISECONDS_FROM = 1e11
 

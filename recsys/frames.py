@@ -37,7 +37,7 @@ class WeighedEvents:
         item_ids: distinct ids of items, sorted alike.
         users: (n,) int64, places in `user_ids`.
         items: (n,) int64, places in `item_ids`.
-        weights: (n,) float64.
+        weights: (n,) float64, multiples of 1 / `WEIGHT_PARTS`.
         times: (n,) float64, seconds since 1970 UTC.
     """
 
@@ -63,15 +63,11 @@ class WeighedEvents:
         return len(self.users)
 
     def batch(self, begin: int = 0, end: int | None = None) -> InteractionBatch:
-        """Sum the events begin, ..., end - 1 by user and item.
-
-        Weights of a pair add up in the order of their times, those of one time from the smallest on, as in the stream:
-        the sum does not depend on the order of the events.
-        """
+        """Sum the events begin, ..., end - 1 by user and item. The sums are exact, as in the stream."""
         users, items = self.users[begin:end], self.items[begin:end]
         weights, times = self.weights[begin:end], self.times[begin:end]
         pairs = users * len(self.item_ids) + items
-        order = np.lexsort((weights, times, pairs))
+        order = np.lexsort((times, pairs))
         pairs, weights, times = pairs[order], weights[order], times[order]
         first = np.diff(pairs, prepend=-1) != 0
         starts = np.flatnonzero(first)

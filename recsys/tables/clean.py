@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import reduce
 
-from pyspark.sql import Column, DataFrame, GroupedData
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recsys.config import Settings
@@ -24,6 +24,7 @@ from recsys.contracts import (
     USER,
     VALUE,
     WEIGHT,
+    WEIGHT_PARTS,
 )
 
 TOTALS = (USER, ITEM, WEIGHT, EVENTS, FIRST_TIME, LAST_TIME)
@@ -103,17 +104,21 @@ def parse_time(text: Column) -> Column:
 
 
 def weigh(tagged: DataFrame, weights: Mapping[str, EventWeight]) -> DataFrame:
-    """Add the weight of each event: the weight of its type, multiplied by value or log2(1 + value) if configured."""
+    """Add the weight of each event: the weight of its type, multiplied by value or log2(1 + value) if configured.
+
+    It is rounded to a multiple of 1 / `WEIGHT_PARTS`, to the even one of two that are as near.
+    """
     value = F.col(VALUE)
     factors = {"ignore": F.lit(1.0), "multiply": value, "log": F.log2(1.0 + value)}
     cases = [
         (F.col(EVENT_TYPE) == kind, F.lit(weight.weight) * factors[weight.value]) for kind, weight in weights.items()
     ]
-    return tagged.withColumn(WEIGHT, F.coalesce(*(F.when(condition, weight) for condition, weight in cases)))
+    weight = F.coalesce(*(F.when(condition, weight) for condition, weight in cases))
+    return tagged.withColumn(WEIGHT, F.rint(weight * WEIGHT_PARTS) / WEIGHT_PARTS)
 
 
 def aggregate(weighed: DataFrame, within: Sequence[str] = ()) -> DataFrame:
-    """Sum weighed events to one row per (user, item).
+    """Sum weighed events to one row per (user, item). The sums are exact, whatever the order of the events.
 
     Args:
         weighed: As `weigh` returns it.
@@ -128,31 +133,18 @@ def aggregate(weighed: DataFrame, within: Sequence[str] = ()) -> DataFrame:
         F.col(EVENT_TIME).alias(FIRST_TIME),
         F.col(EVENT_TIME).alias(LAST_TIME),
     )
-    return _grouped(rows, [LAST_TIME, WEIGHT], within).agg(*_sums()).select(*within, *TOTALS)
+    return totals(rows, within)
 
 
-def totals(rows: DataFrame, order: list[str]) -> DataFrame:
-    """Add up rows that are totals already; the rows of each (user, item) are added in the given order."""
-    return _grouped(rows, order).agg(*_sums()).select(*TOTALS)
-
-
-def _grouped(rows: DataFrame, order: list[str], within: Sequence[str] = ()) -> GroupedData:
-    """Group by (user, item) and further columns, with the rows of each group in the given order.
-
-    Sums of floating-point numbers depend on their order, and Spark guarantees none. Without the sort, a replayed batch
-    or another schedule of refreshes could differ in the last bit.
-    """
-    keys = [*within, USER, ITEM]
-    return rows.repartition(*keys).sortWithinPartitions(*keys, *order).groupBy(*keys)
-
-
-def _sums() -> list[Column]:
-    return [
+def totals(rows: DataFrame, within: Sequence[str] = ()) -> DataFrame:
+    """Add up rows that are totals already to one row per (user, item), within groups of further columns."""
+    sums = rows.groupBy(*within, USER, ITEM).agg(
         F.sum(WEIGHT).alias(WEIGHT),
         F.sum(EVENTS).alias(EVENTS),
         F.min(FIRST_TIME).alias(FIRST_TIME),
         F.max(LAST_TIME).alias(LAST_TIME),
-    ]
+    )
+    return sums.select(*within, *TOTALS)
 
 
 def _given(column: str) -> Column:

@@ -22,8 +22,7 @@ def refresh(tables: Tables) -> StepId | None:
     """Add the rows of the log that `interactions` does not include yet, in one atomic commit.
 
     If it is unknown what the totals include (a new table, or one that was restored or written by hand), they are
-    recomputed from the whole log. Weights are added in the order of the steps, so every schedule of refreshes gives the
-    same bits.
+    recomputed from the whole log. Sums of weights are exact, so every schedule of refreshes gives the same bits.
 
     Returns:
         The last step that the totals include; None if the log is empty.
@@ -33,12 +32,9 @@ def refresh(tables: Tables) -> StepId | None:
         return included
     added = tables.read(INTERACTION_LOG).filter(log.after(included or _BEFORE_ALL) & ~log.after(newest))
     if included is not None:
-        step = [
-            F.lit(number).cast("bigint").alias(c) for c, number in ((GENERATION, _BEFORE_ALL.generation), (BATCH, -1))
-        ]
-        added = tables.read(INTERACTIONS).select(*step, *TOTALS).unionByName(added)
+        added = tables.read(INTERACTIONS).unionByName(added.select(*TOTALS))
     watermark = json.dumps({GENERATION: newest.generation, BATCH: newest.batch_id})
-    tables.overwrite(INTERACTIONS, totals(added, [GENERATION, BATCH]), watermark)
+    tables.overwrite(INTERACTIONS, totals(added), watermark)
     return newest
 
 

@@ -1,11 +1,9 @@
-import math
 from collections import defaultdict
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from chispa import assert_df_equality
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
@@ -15,6 +13,7 @@ from pyspark.sql import functions as F
 
 from recsys.config import Settings
 from recsys.config.sections import EventWeight
+from recsys.contracts import WEIGHT_PARTS
 from recsys.tables.clean import aggregate, parse_time, tag, weigh
 from tests.tables.helpers import NOON, event
 
@@ -183,7 +182,7 @@ def test_aggregation_agrees_with_a_loop_in_whatever_order_the_events_come(
         weight, count, first, last = found[pair]
         times = [time for _, time in group]
         assert (count, first, last) == (len(group), min(times), max(times))
-        np.testing.assert_allclose(weight, math.fsum(value for value, _ in group), atol=1e-9)
+        assert weight == sum(round(value * WEIGHT_PARTS) for value, _ in group) / WEIGHT_PARTS
     shuffled = events.copy()
     random.shuffle(shuffled)
     assert sums(shuffled) == found

@@ -2,17 +2,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recsys.contracts import INTERACTION_LOG, INTERACTIONS, StepId
+from recsys.contracts import INTERACTION_LOG, INTERACTIONS, WEIGHT_PARTS, StepId
 from recsys.tables.delta import Tables
 from recsys.tables.totals import refresh, refreshed_through
 from tests.tables.helpers import append_batches
 
-# Tenths have no exact binary form: sums in another order differ in the last bit.
+# As fine as weights of events can be.
 ROWS = [
     [(f"u{number}", f"i{number % 3}", weight) for number, weight in zip(order, weights, strict=True)]
     for order, weights in zip(
         (np.random.default_rng(seed).permutation(4) for seed in range(6)),
-        np.random.default_rng(9).integers(-30, 100, (6, 4)) / 10,
+        np.random.default_rng(9).integers(-30, 100, (6, 4)) / WEIGHT_PARTS,
         strict=True,
     )
 ]
@@ -23,7 +23,7 @@ def written(tables: Tables) -> pa.Table:
 
 
 @pytest.mark.parametrize("schedule", [[6], [1, 2, 3, 4, 5, 6], [2, 5, 6], [0, 6]])
-def test_any_schedule_gives_the_sums_of_the_log_in_order(tables: Tables, schedule: list[int]) -> None:
+def test_any_schedule_gives_the_sums_of_the_log(tables: Tables, schedule: list[int]) -> None:
     done = 0
     for end in schedule:
         append_batches(tables, ROWS[done:end], first=done)
@@ -38,7 +38,7 @@ def test_any_schedule_gives_the_sums_of_the_log_in_order(tables: Tables, schedul
     assert sum(row["events"] for row in found) == tables.read(INTERACTION_LOG).count()
 
 
-def test_a_fold_with_nothing_new_makes_no_commit(tables: Tables) -> None:
+def test_a_refresh_with_nothing_new_makes_no_commit(tables: Tables) -> None:
     append_batches(tables, ROWS[:1])
     refresh(tables)
     before = tables.version(INTERACTIONS)
