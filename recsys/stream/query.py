@@ -55,13 +55,15 @@ def run_query(
         Number of dropped duplicates.
     """
     raised: list[Exception] = []
+    lost: list[Exception] = []  # the batch that could not be read again, if there was one
 
     def handle_unless_stopped(batch: DataFrame, batch_id: int) -> None:
         try:
             if stop.is_set():
                 raise StopRequested
             handle_batch(batch, batch_id)
-            read_what_is_left(batch.sparkSession, lenient=False)
+            if lost:
+                read_what_is_left(batch.sparkSession, lenient=False)
         except Exception as error:
             raised.append(error)  # Through Java it would come back as text, behind Spark's full query plan.
             raise
@@ -85,7 +87,7 @@ def run_query(
                 "duplicates of the lost events will not be recognized",
                 raised[0],
             )
-            raised.clear()
+            lost.append(raised.pop())
             listener.finished.clear()
             read_what_is_left(spark, lenient=True)
             wait(with_trigger(writer, settings.trigger).start(), stop)
@@ -102,7 +104,8 @@ def run_query(
             raise raised[0] from None
         raise
     finally:
-        read_what_is_left(spark, lenient=False)
+        if lost:
+            read_what_is_left(spark, lenient=False)
         spark.streams.removeListener(listener)
     return listener.dropped
 
