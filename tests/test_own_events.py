@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 import yaml
+from pyspark.sql import SparkSession
 
 from recsys.config import load_settings
 
@@ -56,6 +58,18 @@ def write(file: Path, records: list[dict[str, Any]]) -> None:
         file.write_text("".join(f"{json.dumps(record)}\n" for record in records))
 
 
+def run_here(command: str, capture: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The same in this process and its Spark session, which is much faster."""
+    words = shlex.split(command)
+    assert words[0] == "python"
+    monkeypatch.setattr(sys, "argv", words[1:])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(words[1], run_name="__main__")
+    printed = capture.readouterr()
+    assert end.value.code == 0, f"{command}\n{printed.out[-2000:]}\n{printed.err[-4000:]}"
+    return printed.out
+
+
 def run(command: str, folder: Path) -> str:
     """Run a command of the section and return what it printed."""
     words = shlex.split(command)
@@ -73,12 +87,29 @@ def run(command: str, folder: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.spark
 @pytest.mark.mlflow
 @pytest.mark.process
 @pytest.mark.parametrize("kind", ["csv", "json", "parquet"])
-def test_the_commands_end_in_recommendations(tmp_path: Path, kind: str, spark_settings: dict[str, str]) -> None:
-    """Run as they stand, in a folder that has the jobs; only the format differs, and Spark is made small."""
+def test_the_commands_end_in_recommendations(
+    tmp_path: Path,
+    kind: str,
+    spark: SparkSession,
+    spark_settings: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Run as they stand, in a folder that has the jobs; only the format differs, and Spark is made small.
+
+    Of one format each command is a process of its own, as for a user.
+    """
+    monkeypatch.chdir(tmp_path)
+    if kind != "csv":  # The JVM of the session runs in another folder.
+        monkeypatch.setenv("RECSYS__SOURCE__PATH", str(tmp_path / "events"))
+        monkeypatch.setenv("RECSYS__STORAGE__ROOT", str(tmp_path / "var/recsys"))
+
+    def run_one(command: str) -> str:
+        return run(command, tmp_path) if kind == "csv" else run_here(command, capsys, monkeypatch)
+
     (tmp_path / "jobs").symlink_to(ROOT / "jobs")
     (file,) = blocks("yaml")
     assert "format: csv" in file
@@ -89,7 +120,7 @@ def test_the_commands_end_in_recommendations(tmp_path: Path, kind: str, spark_se
     assert (first, activate) == ("make setup", ". .venv/bin/activate")
     write(tmp_path / "events" / f"a.{kind}", ratings(0, 2_500))
 
-    printed = [run(command, tmp_path) for command in commands]
+    printed = [run_one(command) for command in commands]
     assert "3 batches, 2,500 events learned" in printed[0]
     assert "champion: version 1" in printed[0]
     assert f"{USERS} users" in printed[1]
@@ -99,7 +130,7 @@ def test_the_commands_end_in_recommendations(tmp_path: Path, kind: str, spark_se
     write(tmp_path / "events" / f"b.{kind}", ratings(2_500, 300))
     # Without the file, as the section says; the storage is the default one both times.
     again = on_the_command_line if kind == "csv" else commands[-1]
-    assert "1 batches, 300 events learned" in run(again, tmp_path)
+    assert "1 batches, 300 events learned" in run_one(again)
 
 
 def test_the_command_line_says_what_the_file_says(tmp_path: Path) -> None:

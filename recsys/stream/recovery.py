@@ -153,6 +153,8 @@ def recover_model(settings: Settings, tables: Tables, generation: Generation) ->
         ):
             if step.batch_id not in set_aside:
                 model.update(batch, step)
+        if model.step != last:  # The last batches had nothing to learn.
+            model.update(log.to_batch(log.ROWS.empty_table()), last)
     return model
 
 

@@ -56,10 +56,12 @@ def batch_line(row: LedgerRow, k: int) -> str:
         return "  –  " if math.isnan(value) else f"{value:.3f}"
 
     quarantined = f", {figures['quarantined']:,.0f} quarantined" if figures["quarantined"] else ""
+    begin = f"batch {row.step.batch_id:>4}: {row.events:>7,} events{quarantined}"
+    if figures.get("set_aside"):
+        return f"{begin}, {'; '.join(row.decisions)}"
     swept = ", full sweep" if figures.get("full_sweep") else ""
     return (
-        f"batch {row.step.batch_id:>4}: {row.events:>7,} events{quarantined}"
-        f"  +{figures['new_users']:,.0f} users +{figures['new_items']:,.0f} items"
+        f"{begin}  +{figures['new_users']:,.0f} users +{figures['new_items']:,.0f} items"
         f" | NDCG@{k} model {ndcg('model')}  popularity {ndcg('popularity')}  first {ndcg('first')}"
         f" | Spark {figures['spark_seconds']:.2f} s, evaluation {figures['evaluate_seconds']:.2f} s,"
         f" learning {figures['learn_seconds']:.2f} s{swept}"

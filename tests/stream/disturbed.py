@@ -81,6 +81,7 @@ def table(spark: SparkSession, settings: Settings, name: str) -> DataFrame:
         rows = rows.withColumns(
             {
                 "metrics": F.to_json(F.array_sort(F.map_entries(timeless))),
+                "settings": F.to_json(F.array_sort(F.map_entries("settings"))),
                 "state_uri": F.regexp_replace("state_uri", "^.*/state/", ""),
             }
         )

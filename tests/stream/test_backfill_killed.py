@@ -18,7 +18,7 @@ from tests.stream.disturbed import (
     write_event_files,
 )
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.heavy]
 
 BATCHES = 6
 # Before the log, right after it, with rows that are learned but not yet in the ledger, and between its commits.

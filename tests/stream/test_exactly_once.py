@@ -18,7 +18,7 @@ from tests.stream.disturbed import (
     write_event_files,
 )
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.heavy]
 
 BATCHES = 17
 # Each stage boundary with a batch in which the stage has something to do, in the order of the batches.

@@ -18,7 +18,7 @@ from tests.stream.disturbed import (
 )
 from tests.stream.test_exactly_once import KILLS
 
-BATCHES = 12
+BATCHES = 7
 
 
 def test_a_stream_interrupted_after_every_stage_ends_where_an_undisturbed_one_ends(

