@@ -1,101 +1,36 @@
 """The stream as a whole: from files to tables, model and versions, and over restarts of every kind."""
 
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import yaml
 from chispa import assert_df_equality
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
-from safetensors.numpy import load_file
 
 from recsys.batch_scoring import chosen_version, score
 from recsys.config import Settings
-from recsys.config.sections import EventWeight
-from recsys.contracts import INTERACTION_LOG, INTERACTIONS, MODEL_UPDATES, QUARANTINE, RECOMMENDATIONS, StepId
-from recsys.errors import InputError, RegistryDownError, SolveError
+from recsys.contracts import INTERACTION_LOG, INTERACTIONS, QUARANTINE, RECOMMENDATIONS, StepId
+from recsys.errors import InputError, RegistryDownError
 from recsys.model import snapshot
-from recsys.model.als.incremental_als import IncrementalAls
-from recsys.model.interactions.history import History
-from recsys.model.learner import CodedBatch
-from recsys.model.recommender import OnlineModel
 from recsys.registry import versions
 from recsys.registry.client import connect
-from recsys.storage import checkpoint_folder, snapshot_folder, writer_lock
+from recsys.storage import snapshot_folder, writer_lock
 from recsys.stream.job import run_stream
 from recsys.stream.rebuild import rebuild
-from recsys.tables import ledger, log
+from recsys.tables import ledger
 from recsys.tables.delta import Tables
 from tests.stream import killed_job
-from tests.stream.disturbed import InterruptedStage
+from tests.stream.checks import MakeSettings, arrays, steps, totals_of_log
 from tests.streams import records, write_lines, write_stream
 
 ROOT = Path(__file__).parents[2]
-MakeSettings = Callable[..., Settings]
-
-
-@pytest.fixture
-def settings(
-    settings: MakeSettings,
-    spark_settings: dict[str, str],
-    empty_tables: Callable[[str], None],
-    empty_registry: Callable[[str], None],
-) -> MakeSettings:
-    """The factory of all tests, for storage whose empty tables and MLflow database are made already."""
-
-    def make(folder: Path, **overrides: Any) -> Settings:
-        made = settings(folder, **{"spark": spark_settings, **overrides})
-        empty_tables(made.storage.root)
-        empty_registry(made.storage.root)
-        return made
-
-    return make
-
-
-@pytest.fixture
-def stream(tmp_path: Path, settings: MakeSettings) -> Settings:
-    """Settings of a stream of one file a batch; its events are still to be written."""
-    return settings(
-        tmp_path,
-        source={"options": {"maxFilesPerTrigger": "1"}, "columns": {"event_id": None}},
-        weights={"view": 1, "purchase": 3},
-        storage={"snapshot_every_batches": 3, "refresh_totals_every_batches": 4},
-        register={"every_batches": 3},
-        recommend={"k": 5, "exclude_seen": False},
-        staleness={"shadow_every_batches": 2},
-    )
-
-
-def totals_of_log(tables: Tables) -> DataFrame:
-    return (
-        tables.read(INTERACTION_LOG)
-        .groupBy("user_id", "item_id")
-        .agg(
-            F.sum("weight").alias("weight"),
-            F.sum("events").alias("events"),
-            F.min("first_event_time").alias("first_event_time"),
-            F.max("last_event_time").alias("last_event_time"),
-        )
-    )
-
-
-def steps(tables: Tables) -> list[tuple[int, int]]:
-    return sorted((row.generation, row.batch_id) for row in tables.read(MODEL_UPDATES).collect())
-
-
-def arrays(settings: Settings, step: StepId) -> dict[str, np.ndarray]:
-    return load_file(snapshot.path_for(snapshot_folder(settings.storage.root), step))
 
 
 def test_events_become_tables_versions_and_recommendations(spark: SparkSession, stream: Settings) -> None:
@@ -154,9 +89,9 @@ def test_a_clean_end_registers_a_first_version(spark: SparkSession, stream: Sett
     assert version_steps(stream) == [StepId(0, 1), StepId(0, 4)], "three batches after the first one, the next is due"
 
 
-def test_a_stream_that_learned_of_no_item_registers_nothing(settings: MakeSettings, tmp_path: Path) -> None:
+def test_a_stream_that_learned_of_no_item_registers_nothing(ready: MakeSettings, tmp_path: Path) -> None:
     write_lines(tmp_path / "events", 0, ["no json"])
-    made = settings(tmp_path, weights={"view": 1})
+    made = ready(tmp_path, weights={"view": 1})
     assert run_stream(made).champion_version is None
     assert version_steps(made) == []
 
@@ -220,101 +155,6 @@ def test_a_stopped_stream_goes_on_where_it_was(spark: SparkSession, stream: Sett
         np.testing.assert_array_equal(stopped[name], undisturbed[name], err_msg=name)
 
 
-def test_a_failure_after_a_stop_is_a_failure_and_saves_nothing(stream: Settings) -> None:
-    """SIGTERM comes during a batch that the model has learned when the batch fails."""
-    write_stream(Path(stream.source.path), files=3)
-
-    def fail(stage: str, step: StepId) -> None:
-        if (stage, step.batch_id) == ("learn", 1):
-            os.kill(os.getpid(), signal.SIGTERM)
-            raise RuntimeError("the disk is full")
-
-    with pytest.raises(RuntimeError, match="the disk is full"):
-        run_stream(stream, observe=fail)
-    assert not list(snapshot_folder(stream.storage.root).rglob("*.safetensors"))
-    assert run_stream(stream).batches == 2
-
-
-def test_unusable_snapshots_are_passed_over(stream: Settings, caplog: pytest.LogCaptureFixture) -> None:
-    """The newest is torn, the one before holds a later batch than its name says; the third, or the log, is right."""
-    write_stream(Path(stream.source.path), files=9)
-    run_stream(stream)
-    expected = arrays(stream, StepId(0, 8))
-    folder = snapshot_folder(stream.storage.root) / "generation-0"
-    (folder / "batch-5.safetensors").write_bytes((folder / "batch-8.safetensors").read_bytes())
-    content = (folder / "batch-8.safetensors").read_bytes()
-    (folder / "batch-8.safetensors").write_bytes(content[:-8])
-    run_stream(stream)
-    assert re.search(r"cannot read the snapshot .*batch-8.*: the model is recovered", caplog.text)
-    assert re.search(r"batch-5\.safetensors holds step 0-8: the model is recovered", caplog.text)
-    recovered = arrays(stream, StepId(0, 8))
-    assert recovered.keys() == expected.keys()
-    assert all((recovered[name] == array).all() for name, array in expected.items())
-
-
-def test_a_batch_that_cannot_be_learned_is_set_aside(
-    spark: SparkSession, stream: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The solver fails on the second of four batches; the model ends as if that batch had never come."""
-    write_stream(Path(stream.source.path), files=4)
-    solve = IncrementalAls.update
-
-    def update(self: IncrementalAls, batch: CodedBatch, history: History, step: StepId, *rest: Any) -> dict[str, float]:
-        if step.batch_id == 1:
-            raise SolveError("a row of factors is not finite")
-        return solve(self, batch, history, step, *rest)
-
-    monkeypatch.setattr(IncrementalAls, "update", update)
-    assert run_stream(stream).batches == 4
-    tables = Tables(spark, stream.storage)
-    rows = ledger.read(tables, generation=0, after=-1)
-    assert [row.metrics.get("set_aside") for row in rows] == [None, 1, None, None]
-    assert rows[1].decisions == ("set aside: a row of factors is not finite",)
-    assert tables.read(INTERACTION_LOG).agg(F.sum("events")).collect()[0][0] == 4 * 120
-    expected = OnlineModel(stream)
-    for step, batch in log.everything(tables):
-        if step.batch_id != 1:
-            expected.update(batch, step)
-    shutil.rmtree(snapshot_folder(stream.storage.root))
-    monkeypatch.undo()
-    run_stream(stream)  # recovered from the log
-    found = arrays(stream, StepId(0, 3))
-    assert found.keys() == expected.state().keys()
-    assert all((found[name] == array).all() for name, array in expected.state().items())
-
-
-def test_the_model_is_a_function_of_the_log(stream: Settings) -> None:
-    """Without any snapshot the same state comes back, batch by batch, from the log."""
-    write_stream(Path(stream.source.path), files=5)
-    run_stream(stream)
-    before = arrays(stream, StepId(0, 4))
-    shutil.rmtree(snapshot_folder(stream.storage.root))
-    assert run_stream(stream).batches == 0
-    after = arrays(stream, StepId(0, 4))
-    for name in before:
-        np.testing.assert_array_equal(after[name], before[name], err_msg=name)
-
-
-def test_a_lost_checkpoint_is_refused_until_a_rebuild(spark: SparkSession, stream: Settings) -> None:
-    folder = Path(stream.source.path)
-    write_stream(folder, files=3)
-    run_stream(stream)
-    shutil.rmtree(checkpoint_folder(stream.storage.root))
-    with pytest.raises(InputError, match=r"checkpoint .* \(it is gone\).*jobs/rebuild\.py"):
-        run_stream(stream)
-    tables = Tables(spark, stream.storage)
-    assert tables.read(INTERACTION_LOG).agg(F.sum("events")).collect()[0][0] == 3 * 120
-
-    shutil.rmtree(folder)  # the source now holds only what is new
-    write_stream(folder, files=5, first=3)
-    rebuilt = rebuild(stream)
-    assert rebuilt.generation == 1
-    assert run_stream(stream).batches == 2
-    assert steps(tables) == [(0, 0), (0, 1), (0, 2), (1, -1), (1, 0), (1, 1)]
-    assert tables.read(INTERACTION_LOG).agg(F.sum("events")).collect()[0][0] == 5 * 120
-    assert_df_equality(tables.read(INTERACTIONS), totals_of_log(tables), ignore_row_order=True, ignore_nullable=True)
-
-
 def unanswered(*_: object) -> None:
     raise RegistryDownError("MLflow does not answer")
 
@@ -342,127 +182,6 @@ def test_a_rebuild_begins_a_generation_that_the_stream_continues(
     assert tables.read(INTERACTION_LOG).agg(F.sum("events")).collect()[0][0] == 6 * 120
 
 
-def test_new_weights_need_the_events_again(stream: Settings) -> None:
-    write_stream(Path(stream.source.path), files=1)
-    run_stream(stream)
-    shutil.rmtree(snapshot_folder(stream.storage.root))  # the ledger knows the settings, too
-    heavier = {**stream.weights, "purchase": EventWeight(weight=5)}
-    with pytest.raises(InputError, match=r"weights\.purchase\.weight \(was 3\.0, is 5\.0\): .* read the source again"):
-        run_stream(stream.model_copy(update={"weights": heavier}))
-    with pytest.raises(InputError, match=r"weights\.purchase\.value \(was ignore, is not set\)"):
-        run_stream(stream.model_copy(update={"weights": {"view": stream.weights["view"]}}))
-
-
-def test_a_checkpoint_of_another_time_is_refused(stream: Settings, tmp_path: Path) -> None:
-    """Older and newer than the tables, and one whose last batch was planned anew."""
-    events, root = Path(stream.source.path), Path(stream.storage.root)
-    checkpoint, older = checkpoint_folder(root), tmp_path / "older"
-    write_stream(events, files=3)
-    run_stream(stream)
-    shutil.copytree(root, older)
-    write_stream(events, files=6, first=3)
-    run_stream(stream)
-    newer = shutil.copytree(checkpoint, tmp_path / "newer")
-
-    def replace(folder: Path, by: Path) -> None:
-        shutil.rmtree(folder)
-        shutil.copytree(by, folder)
-
-    replace(checkpoint, older / "checkpoint")
-    write_stream(events, files=7, first=6)
-    with pytest.raises(InputError, match=r"not the one of the tables .*\(it ends with batch 2\)"):
-        run_stream(stream)
-    replace(root, older)
-    replace(checkpoint, newer)
-    with pytest.raises(InputError, match=r"not the one of the tables .*\(it has finished batch 5\)"):
-        run_stream(stream)
-    replace(root, older)
-    for file in ("commits/2", "offsets/2", "sources/0/2"):
-        (checkpoint / file).unlink()
-    with pytest.raises(InputError, match=r"not the one of the tables .*\(it ends with batch 1\)"):
-        run_stream(stream)
-
-
-def test_a_batch_that_was_planned_anew_is_refused(stream: Settings, tmp_path: Path) -> None:
-    """A crash leaves it in the log or in the ledger, and the checkpoint is put back to before it was planned."""
-    events, checkpoint = Path(stream.source.path), checkpoint_folder(stream.storage.root)
-    for stage, batch in (("log", 1), ("ledger", 1)):
-        write_stream(events, files=2)
-
-        def stop(reached: str, step: StepId, at: tuple[str, int] = (stage, batch)) -> None:
-            if (reached, step.batch_id) == at:
-                raise InterruptedStage
-
-        with pytest.raises(InterruptedStage):
-            run_stream(stream, observe=stop)
-        whole = shutil.copytree(checkpoint, tmp_path / f"{stage}-checkpoint")
-        for file in ("offsets/1", "offsets/.1.crc", "sources/0/1", "sources/0/.1.crc"):
-            (checkpoint / file).unlink()
-        names = sorted(events.iterdir())
-        names[1].rename(hidden := events.with_name("hidden.json"))
-        write_stream(events, files=3, first=2)
-        with pytest.raises(InputError, match=r"not the one of the tables"):
-            run_stream(stream)
-        hidden.rename(names[1])
-        (events / names[1].name.replace("1", "2")).unlink()
-        shutil.rmtree(checkpoint)
-        whole.rename(checkpoint)
-    assert run_stream(stream).batches == 0
-
-
-@pytest.mark.parametrize("damage", ["removed", "overwritten"])
-def test_a_logged_batch_needs_its_source_no_more(
-    spark: SparkSession, settings: MakeSettings, tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A crash after the append to the log, the file is lost, the stream goes on; with de-duplication, too."""
-    source = {"format": "parquet", "options": {"maxFilesPerTrigger": "1"}}
-    stream = settings(tmp_path, source=source, weights={"view": 1, "purchase": 3})
-    events = Path(stream.source.path)
-    events.mkdir()
-    for number, batch in enumerate(records(3)):
-        file = events / f"{number}.parquet"
-        pq.write_table(pa.Table.from_pylist(batch), file)
-        os.utime(file, (1_700_000_000 + number,) * 2)
-
-    def stop(reached: str, step: StepId) -> None:
-        if (reached, step.batch_id) == ("log", 1):
-            raise InterruptedStage
-
-    with pytest.raises(InterruptedStage):
-        run_stream(stream, observe=stop)
-    if damage == "removed":  # Spark reads a file that is not there as one without rows.
-        (events / "1.parquet").unlink()
-    else:
-        (events / "1.parquet").write_bytes(b"x" * 1_000)
-    assert run_stream(stream).batches == 2
-    assert ("is in the log cannot be read again" in caplog.text) == (damage == "overwritten")
-    tables = Tables(spark, stream.storage)
-    rows = ledger.read(tables, generation=0, after=-1)
-    assert [row.events for row in rows if row.events] == [120, 120, 120]
-    assert all(row.input for row in rows)
-    assert tables.read(INTERACTION_LOG).agg(F.sum("events")).collect()[0][0] == 3 * 120
-
-
-def test_every_batch_has_a_row_even_without_records(spark: SparkSession, stream: Settings) -> None:
-    events = Path(stream.source.path)
-    write_stream(events, files=2)
-    for number, file in enumerate(sorted(events.iterdir())):
-        if number == 1:
-            modified = file.stat().st_mtime
-            file.write_text("")
-            os.utime(file, (modified, modified))
-    write_stream(events, files=3, first=2)
-    assert run_stream(stream).batches == 2
-    tables = Tables(spark, stream.storage)
-    assert steps(tables) == [(0, 0), (0, 1), (0, 2)]
-    empty = ledger.read(tables, generation=0, after=0)[0]
-    assert (empty.events, empty.metrics["records"]) == (0, 0)
-    expected = arrays(stream, StepId(0, 2))
-    shutil.rmtree(snapshot_folder(stream.storage.root))
-    run_stream(stream)
-    assert all((array == expected[name]).all() for name, array in arrays(stream, StepId(0, 2)).items())
-
-
 def test_a_rebuild_needs_a_log(stream: Settings) -> None:
     with pytest.raises(InputError, match="is empty"):
         rebuild(stream)
@@ -470,15 +189,15 @@ def test_a_rebuild_needs_a_log(stream: Settings) -> None:
 
 @pytest.mark.parametrize("source_format", ["csv", "parquet", "delta"])
 def test_every_source_gives_the_same_log(
-    spark: SparkSession, settings: MakeSettings, tmp_path: Path, source_format: str
+    spark: SparkSession, ready: MakeSettings, tmp_path: Path, source_format: str
 ) -> None:
     write_stream(tmp_path / "events", files=1)
-    json_settings = settings(tmp_path, weights={"view": 1, "purchase": 3})
+    json_settings = ready(tmp_path, weights={"view": 1, "purchase": 3})
     run_stream(json_settings)
     frame = spark.createDataFrame(next(iter(records(1))))
     target = str(tmp_path / source_format)
     frame.coalesce(1).write.format(source_format).option("header", True).save(target)
-    other = settings(
+    other = ready(
         tmp_path / "other", source={"format": source_format, "path": target}, weights={"view": 1, "purchase": 3}
     )
     run_stream(other)
@@ -487,12 +206,12 @@ def test_every_source_gives_the_same_log(
 
 
 def test_bad_records_and_duplicates_are_all_accounted_for(
-    spark: SparkSession, settings: MakeSettings, tmp_path: Path
+    spark: SparkSession, ready: MakeSettings, tmp_path: Path
 ) -> None:
     good = '{{"user_id": "u{0}", "item_id": "i", "event_type": "view", "event_time": 1700000000, "event_id": "{0}"}}'
     lines = [good.format(number) for number in range(20)]
     write_lines(tmp_path / "events", 0, [*lines, *lines[:7], "no json", '{"item_id": "i", "event_type": "what"}'])
-    made = settings(tmp_path, weights={"view": 1})
+    made = ready(tmp_path, weights={"view": 1})
     summary = run_stream(made)
     tables = Tables(spark, made.storage)
     learned = tables.read(INTERACTION_LOG).agg(F.sum("events")).collect()[0][0]
