@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame
@@ -97,17 +98,22 @@ def run_query(
             logger.info("stopped between two batches")
             return listener.dropped
         pipeline.publisher.close(failed=True)
-        explained = explain_failure(error)
-        if explained is not None:
-            raise explained from error
-        if raised:
-            raise raised[0] from None
-        raise
+        raise_cause(error, raised)
     finally:
         if lost:
             read_what_is_left(spark, lenient=False)
         spark.streams.removeListener(listener)
     return listener.dropped
+
+
+def raise_cause(error: StreamingQueryException, raised: list[Exception]) -> NoReturn:
+    """Raise what made a query fail: a line for people, or what a batch raised in Python, or the error itself."""
+    explained = explain_failure(error)
+    if explained is not None:
+        raise explained from error
+    if raised:
+        raise raised[0] from None
+    raise error
 
 
 def with_trigger(writer: DataStreamWriter, trigger: Trigger) -> DataStreamWriter:
