@@ -99,8 +99,9 @@ class Settings(Section):
 
         These are `model.kind`, and what differs from the defaults of what that kind uses.
         """
-        own, defaults = _json_values(self), _json_values(Settings())
-        if self.weights == Settings().weights:
+        default = Settings()
+        own, defaults = _json_values(self), _json_values(default)
+        if self.weights == default.weights:
             own = {key: value for key, value in own.items() if not key.startswith("weights.")}
         kind, members = self.model.kind, self.model.mixture.members
         return {

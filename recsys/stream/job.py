@@ -1,6 +1,5 @@
 """The stream as a job: set it up, run the query, and wait for its end or for a signal to stop."""
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,12 +28,7 @@ from recsys.tables import checkpoint, ledger
 from recsys.tables.checkpoint import Plan
 from recsys.tables.delta import Tables
 from recsys.tables.session import build_session
-from recsys.tables.source import (
-    open_events,
-    refuse_unusable,
-)
-
-logger = logging.getLogger(__name__)
+from recsys.tables.source import open_events, refuse_unusable
 
 
 @dataclass(frozen=True)

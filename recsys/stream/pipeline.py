@@ -85,6 +85,7 @@ class Pipeline:
         observe: Observer = log_stage,
     ) -> None:
         self.settings = settings
+        self.shaping = settings.shaping()
         self.tables = tables
         self.model = model
         self.generation = generation
@@ -240,7 +241,7 @@ class Pipeline:
             },
             model_version=self.publisher.champion_version,
             input=stored.plan.input,
-            settings=self.settings.shaping(),
+            settings=self.shaping,
         )
 
     def record(self, rows: Sequence[LedgerRow], application: str) -> None:

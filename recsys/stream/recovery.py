@@ -125,7 +125,7 @@ def refuse_other_settings(settings: Settings, generation: Generation) -> None:
     remedy = "restore them, or run jobs/rebuild.py to train a model with the new ones"
     if weights:
         remedy = (
-            "restore them, or, to weigh old events anew, read the source again into a new storage.root; "
+            "restore them, or, to re-weight old events, read the source again into a new storage.root; "
             "jobs/rebuild.py begins a generation in which old events keep their old weights"
         )
     root = settings.storage.root

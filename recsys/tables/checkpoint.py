@@ -68,8 +68,8 @@ def _files(log: Path, begin: str | None, end: str) -> Iterator[str]:
     first = 0 if begin is None else json.loads(begin)["logOffset"] + 1
     for number in range(first, position["logOffset"] + 1):
         for line in _lines(log / str(number)) or _lines(log / f"{number}.compact") or []:
-            entry = json.loads(line)
-            if entry["batchId"] == number:  # A compacted file has the entries of all numbers before.
+            # A compacted file has the entries of all numbers before; they are not parsed.
+            if f'"batchId":{number}' in line and (entry := json.loads(line))["batchId"] == number:
                 yield f"{entry['path']} {entry['timestamp']}"
 
 
