@@ -162,7 +162,7 @@ class _Reading:
         size = events_per_batch(int(counts.events.sum()), settings.source.max_records_per_batch)
         starts = batch_starts(counts.times, size, counts.events)
         if counts.quarantined:
-            quarantine.append(pipeline.tables, events, StepId(0, 0), application)
+            quarantine.append(pipeline.tables, events, StepId(0, 0), application, counts.quarantined)
         pipeline.observe("quarantine", StepId(0, 0))
         history.append(pipeline.tables, events, settings.weights, counts, starts, application)
         pipeline.logged = Logged(len(starts) - 1)
@@ -183,7 +183,7 @@ class _Reading:
         if pipeline.learned_through >= 0:
             self._publish(StepId(0, pipeline.learned_through))  # A kill may have left it undone, as in the stream.
         rows: list[LedgerRow] = []
-        for step, batch in log.batches_after(pipeline.tables, StepId(0, pipeline.learned_through), last):
+        for step, batch in log.batches(pipeline.tables, StepId(0, pipeline.learned_through), last):
             quarantined = counts.quarantined if step.batch_id == 0 else 0
             records = int(batch.events.sum()) + quarantined
             stored = StoredBatch(batch, log_version, records, quarantined, plan, seconds)

@@ -166,7 +166,7 @@ class Pipeline:
         with computed_once(events) as events:
             collected, counts = log.collect(events, self.settings.weights)
             if counts.quarantined:
-                quarantine.append(self.tables, events, step, application)
+                quarantine.append(self.tables, events, step, application, counts.quarantined)
         self.observe("quarantine", step)
         log_version = log.append(self.tables, collected, step, application, plan.input)
         self.observe("log", step)

@@ -4,8 +4,8 @@ A generation begins with a rebuild, whose ledger row has the last batch id that 
 is a pure function of the log; a snapshot only saves the time to recompute it.
 """
 
-import itertools
 import logging
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -67,8 +67,10 @@ def logged_so_far(tables: Tables, generation: Generation) -> Logged:
     last = log.last_step(tables, generation.number)
     if last is None:
         return Logged()
-    unlearned = last.batch_id > generation.last_batch
-    return Logged(last.batch_id, tables.last_user_metadata(INTERACTION_LOG) if unlearned else None)
+    if last.batch_id <= generation.last_batch:
+        return Logged(last.batch_id)
+    noted = (commit["userMetadata"] for commit in tables.commits(INTERACTION_LOG, 100))
+    return Logged(last.batch_id, next((text for text in noted if text is not None), None))
 
 
 def refuse_other_checkpoint(settings: Settings, generation: Generation, logged: Logged, first_batch: int = 0) -> None:
@@ -147,9 +149,9 @@ def recover_model(settings: Settings, tables: Tables, generation: Generation) ->
     start = model.step or StepId(generation.number, -1)
     if start < last:
         logger.info("recovering the model from step %s to %s", start, last)
-        set_aside = ledger.set_aside(tables, generation.number)
+        set_aside = ledger.set_aside(tables, start)
         for step, batch in tqdm(
-            log.batches_after(tables, start, last), desc="recovering the model", unit=" batches", leave=False
+            log.batches(tables, start, last), desc="recovering the model", unit=" batches", leave=False
         ):
             if step.batch_id not in set_aside:
                 model.update(batch, step)
@@ -188,6 +190,7 @@ def rebuilt_model(settings: Settings, tables: Tables, begin: StepId) -> OnlineMo
         begin: step of the rebuilt model: its generation, and the last batch id that it has learned.
     """
     model = OnlineModel(settings)
-    logged = tqdm(log.everything(tables), desc="reading the log", unit=" batches", leave=False)
-    model.rebuild(itertools.takewhile(lambda one: one[0].generation < begin.generation, logged), begin)
+    last_before = StepId(begin.generation - 1, sys.maxsize)
+    logged = log.batches(tables, through=last_before)
+    model.rebuild(tqdm(logged, desc="reading the log", unit=" batches", leave=False), begin)
     return model

@@ -1,18 +1,30 @@
-"""Access to the Delta tables: by path under the storage root, or by name in a catalog."""
+"""Access to the Delta tables: by path under the storage root, or by name in a catalog.
 
-from typing import cast
+Large reads and writes are Spark's. What the driver reads or appends itself goes through delta-rs where the tables are
+on a path, see `path_table`, and through Spark in a catalog, which may manage the commits of its tables.
+"""
 
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
+
+import pyarrow as pa
 from delta import DeltaTable
+from deltalake.exceptions import DeltaError
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
+from pyspark.sql import functions as F
 from pyspark.sql.types import StructField, StructType
 
 from recsys.config.sections import Storage
-from recsys.contracts import INTERACTION_LOG, MODEL_UPDATES, QUARANTINE, TABLE_SCHEMAS
+from recsys.contracts import BATCH, GENERATION, INTERACTION_LOG, MODEL_UPDATES, QUARANTINE, TABLE_SCHEMAS, StepId
 from recsys.errors import InputError
 from recsys.storage import table_path
+from recsys.tables.conditions import Conditions, of_generation, to_column
 from recsys.tables.failures import first_line
+from recsys.tables.path_table import PathTable
 
 # Session setting in which Delta records the version of its last commit.
 LAST_COMMIT = "spark.databricks.delta.lastCommitVersionInSession"
@@ -38,6 +50,8 @@ class Tables:
     def __init__(self, spark: SparkSession, storage: Storage) -> None:
         self.spark = spark
         self._storage = storage
+        on_path = not storage.catalog and ":/" not in storage.root
+        self._on_path = {name: PathTable(table_path(storage.root, name)) for name in TABLE_SCHEMAS} if on_path else {}
 
     def location(self, name: str) -> str:
         """Path or `catalog.schema.name` of a table, for messages."""
@@ -55,11 +69,11 @@ class Tables:
         for name, columns in TABLE_SCHEMAS.items():
             wanted = cast(StructType, StructType.fromDDL(columns))
             try:
-                found = self._create(name, wanted).toDF().schema
+                found = self._created(name, wanted)
                 if _lacks_last_columns(found, wanted):
                     self._add_columns(name, wanted.fields[len(found) :])
-                    found = self.handle(name).toDF().schema
-            except (PySparkException, Py4JJavaError) as error:
+                    found = self._created(name, wanted)
+            except (PySparkException, Py4JJavaError, DeltaError, OSError) as error:
                 self._refuse_earlier_release(name, self._present_columns(name))
                 raise InputError(f"cannot create table {self.location(name)}: {first_line(error)}") from error
             self._refuse_earlier_release(name, found.names)
@@ -77,14 +91,56 @@ class Tables:
             reader = reader.option("versionAsOf", version)
         return reader.table(self._identifier(name)) if self._storage.catalog else reader.load(self.location(name))
 
+    def rows(
+        self, name: str, columns: Sequence[str], where: Conditions = ((),), version: int | None = None
+    ) -> pa.Table:
+        """Rows on the driver, in no order; texts have 64-bit offsets where the table is on a path.
+
+        Args:
+            name: The table.
+            columns: Names of the columns wanted.
+            where: What must hold; by default all rows.
+            version: Delta version; None for the latest.
+        """
+        if self._on_path:
+            return self._on_path[name].rows(columns, where, version)
+        return self.read(name, version).filter(to_column(where)).select(*columns).toArrow()
+
+    def rows_by_step(self, name: str, where: Conditions, version: int | None = None) -> dict[StepId, int]:
+        """Number of rows of each step, in the order of the steps.
+
+        Args:
+            name: A table with steps.
+            where: What must hold.
+            version: Delta version; None for the latest.
+        """
+        if not self._on_path:
+            return _summed(
+                [self.read(name, version).filter(to_column(where)).groupBy(GENERATION, BATCH).count().toArrow()]
+            )
+        parts = self._on_path[name].parts([GENERATION, BATCH], where, version)
+        return _summed(pa.table(part).group_by([GENERATION, BATCH]).aggregate([([], "count_all")]) for part in parts)
+
+    def span(self, name: str, generation: int | None = None) -> tuple[StepId, StepId] | None:
+        """First and last step of a generation in a table, by default the latest; None if there is no row of it."""
+        if self._on_path:
+            return self._on_path[name].span(generation)
+        rows = self.read(name)
+        if generation is None:
+            generation = rows.agg(F.max(GENERATION)).collect()[0][0]
+        if generation is None:
+            return None
+        first, last = rows.filter(to_column(of_generation(generation))).agg(F.min(BATCH), F.max(BATCH)).collect()[0]
+        return None if first is None else (StepId(generation, first), StepId(generation, last))
+
     def append(
-        self, name: str, rows: DataFrame, app_id: str, txn_version: int, user_metadata: str | None = None
+        self, name: str, rows: pa.Table | DataFrame, app_id: str, txn_version: int, user_metadata: str | None = None
     ) -> int:
         """Append rows once: a write with an (app_id, txn_version) that the table has committed before is a no-op.
 
         Args:
             name: The table.
-            rows: The rows.
+            rows: The rows: an Arrow table, or a Spark frame where they are too many for the driver.
             app_id: Identifies the writer; the same after every restart.
             txn_version: Number of the write; it increases from commit to commit.
             user_metadata: Text stored with the commit in the table's history.
@@ -92,12 +148,17 @@ class Tables:
         Returns:
             Delta version that holds the rows; the latest version if they were there already.
         """
+        if isinstance(rows, pa.Table):
+            if self._on_path:
+                return self._on_path[name].append(rows, app_id, txn_version, user_metadata)
+            # One file: the rows are few.
+            rows = self.spark.createDataFrame(rows).coalesce(1)
         writer = rows.write.format("delta").mode("append")
         if user_metadata is not None:
             writer = writer.option("userMetadata", user_metadata)
         return self._commit(name, rows, writer.option("txnAppId", app_id).option("txnVersion", txn_version))
 
-    def overwrite(self, name: str, rows: DataFrame, user_metadata: str | None = None) -> int:
+    def overwrite(self, name: str, rows: pa.Table | DataFrame, user_metadata: str | None = None) -> int:
         """Replace all rows of a table in one commit.
 
         Args:
@@ -108,23 +169,42 @@ class Tables:
         Returns:
             Delta version of the commit.
         """
+        if isinstance(rows, pa.Table):
+            if self._on_path:
+                return self._on_path[name].overwrite(rows, user_metadata)
+            rows = self.spark.createDataFrame(rows)
         writer = rows.write.format("delta").mode("overwrite")
         if user_metadata is not None:
             writer = writer.option("userMetadata", user_metadata)
         return self._commit(name, rows, writer)
 
-    def last_user_metadata(self, name: str) -> str | None:
-        """Text stored with the last commit of a table that has one, of the last hundred."""
-        noted = self.handle(name).history(100).filter("userMetadata IS NOT NULL").orderBy("version", ascending=False)
-        newest = noted.select("userMetadata").first()
-        return None if newest is None else str(newest[0])
+    def count(self, name: str) -> int:
+        """Number of rows of a table."""
+        return self._on_path[name].count() if self._on_path else self.read(name).count()
+
+    def commits(self, name: str, limit: int | None = None) -> list[dict[str, Any]]:
+        """The last commits of a table, newest first: `version`, `operation` and `userMetadata` of each.
+
+        Args:
+            name: The table.
+            limit: How many; None for all that the Delta log still has.
+        """
+        columns = ("version", "operation", "userMetadata")
+        if self._on_path:
+            return [{column: commit.get(column) for column in columns} for commit in self._on_path[name].commits(limit)]
+        return [
+            row.asDict()
+            for row in self.handle(name).history(limit).select(*columns).orderBy(F.desc("version")).collect()
+        ]
 
     def version(self, name: str) -> int:
         """Latest Delta version of a table."""
-        return int(self.handle(name).history(1).select("version").collect()[0][0])
+        return self._on_path[name].version() if self._on_path else int(self.commits(name, 1)[0]["version"])
 
     def identity(self, name: str) -> str:
         """Delta's id of a table. It survives a move; a table that is created again has another one."""
+        if self._on_path:
+            return self._on_path[name].identity()
         return str(self.handle(name).detail().select("id").collect()[0][0])
 
     def handle(self, name: str) -> DeltaTable:
@@ -149,20 +229,26 @@ class Tables:
                 f"events again from the start"
             )
 
-    def _create(self, name: str, columns: StructType) -> DeltaTable:
+    def _created(self, name: str, columns: StructType) -> StructType:
+        """Schema of a table, which is created if it is missing."""
         properties = PROPERTIES.get(name, {})
-        if self._storage.catalog:
-            # SQL from our own constants, because the builder takes no three-part name.
-            pairs = ", ".join(f"'{key}' = '{value}'" for key, value in properties.items())
-            listed = f"TBLPROPERTIES ({pairs})" if pairs else ""
-            self.spark.sql(
-                f"CREATE TABLE IF NOT EXISTS {self._identifier(name)} ({TABLE_SCHEMAS[name]}) USING DELTA {listed}"
-            )
-            return self.handle(name)
-        builder = DeltaTable.createIfNotExists(self.spark).addColumns(columns).location(self.location(name))
-        for key, value in properties.items():
-            builder = builder.property(key, value)
-        return builder.execute()
+        if self._on_path:
+            table = self._on_path[name]
+            if not table.exists():
+                table.create(columns.json(), properties)
+            return StructType.fromJson(json.loads(table.schema()))
+        if not self._storage.catalog:
+            builder = DeltaTable.createIfNotExists(self.spark).addColumns(columns).location(self.location(name))
+            for key, value in properties.items():
+                builder = builder.property(key, value)
+            return builder.execute().toDF().schema
+        # SQL from our own constants, because the builder takes no three-part name.
+        pairs = ", ".join(f"'{key}' = '{value}'" for key, value in properties.items())
+        listed = f"TBLPROPERTIES ({pairs})" if pairs else ""
+        self.spark.sql(
+            f"CREATE TABLE IF NOT EXISTS {self._identifier(name)} ({TABLE_SCHEMAS[name]}) USING DELTA {listed}"
+        )
+        return self.handle(name).toDF().schema
 
     def _add_columns(self, name: str, columns: list[StructField]) -> None:
         table = self._identifier(name) if self._storage.catalog else f"delta.`{self.location(name).replace('`', '``')}`"
@@ -189,3 +275,12 @@ def _lacks_last_columns(found: StructType, wanted: StructType) -> bool:
     """Whether a table lacks nothing but the last columns, which are nullable."""
     first, last = StructType(wanted.fields[: len(found)]), wanted.fields[len(found) :]
     return bool(last) and found.simpleString() == first.simpleString() and all(column.nullable for column in last)
+
+
+def _summed(counted: Iterable[pa.Table]) -> dict[StepId, int]:
+    """Sum counts of rows by generation and batch, given in any number of parts."""
+    sums: Counter[StepId] = Counter()
+    for part in counted:
+        for generation, batch, count in zip(*(column.to_pylist() for column in part.columns), strict=True):
+            sums[StepId(generation, batch)] += count
+    return dict(sorted(sums.items()))

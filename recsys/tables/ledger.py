@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
-from pyspark.sql import functions as F
 
 from recsys.contracts import (
     BATCH,
@@ -47,35 +46,38 @@ def append(tables: Tables, rows: Sequence[LedgerRow], app_id: str, txn_version: 
     Returns:
         Delta version of the ledger that holds them.
     """
-    # Through Arrow, because from Python objects Spark would start Python workers to convert a row.
-    frame = tables.spark.createDataFrame(pa.Table.from_pylist([_values(row) for row in rows], _COLUMNS)).coalesce(1)
-    return tables.append(MODEL_UPDATES, frame, app_id, txn_version)
+    return tables.append(
+        MODEL_UPDATES, pa.Table.from_pylist([_values(row) for row in rows], _COLUMNS), app_id, txn_version
+    )
 
 
 def read(tables: Tables, generation: int, after: int) -> list[LedgerRow]:
     """Read the rows of a generation after a batch id, in order."""
-    rows = tables.read(MODEL_UPDATES).filter((F.col(GENERATION) == generation) & (F.col(BATCH) > after))
-    return sorted((_row(values) for values in rows.toArrow().to_pylist()), key=lambda row: row.step)
+    rows = tables.rows(MODEL_UPDATES, _COLUMNS.names, [[(GENERATION, "==", generation), (BATCH, ">", after)]])
+    return sorted((_row(values) for values in rows.to_pylist()), key=lambda row: row.step)
 
 
 def last_row(tables: Tables) -> LedgerRow | None:
     """The row of the latest step; None if the ledger is empty."""
-    rows = tables.read(MODEL_UPDATES).orderBy(F.col(GENERATION).desc(), F.col(BATCH).desc()).limit(1)
-    return next((_row(values) for values in rows.toArrow().to_pylist()), None)
+    span = tables.span(MODEL_UPDATES)
+    return None if span is None else read(tables, span[1].generation, after=span[1].batch_id - 1)[-1]
 
 
-def set_aside(tables: Tables, generation: int) -> set[int]:
-    """Ids of the batches of a generation that the model has not learned because it could not."""
-    rows = tables.read(MODEL_UPDATES).filter(
-        (F.col(GENERATION) == generation) & F.col("metrics")["set_aside"].isNotNull()
-    )
-    return set(rows.select(BATCH).toArrow()[BATCH].to_pylist())
+def set_aside(tables: Tables, after: StepId) -> set[int]:
+    """Ids of the batches after a step of its generation that the model has not learned because it could not."""
+    return {row.step.batch_id for row in read(tables, after.generation, after.batch_id) if "set_aside" in row.metrics}
 
 
 def first_step(tables: Tables, generation: int) -> StepId:
-    """Earliest step of a generation in the ledger."""
-    rows = tables.read(MODEL_UPDATES).filter(F.col(GENERATION) == generation)
-    return StepId(generation, rows.agg(F.min(BATCH)).collect()[0][0])
+    """Earliest step of a generation in the ledger.
+
+    Raises:
+        LookupError: it has no row of that generation.
+    """
+    span = tables.span(MODEL_UPDATES, generation)
+    if span is None:
+        raise LookupError(f"generation {generation} is not in the ledger")
+    return span[0]
 
 
 def _values(row: LedgerRow) -> dict[str, Any]:

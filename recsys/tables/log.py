@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys.config.sections import EventWeight
@@ -28,19 +28,23 @@ from recsys.contracts import (
     StepId,
 )
 from recsys.tables.clean import TOTALS, aggregate, is_good, weigh
+from recsys.tables.conditions import between, of_step
 from recsys.tables.delta import Tables
 
 # Schema of a batch on the driver.
 ROWS = pa.schema(
     {
-        USER: pa.string(),
-        ITEM: pa.string(),
+        # 64-bit offsets: the ids of a batch may pass 2 GiB.
+        USER: pa.large_string(),
+        ITEM: pa.large_string(),
         WEIGHT: pa.float64(),
         EVENTS: pa.int64(),
         FIRST_TIME: pa.timestamp("us", "UTC"),
         LAST_TIME: pa.timestamp("us", "UTC"),
     }
 )
+# How many rows of the log are in memory at once, if its batches are smaller.
+ROWS_AT_ONCE = 1_000_000
 _BY_IDS = [(USER, "ascending"), (ITEM, "ascending")]
 
 
@@ -71,7 +75,7 @@ def collect(tagged: DataFrame, weights: Mapping[str, EventWeight]) -> tuple[pa.T
         records=pc.sum(groups[EVENTS]).as_py() or 0,
         quarantined=pc.sum(groups[EVENTS].filter(bad)).as_py() or 0,
     )
-    return _sorted(groups.filter(pc.invert(bad)).select(TOTALS)), counts
+    return _sorted(groups.filter(pc.invert(bad))), counts
 
 
 def append(tables: Tables, rows: pa.Table, step: StepId, app_id: str, input_fingerprint: str | None = None) -> int:
@@ -92,9 +96,7 @@ def append(tables: Tables, rows: pa.Table, step: StepId, app_id: str, input_fing
     numbers = {GENERATION: step.generation, BATCH: step.batch_id}
     constants = [pa.repeat(pa.scalar(number, pa.int64()), rows.num_rows) for number in numbers.values()]
     numbered = pa.table([*constants, *rows.columns], names=[*numbers, *rows.column_names])
-    # One file per batch, because the rows are few and have to stay in order.
-    frame = tables.spark.createDataFrame(numbered).coalesce(1)
-    return tables.append(INTERACTION_LOG, frame, app_id, step.batch_id, user_metadata=input_fingerprint)
+    return tables.append(INTERACTION_LOG, numbered, app_id, step.batch_id, user_metadata=input_fingerprint)
 
 
 def to_batch(rows: pa.Table) -> InteractionBatch:
@@ -110,52 +112,60 @@ def to_batch(rows: pa.Table) -> InteractionBatch:
 
 def read_batch(tables: Tables, step: StepId) -> pa.Table:
     """Read the rows of a batch, as `collect` returned them; no rows if the log does not have the batch."""
-    rows = tables.read(INTERACTION_LOG).filter((F.col(GENERATION) == step.generation) & (F.col(BATCH) == step.batch_id))
-    return _sorted(rows.select(*TOTALS).toArrow())
+    return _sorted(tables.rows(INTERACTION_LOG, TOTALS, of_step(step)))
 
 
-def batches_after(tables: Tables, step: StepId, through: StepId) -> Iterator[tuple[StepId, InteractionBatch]]:
-    """Read the batches after `step`, through `through`, in order. Batches without good events are skipped."""
-    wanted = after(step) & ~after(through)
-    return _batches(tables.read(INTERACTION_LOG).filter(wanted))
+def batches(
+    tables: Tables, after: StepId | None = None, through: StepId | None = None, version: int | None = None
+) -> Iterator[tuple[StepId, InteractionBatch]]:
+    """Read batches in order. Batches without good events are skipped.
 
+    The log is read in ranges of steps of about a million rows, so memory does not follow its length.
 
-def everything(tables: Tables, version: int | None = None) -> Iterator[tuple[StepId, InteractionBatch]]:
-    """Read every batch of the log in order, at its latest version or at a given Delta version."""
-    return _batches(tables.read(INTERACTION_LOG, version))
-
-
-def after(step: StepId) -> Column:
-    """Condition on a table with steps: the row comes after `step`."""
-    generation, batch = F.col(GENERATION), F.col(BATCH)
-    return (generation > step.generation) | ((generation == step.generation) & (batch > step.batch_id))
+    Args:
+        tables: The tables.
+        after: The first batch is the one after this step; None for the first of all.
+        through: The last batch; None for the last of all.
+        version: Delta version of the log; None for the latest.
+    """
+    counts = tables.rows_by_step(INTERACTION_LOG, between(after, through), version)
+    for steps in _ranges(counts, ROWS_AT_ONCE):
+        before = StepId(steps[0].generation, steps[0].batch_id - 1)
+        rows = tables.rows(INTERACTION_LOG, [GENERATION, BATCH, *TOTALS], between(before, steps[-1]), version)
+        yield from _batches(rows)
 
 
 def last_step(tables: Tables, generation: int | None = None, name: str = INTERACTION_LOG) -> StepId | None:
     """Latest step of a table with steps, or of one of its generations; None if there is none."""
-    rows = tables.read(name)
-    if generation is not None:
-        rows = rows.filter(F.col(GENERATION) == generation)
-    newest = rows.agg(F.max(F.struct(GENERATION, BATCH)).alias("step")).select("step.*").collect()[0]
-    return None if newest[GENERATION] is None else StepId(newest[GENERATION], newest[BATCH])
+    span = tables.span(name, generation)
+    return None if span is None else span[1]
 
 
-def _batches(rows: DataFrame) -> Iterator[tuple[StepId, InteractionBatch]]:
-    """Split rows of the log into batches.
+def _ranges(counts: Mapping[StepId, int], at_once: int) -> Iterator[list[StepId]]:
+    """Cut steps in order into ranges of about so many rows; a range has at least one step."""
+    steps: list[StepId] = []
+    rows = 0
+    for step, count in counts.items():
+        if steps and rows + count > at_once:
+            yield steps
+            steps, rows = [], 0
+        steps.append(step)
+        rows += count
+    if steps:
+        yield steps
 
-    The whole table is sorted by step only. Ids are sorted within each batch, where they are few.
-    """
-    table = rows.select(GENERATION, BATCH, *TOTALS).toArrow()
-    generations, batches = table[GENERATION].to_numpy(), table[BATCH].to_numpy()
-    if table.num_rows == 0:
-        return
-    order = np.lexsort((batches, generations))
-    table, generations, batches = table.take(order), generations[order], batches[order]
-    starts = np.flatnonzero(np.diff(generations, prepend=-1) | np.diff(batches, prepend=-1))
+
+def _batches(table: pa.Table) -> Iterator[tuple[StepId, InteractionBatch]]:
+    """Split rows of the log into batches."""
+    generations, numbers = table[GENERATION].to_numpy(), table[BATCH].to_numpy()
+    order = np.lexsort((numbers, generations))
+    table, generations, numbers = table.take(order), generations[order], numbers[order]
+    starts = np.flatnonzero(np.diff(generations, prepend=-1) | np.diff(numbers, prepend=-1))
     for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
-        step = StepId(int(generations[start]), int(batches[start]))
-        yield step, to_batch(_sorted(table.slice(start, end - start).select(TOTALS)))
+        step = StepId(int(generations[start]), int(numbers[start]))
+        yield step, to_batch(_sorted(table.slice(start, end - start)))
 
 
 def _sorted(rows: pa.Table) -> pa.Table:
-    return rows.sort_by(_BY_IDS).cast(ROWS).combine_chunks()
+    """Rows of one batch, in the schema `ROWS`, sorted by the bytes of user and item id."""
+    return rows.select(TOTALS).cast(ROWS).sort_by(_BY_IDS).combine_chunks()

@@ -5,7 +5,11 @@ from pyspark.sql import functions as F
 
 from recsys.contracts import BATCH, GENERATION, INGESTED_AT, QUARANTINE, RAW, REASONS, StepId
 from recsys.tables.clean import is_good
+from recsys.tables.conditions import of_step
 from recsys.tables.delta import Tables
+
+# Raw records may be long: more of them are left to Spark.
+THROUGH_DRIVER = 10_000
 
 
 def quarantined(tagged: DataFrame, step: StepId) -> DataFrame:
@@ -22,16 +26,24 @@ def quarantined(tagged: DataFrame, step: StepId) -> DataFrame:
 
 def count(tables: Tables, step: StepId) -> int:
     """Number of rejected records of a batch."""
-    rows = tables.read(QUARANTINE).filter((F.col(GENERATION) == step.generation) & (F.col(BATCH) == step.batch_id))
-    return rows.count()
+    return int(tables.rows(QUARANTINE, [BATCH], of_step(step)).num_rows)
 
 
-def append(tables: Tables, tagged: DataFrame, step: StepId, app_id: str) -> int:
+def append(tables: Tables, tagged: DataFrame, step: StepId, app_id: str, records: int) -> int:
     """Append a batch's rejected records once.
 
     This computes the batch a second time, so skip it if `log.collect` counted no such records.
 
+    Args:
+        tables: The tables.
+        tagged: The batch, tagged.
+        step: Step of the batch; the batch id is the transaction version.
+        app_id: Identifies the stream; the same after every restart.
+        records: Number of rejected records; a few come through the driver, which is faster.
+
     Returns:
         Delta version of `quarantine` that holds them.
     """
-    return tables.append(QUARANTINE, quarantined(tagged, step), app_id, step.batch_id)
+    rows = quarantined(tagged, step)
+    few = records <= THROUGH_DRIVER
+    return tables.append(QUARANTINE, rows.toArrow() if few else rows, app_id, step.batch_id)

@@ -6,16 +6,34 @@ the job dies.
 
 import json
 
-from pyspark.sql import functions as F
+import pyarrow as pa
+from pyspark.sql import DataFrame
 
-from recsys.contracts import BATCH, GENERATION, INTERACTION_LOG, INTERACTIONS, StepId
+from recsys.contracts import (
+    BATCH,
+    EVENTS,
+    FIRST_TIME,
+    GENERATION,
+    INTERACTION_LOG,
+    INTERACTIONS,
+    ITEM,
+    LAST_TIME,
+    USER,
+    WEIGHT,
+    StepId,
+)
 from recsys.tables import log
 from recsys.tables.clean import TOTALS, totals
+from recsys.tables.conditions import Conditions, between, to_column
 from recsys.tables.delta import Tables
 
 # Commits that leave the rows unchanged. After any other commit that is not a refresh, the totals cannot be trusted.
 _KEEP_ROWS = {"CREATE TABLE", "SET TBLPROPERTIES", "OPTIMIZE", "VACUUM START", "VACUUM END"}
-_BEFORE_ALL = StepId(-1, -1)
+# So many rows are merged on the driver, which starts sooner than Spark does.
+THROUGH_DRIVER = 1_000_000
+# More totals than that are written again only when the log has grown by a share of them. So a row of the log causes at
+# most 1 + 1 / share rows to be written, however long the history is.
+SHARE = 1 / 8
 
 
 def refresh(tables: Tables) -> StepId | None:
@@ -23,6 +41,7 @@ def refresh(tables: Tables) -> StepId | None:
 
     If it is unknown what the totals include (a new table, or one that was restored or written by hand), they are
     recomputed from the whole log. Sums of weights are exact, so every schedule of refreshes gives the same bits.
+    Nothing is done while large totals lack only a small share, see `SHARE`.
 
     Returns:
         The last step that the totals include; None if the log is empty.
@@ -30,19 +49,35 @@ def refresh(tables: Tables) -> StepId | None:
     included, newest = refreshed_through(tables), log.last_step(tables)
     if newest is None or included == newest:
         return included
-    added = tables.read(INTERACTION_LOG).filter(log.after(included or _BEFORE_ALL) & ~log.after(newest))
-    if included is not None:
-        added = tables.read(INTERACTIONS).unionByName(added.select(*TOTALS))
+    missing = between(included, newest)
+    present = 0 if included is None else tables.count(INTERACTIONS)
+    added = sum(tables.rows_by_step(INTERACTION_LOG, missing).values())
+    few = present + added <= THROUGH_DRIVER
+    if not few and added < present * SHARE:
+        return included
+    merged = _merged_on_driver if few else _merged_by_spark
     watermark = json.dumps({GENERATION: newest.generation, BATCH: newest.batch_id})
-    tables.overwrite(INTERACTIONS, totals(added), watermark)
+    tables.overwrite(INTERACTIONS, merged(tables, missing, keep=included is not None), watermark)
     return newest
+
+
+def _merged_on_driver(tables: Tables, missing: Conditions, keep: bool) -> pa.Table:
+    rows = [tables.rows(INTERACTION_LOG, TOTALS, missing), *([tables.rows(INTERACTIONS, TOTALS)] if keep else [])]
+    kinds = {WEIGHT: "sum", EVENTS: "sum", FIRST_TIME: "min", LAST_TIME: "max"}
+    merged = pa.concat_tables(rows).group_by([USER, ITEM]).aggregate(list(kinds.items()))
+    return merged.select([USER, ITEM, *(f"{column}_{kind}" for column, kind in kinds.items())]).rename_columns(TOTALS)
+
+
+def _merged_by_spark(tables: Tables, missing: Conditions, keep: bool) -> DataFrame:
+    rows = tables.read(INTERACTION_LOG).filter(to_column(missing)).select(*TOTALS)
+    return totals(tables.read(INTERACTIONS).unionByName(rows) if keep else rows)
 
 
 def refreshed_through(tables: Tables) -> StepId | None:
     """Last step that `interactions` includes, read from its history; None if the history does not say."""
-    history = tables.handle(INTERACTIONS).history().select("version", "operation", "userMetadata")
-    changes = history.filter(~F.col("operation").isin(*_KEEP_ROWS)).orderBy(F.desc("version")).take(1)
-    if not changes or changes[0].userMetadata is None:
+    changes = (commit for commit in tables.commits(INTERACTIONS) if commit["operation"] not in _KEEP_ROWS)
+    last = next(changes, None)
+    if last is None or last["userMetadata"] is None:
         return None
-    watermark = json.loads(changes[0].userMetadata)
+    watermark = json.loads(last["userMetadata"])
     return StepId(watermark[GENERATION], watermark[BATCH])

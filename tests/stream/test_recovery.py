@@ -85,7 +85,7 @@ def test_a_batch_that_cannot_be_learned_is_set_aside(
     assert rows[1].decisions == ("set aside: a row of factors is not finite",)
     assert tables.read(INTERACTION_LOG).agg(F.sum("events")).collect()[0][0] == 4 * 120
     expected = OnlineModel(stream)
-    for step, batch in log.everything(tables):
+    for step, batch in log.batches(tables):
         if step.batch_id != 1:
             expected.update(batch, step)
     shutil.rmtree(snapshot_folder(stream.storage.root))

@@ -66,7 +66,7 @@ def test_a_history_is_logged_once_and_in_one_commit(spark: SparkSession, setting
     assert versions == {1}
     held = {
         step: list(zip(batch.user_ids, batch.item_ids, batch.weights.tolist(), batch.events.tolist(), strict=True))
-        for step, batch in log.everything(tables)
+        for step, batch in log.batches(tables)
     }
     assert held == {
         StepId(0, 0): [("a", "x", 4.0, 2), ("b", "x", 2.0, 1)],

@@ -42,7 +42,7 @@ def test_a_batch_without_rows_writes_nothing(tables: Tables) -> None:
     assert log.append(tables, log_rows(), StepId(0, 0), "app") == 0
     assert log.read_batch(tables, StepId(0, 0)).num_rows == 0
     assert log.last_step(tables) is None
-    assert list(log.everything(tables)) == []
+    assert list(log.batches(tables)) == []
 
 
 def test_collect_counts_and_sorts(spark: SparkSession, settings: Factory, tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_quarantine_takes_the_bad_records_once(
 ) -> None:
     tagged = tag(as_text(spark, event(), event(user_id=None, item_id=None)), settings(tmp_path))
     for _ in range(2):
-        quarantine.append(tables, tagged, StepId(2, 5), "app")
+        quarantine.append(tables, tagged, StepId(2, 5), "app", records=1)
     stored = tables.read(QUARANTINE).toArrow().to_pylist()
     reasons = ["missing user_id", "missing item_id"]
     assert stored == [{"generation": 2, "batch_id": 5, "raw": "text", "reasons": reasons, "ingested_at": NOON}]
@@ -98,7 +98,7 @@ def test_quarantine_takes_the_bad_records_once(
 def test_the_tail_comes_in_order_and_within_its_bounds(tables: Tables) -> None:
     batches = [[("b", "x", float(number)), ("a", "y", 0.5)] for number in range(12)]
     append_batches(tables, batches)
-    tail = list(log.batches_after(tables, StepId(0, 3), StepId(0, 10)))
+    tail = list(log.batches(tables, StepId(0, 3), StepId(0, 10)))
     assert [step.batch_id for step, _ in tail] == list(range(4, 11))
     for step, batch in tail:
         assert (batch.user_ids, batch.item_ids) == (["a", "b"], ["y", "x"])
@@ -110,8 +110,8 @@ def test_epochs_follow_each_other(tables: Tables) -> None:
     append_batches(tables, [[("a", "x", 1.0)], [("b", "x", 1.0)]])
     log.append(tables, log_rows(("c", "x", 1.0)), StepId(1, 1), "next")
     version = log.append(tables, log_rows(("d", "x", 1.0)), StepId(1, 2), "next")
-    assert [step for step, _ in log.everything(tables)] == [StepId(0, 0), StepId(0, 1), StepId(1, 1), StepId(1, 2)]
-    assert [step for step, _ in log.everything(tables, version - 1)][-1] == StepId(1, 1)
-    assert [step for step, _ in log.batches_after(tables, StepId(0, 1), StepId(1, 1))] == [StepId(1, 1)]
+    assert [step for step, _ in log.batches(tables)] == [StepId(0, 0), StepId(0, 1), StepId(1, 1), StepId(1, 2)]
+    assert [step for step, _ in log.batches(tables, version=version - 1)][-1] == StepId(1, 1)
+    assert [step for step, _ in log.batches(tables, StepId(0, 1), StepId(1, 1))] == [StepId(1, 1)]
     assert log.last_step(tables, 0) == StepId(0, 1)
     assert log.last_step(tables) == StepId(1, 2)
