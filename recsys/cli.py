@@ -11,7 +11,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from recsys.config import Settings, load_settings
 from recsys.config.table import default_weights, described_settings
-from recsys.errors import RecsysError, RegistryDownError
+from recsys.errors import LeaseError, RecsysError, RegistryDownError
 
 DONE, BAD_INPUT, TRY_AGAIN = 0, 2, 75
 
@@ -37,8 +37,8 @@ def run_job(
         settings: for the help: keys of the settings that matter most; `weights` is one key.
 
     Returns:
-        Exit code: 0 done, 2 for bad settings or input, 75 if a server is down (both with one line on stderr). Any other
-        exception is raised, so that Python shows where it happened and exits with 1.
+        Exit code: 0 done, 2 for bad settings or input, 75 if a server is down or the tables are in use (both with one
+        line on stderr). Any other exception is raised, so that Python shows where it happened and exits with 1.
     """
     program = f"python jobs/{Path(sys.argv[0]).name}"
     parser = argparse.ArgumentParser(
@@ -59,7 +59,7 @@ def run_job(
             job(load_settings(parsed.config, parsed.overrides))
     except RecsysError as error:
         print(f"error: {error}", file=sys.stderr)
-        return TRY_AGAIN if isinstance(error, RegistryDownError) else BAD_INPUT
+        return TRY_AGAIN if isinstance(error, RegistryDownError | LeaseError) else BAD_INPUT
     return DONE
 
 

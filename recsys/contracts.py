@@ -44,6 +44,7 @@ INTERACTIONS = "interactions"
 QUARANTINE = "quarantine"
 MODEL_UPDATES = "model_updates"
 RECOMMENDATIONS = "recommendations"
+WRITERS = "writers"
 
 _TOTALS = f"""
     {USER} STRING NOT NULL, {ITEM} STRING NOT NULL, {WEIGHT} DOUBLE NOT NULL, {EVENTS} BIGINT NOT NULL,
@@ -66,6 +67,10 @@ TABLE_SCHEMAS = {
     RECOMMENDATIONS: f"""
         {USER} STRING NOT NULL, items ARRAY<STRUCT<{ITEM}: STRING, score: DOUBLE>> NOT NULL,
         model_name STRING NOT NULL, model_version STRING NOT NULL, scored_at TIMESTAMP NOT NULL""",
+    WRITERS: """
+        token BIGINT NOT NULL, revision BIGINT NOT NULL, job STRING NOT NULL, host STRING NOT NULL,
+        process BIGINT NOT NULL, since TIMESTAMP NOT NULL, renewed_at TIMESTAMP NOT NULL,
+        lease_seconds BIGINT NOT NULL, released BOOLEAN NOT NULL""",
 }
 
 # --- values passed between the packages -----------------------------------------------------------------------------

@@ -21,6 +21,10 @@ class RegistryDownError(RegistryError):
     """MLflow does not answer, or failed; the same call may work later."""
 
 
+class LeaseError(RecsysError):
+    """Another job writes the same tables, or has taken them over; the same call may work later."""
+
+
 class SolveError(RecsysError):
     """A least-squares system of the model cannot be solved: it is singular or not finite."""
 

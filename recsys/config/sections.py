@@ -100,6 +100,12 @@ class Storage(Section):
     refresh_totals_every_batches: PositiveInt = Field(
         50, description="Batches between two refreshes of the totals in `interactions`. Lower: fresher, at more cost."
     )
+    lease_seconds: int = Field(
+        300,
+        ge=10,
+        description="Seconds after which another host may take over the tables of a writer that gives no sign of life. "
+        "Lower: sooner, with more commits (one in a third of this time).",
+    )
 
 
 class EventWeight(Section):

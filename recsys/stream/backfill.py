@@ -11,6 +11,7 @@ is left to do. Ledger rows are written for several batches at a time, always bef
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from recsys.stream.publish import Observer, log_stage
 from recsys.stream.query import StopRequested, run_query, stop_signals
 from recsys.stream.recovery import Logged
 from recsys.stream.report import StreamReport
-from recsys.tables import history, log, quarantine
+from recsys.tables import history, lease, log, quarantine
 from recsys.tables.delta import Tables
 from recsys.tables.history import HistoryCounts
 from recsys.tables.session import build_session
@@ -74,11 +75,12 @@ def backfill(settings: Settings, observe: Observer = log_stage) -> BackfillSumma
 
     Raises:
         InputError: the source cannot be used or has no good event, or the storage has batches already.
+        LeaseError: another job writes the tables.
         RegistryError: the tracking server does not answer at the start.
     """
     root = settings.storage.root
     settings = _in_bulk(settings)
-    with writer_lock(root), stop_signals() as stop:
+    with writer_lock(root), stop_signals() as stop, ExitStack() as holding:
         held = handover.load(root)
         if held is not None and held.finished:
             _refuse_another(settings, held)
@@ -87,6 +89,7 @@ def backfill(settings: Settings, observe: Observer = log_stage) -> BackfillSumma
         client = connect(settings)
         tables = Tables(build_session(settings), settings.storage)
         tables.create_missing()
+        holding.enter_context(lease.held(tables, "backfill", settings.storage.lease_seconds))
         events = open_events(tables.spark, settings)
         held = _begin(settings, tables, EVENT_ID in events.columns, held)
         with StreamReport(settings.recommend.k) as report:

@@ -1,6 +1,7 @@
 """The stream as a job: set it up, run the query, and wait for its end or for a signal to stop."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from recsys.stream.recovery import (
     refuse_other_settings,
 )
 from recsys.stream.report import StreamReport
-from recsys.tables import checkpoint, ledger
+from recsys.tables import checkpoint, lease, ledger
 from recsys.tables.checkpoint import Plan
 from recsys.tables.delta import Tables
 from recsys.tables.session import build_session
@@ -58,15 +59,17 @@ def run_stream(settings: Settings, observe: Observer = log_stage, batches: int |
 
     Raises:
         InputError: the source, the storage or the checkpoint cannot be used.
+        LeaseError: another job writes the tables, or has taken them over.
         RegistryError: the tracking server does not answer at the start.
     """
-    with writer_lock(settings.storage.root), stop_signals() as stop:
+    with writer_lock(settings.storage.root), stop_signals() as stop, ExitStack() as holding:
         refuse_unusable(settings)
         client = connect(settings)
         spark = build_session(settings)
         events = open_events(spark, settings)
         tables = Tables(spark, settings.storage)
         tables.create_missing()
+        holding.enter_context(lease.held(tables, "stream_update", settings.storage.lease_seconds))
         first = first_batch(settings, has_ids=EVENT_ID in events.columns)
         with StreamReport(settings.recommend.k, batches) as report:
             pipeline = open_pipeline(settings, client, tables, report, observe, first)

@@ -1,6 +1,7 @@
 """Retrains the model from the whole log and begins a new generation."""
 
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -20,7 +21,7 @@ from recsys.storage import checkpoint_folder, snapshot_folder, writer_lock
 from recsys.stream.handover import load, refuse_unfinished
 from recsys.stream.publish import Publisher
 from recsys.stream.recovery import current_generation, rebuilt_model
-from recsys.tables import checkpoint, ledger, log
+from recsys.tables import checkpoint, lease, ledger, log
 from recsys.tables.delta import Tables
 from recsys.tables.session import build_session
 
@@ -54,14 +55,16 @@ def rebuild(settings: Settings) -> Rebuilt:
 
     Raises:
         InputError: the log is empty, a backfill is unfinished, or a stream is running on the same storage.
+        LeaseError: another job writes the tables.
         RegistryError: the tracking server does not answer.
     """
-    with writer_lock(settings.storage.root):
+    with writer_lock(settings.storage.root), ExitStack() as holding:
         refuse_unfinished(settings.storage.root)
         client = connect(settings)
         spark = build_session(settings)
         tables = Tables(spark, settings.storage)
         tables.create_missing()
+        holding.enter_context(lease.held(tables, "rebuild", settings.storage.lease_seconds))
         if log.last_step(tables) is None:
             raise InputError(f"{tables.location(INTERACTION_LOG)} is empty: run jobs/stream_update.py first")
         row, model = _unregistered(client, settings, tables) or _trained(settings, tables)

@@ -69,7 +69,7 @@ def logged_so_far(tables: Tables, generation: Generation) -> Logged:
         return Logged()
     if last.batch_id <= generation.last_batch:
         return Logged(last.batch_id)
-    noted = (commit["userMetadata"] for commit in tables.commits(INTERACTION_LOG, 100))
+    noted = (commit.get("userMetadata") for commit in tables.commits(INTERACTION_LOG, 100))
     return Logged(last.batch_id, next((text for text in noted if text is not None), None))
 
 

@@ -5,8 +5,8 @@ on a path, see `path_table`, and through Spark in a catalog, which may manage th
 """
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import pyarrow as pa
@@ -14,29 +14,54 @@ from delta import DeltaTable
 from deltalake.exceptions import DeltaError
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
-from pyspark.sql import functions as F
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StructField, StructType
 
 from recsys.config.sections import Storage
-from recsys.contracts import BATCH, GENERATION, INTERACTION_LOG, MODEL_UPDATES, QUARANTINE, TABLE_SCHEMAS, StepId
+from recsys.contracts import (
+    INTERACTION_LOG,
+    INTERACTIONS,
+    MODEL_UPDATES,
+    QUARANTINE,
+    TABLE_SCHEMAS,
+    WRITERS,
+    StepId,
+)
 from recsys.errors import InputError
 from recsys.storage import table_path
-from recsys.tables.conditions import Conditions, of_generation, to_column
+from recsys.tables.conditions import Conditions
 from recsys.tables.failures import first_line
 from recsys.tables.path_table import PathTable
-
-# Session setting in which Delta records the version of its last commit.
-LAST_COMMIT = "spark.databricks.delta.lastCommitVersionInSession"
+from recsys.tables.spark_table import SparkTable
 
 # A stream commits all the time: with a checkpoint of the Delta log every 10 commits, one batch in ten waits for it.
 # Statistics cover the two leading columns only, generation and batch id, because these tables are read by them.
 _STREAMED = {"delta.checkpointInterval": "100", "delta.dataSkippingNumIndexedCols": "2"}
-PROPERTIES = {INTERACTION_LOG: _STREAMED, QUARANTINE: _STREAMED, MODEL_UPDATES: _STREAMED}
-
+PROPERTIES = {
+    INTERACTION_LOG: _STREAMED,
+    QUARANTINE: _STREAMED,
+    MODEL_UPDATES: _STREAMED,
+    # One row that is replaced every few minutes: the history of a day is enough.
+    WRITERS: {f"delta.{kept}RetentionDuration": "interval 1 days" for kept in ("deletedFile", "log")},
+}
+# The tables of which a lease lets one job at a time write.
+FENCED = (INTERACTION_LOG, INTERACTIONS, QUARANTINE, MODEL_UPDATES)
 
 # What an earlier release called the column `generation`.
 _EARLIER_GENERATION = "epoch"
+
+
+@dataclass(frozen=True)
+class Fence:
+    """What keeps a writer that has lost its lease from writing.
+
+    Attributes:
+        token: Token of the lease; commits of delta-rs carry it, and fail if the table has another one.
+        check: Called before commits of Spark, which cannot carry it; raises if the lease is lost.
+    """
+
+    token: int
+    check: Callable[[], None]
 
 
 class Tables:
@@ -45,13 +70,20 @@ class Tables:
     Args:
         spark: Session that reads and writes the tables.
         storage: Where the tables are.
+
+    Attributes:
+        fence: That of the lease that this process holds, see `tables.lease`; None while it holds none.
     """
 
     def __init__(self, spark: SparkSession, storage: Storage) -> None:
         self.spark = spark
+        self.fence: Fence | None = None
         self._storage = storage
-        on_path = not storage.catalog and ":/" not in storage.root
-        self._on_path = {name: PathTable(table_path(storage.root, name)) for name in TABLE_SCHEMAS} if on_path else {}
+        named = bool(storage.catalog)
+        places = {name: self._identifier(name) if named else self.location(name) for name in TABLE_SCHEMAS}
+        self._by_spark = {name: SparkTable(spark, place, named) for name, place in places.items()}
+        on_path = not named and ":/" not in storage.root
+        self._on_path = {name: PathTable(place) for name, place in places.items()} if on_path else {}
 
     def location(self, name: str) -> str:
         """Path or `catalog.schema.name` of a table, for messages."""
@@ -85,11 +117,8 @@ class Tables:
                 )
 
     def read(self, name: str, version: int | None = None) -> DataFrame:
-        """Read a table, at its latest version or at a given Delta version."""
-        reader = self.spark.read.format("delta")
-        if version is not None:
-            reader = reader.option("versionAsOf", version)
-        return reader.table(self._identifier(name)) if self._storage.catalog else reader.load(self.location(name))
+        """Read a table with Spark, at its latest version or at a given Delta version."""
+        return self._by_spark[name].read(version)
 
     def rows(
         self, name: str, columns: Sequence[str], where: Conditions = ((),), version: int | None = None
@@ -102,9 +131,7 @@ class Tables:
             where: What must hold; by default all rows.
             version: Delta version; None for the latest.
         """
-        if self._on_path:
-            return self._on_path[name].rows(columns, where, version)
-        return self.read(name, version).filter(to_column(where)).select(*columns).toArrow()
+        return self._driver(name).rows(columns, where, version)
 
     def rows_by_step(self, name: str, where: Conditions, version: int | None = None) -> dict[StepId, int]:
         """Number of rows of each step, in the order of the steps.
@@ -114,24 +141,11 @@ class Tables:
             where: What must hold.
             version: Delta version; None for the latest.
         """
-        if not self._on_path:
-            return _summed(
-                [self.read(name, version).filter(to_column(where)).groupBy(GENERATION, BATCH).count().toArrow()]
-            )
-        parts = self._on_path[name].parts([GENERATION, BATCH], where, version)
-        return _summed(pa.table(part).group_by([GENERATION, BATCH]).aggregate([([], "count_all")]) for part in parts)
+        return self._driver(name).rows_by_step(where, version)
 
     def span(self, name: str, generation: int | None = None) -> tuple[StepId, StepId] | None:
         """First and last step of a generation in a table, by default the latest; None if there is no row of it."""
-        if self._on_path:
-            return self._on_path[name].span(generation)
-        rows = self.read(name)
-        if generation is None:
-            generation = rows.agg(F.max(GENERATION)).collect()[0][0]
-        if generation is None:
-            return None
-        first, last = rows.filter(to_column(of_generation(generation))).agg(F.min(BATCH), F.max(BATCH)).collect()[0]
-        return None if first is None else (StepId(generation, first), StepId(generation, last))
+        return self._driver(name).span(generation)
 
     def append(
         self, name: str, rows: pa.Table | DataFrame, app_id: str, txn_version: int, user_metadata: str | None = None
@@ -148,15 +162,11 @@ class Tables:
         Returns:
             Delta version that holds the rows; the latest version if they were there already.
         """
-        if isinstance(rows, pa.Table):
-            if self._on_path:
-                return self._on_path[name].append(rows, app_id, txn_version, user_metadata)
-            # One file: the rows are few.
-            rows = self.spark.createDataFrame(rows).coalesce(1)
-        writer = rows.write.format("delta").mode("append")
-        if user_metadata is not None:
-            writer = writer.option("userMetadata", user_metadata)
-        return self._commit(name, rows, writer.option("txnAppId", app_id).option("txnVersion", txn_version))
+        if isinstance(rows, pa.Table) and self._on_path:
+            token = self._token(name)
+            return self._on_path[name].append(rows, app_id, txn_version, user_metadata, token)
+        self._check_lease(name)
+        return self._by_spark[name].append(self._frame(rows), app_id, txn_version, user_metadata)
 
     def overwrite(self, name: str, rows: pa.Table | DataFrame, user_metadata: str | None = None) -> int:
         """Replace all rows of a table in one commit.
@@ -169,49 +179,64 @@ class Tables:
         Returns:
             Delta version of the commit.
         """
-        if isinstance(rows, pa.Table):
-            if self._on_path:
-                return self._on_path[name].overwrite(rows, user_metadata)
-            rows = self.spark.createDataFrame(rows)
-        writer = rows.write.format("delta").mode("overwrite")
-        if user_metadata is not None:
-            writer = writer.option("userMetadata", user_metadata)
-        return self._commit(name, rows, writer)
+        if isinstance(rows, pa.Table) and self._on_path:
+            return self._on_path[name].overwrite(rows, user_metadata, self._token(name))
+        self._check_lease(name)
+        return self._by_spark[name].overwrite(self._frame(rows), user_metadata)
+
+    def replace(self, name: str, rows: pa.Table, revision: int) -> bool:
+        """Replace all rows of a table if its last revision is `revision - 1`; returns whether it was.
+
+        Args:
+            name: A table that is written in no other way.
+            rows: The new rows.
+            revision: At least 1; the first one needs a table without rows.
+        """
+        if self._on_path:
+            return self._on_path[name].replace(rows, revision)
+        return self._by_spark[name].replace(self._frame(rows), revision)
+
+    def set_token(self, token: int) -> None:
+        """From now on, only a writer whose lease has this token can append; in a catalog, this does nothing.
+
+        Raises:
+            LeaseError: the tables have a greater token.
+        """
+        for name in FENCED if self._on_path else ():
+            self._on_path[name].set_token(token)
 
     def count(self, name: str) -> int:
         """Number of rows of a table."""
-        return self._on_path[name].count() if self._on_path else self.read(name).count()
+        return self._driver(name).count()
 
     def commits(self, name: str, limit: int | None = None) -> list[dict[str, Any]]:
-        """The last commits of a table, newest first: `version`, `operation` and `userMetadata` of each.
+        """The last commits of a table, newest first: `version`, `operation` and `userMetadata` of each, if it has one.
 
         Args:
             name: The table.
             limit: How many; None for all that the Delta log still has.
         """
-        columns = ("version", "operation", "userMetadata")
-        if self._on_path:
-            return [{column: commit.get(column) for column in columns} for commit in self._on_path[name].commits(limit)]
-        return [
-            row.asDict()
-            for row in self.handle(name).history(limit).select(*columns).orderBy(F.desc("version")).collect()
-        ]
+        return self._driver(name).commits(limit)
 
     def version(self, name: str) -> int:
         """Latest Delta version of a table."""
-        return self._on_path[name].version() if self._on_path else int(self.commits(name, 1)[0]["version"])
+        return self._driver(name).version()
 
     def identity(self, name: str) -> str:
         """Delta's id of a table. It survives a move; a table that is created again has another one."""
-        if self._on_path:
-            return self._on_path[name].identity()
-        return str(self.handle(name).detail().select("id").collect()[0][0])
+        return self._driver(name).identity()
 
     def handle(self, name: str) -> DeltaTable:
         """`DeltaTable` of a table, for its history and maintenance."""
-        if self._storage.catalog:
-            return DeltaTable.forName(self.spark, self._identifier(name))
-        return DeltaTable.forPath(self.spark, self.location(name))
+        return self._by_spark[name].handle()
+
+    def _driver(self, name: str) -> PathTable | SparkTable:
+        """What the driver reads a table with."""
+        return self._on_path[name] if self._on_path else self._by_spark[name]
+
+    def _frame(self, rows: pa.Table | DataFrame) -> DataFrame:
+        # One file: what the driver holds is small.
+        return self.spark.createDataFrame(rows).coalesce(1) if isinstance(rows, pa.Table) else rows
 
     def _present_columns(self, name: str) -> list[str]:
         """Columns of a table, none if it is not there or cannot be read."""
@@ -255,16 +280,12 @@ class Tables:
         added = ", ".join(f"{column.name} {column.dataType.simpleString()}" for column in columns)
         self.spark.sql(f"ALTER TABLE {table} ADD COLUMNS ({added})")
 
-    def _commit(self, name: str, rows: DataFrame, writer: DataFrameWriter) -> int:
-        # Inside foreachBatch the rows belong to a clone of the session, and Delta records the version there.
-        session = rows.sparkSession
-        session.conf.unset(LAST_COMMIT)
-        if self._storage.catalog:
-            writer.saveAsTable(self._identifier(name))
-        else:
-            writer.save(self.location(name))
-        made = session.conf.get(LAST_COMMIT, None)
-        return int(made) if made is not None else self.version(name)
+    def _token(self, name: str) -> int | None:
+        return self.fence.token if self.fence is not None and name in FENCED else None
+
+    def _check_lease(self, name: str) -> None:
+        if self.fence is not None and name in FENCED:
+            self.fence.check()
 
     def _identifier(self, name: str) -> str:
         parts = [*(self._storage.catalog or "").split("."), name]
@@ -275,12 +296,3 @@ def _lacks_last_columns(found: StructType, wanted: StructType) -> bool:
     """Whether a table lacks nothing but the last columns, which are nullable."""
     first, last = StructType(wanted.fields[: len(found)]), wanted.fields[len(found) :]
     return bool(last) and found.simpleString() == first.simpleString() and all(column.nullable for column in last)
-
-
-def _summed(counted: Iterable[pa.Table]) -> dict[StepId, int]:
-    """Sum counts of rows by generation and batch, given in any number of parts."""
-    sums: Counter[StepId] = Counter()
-    for part in counted:
-        for generation, batch, count in zip(*(column.to_pylist() for column in part.columns), strict=True):
-            sums[StepId(generation, batch)] += count
-    return dict(sorted(sums.items()))

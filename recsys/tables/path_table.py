@@ -4,15 +4,23 @@ Spark's append under a transaction id takes about half a second, however few the
 whole state of the table. delta-rs writes the same commit in milliseconds, and Spark reads it like its own.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError
 
 from recsys.contracts import BATCH, GENERATION, StepId
+from recsys.errors import LeaseError
 from recsys.tables.conditions import Conditions, to_expression
+
+# Application id under which every commit of a writer has the token of its lease. Delta lets no two commits that were
+# made at the same time have one application id, so a writer whose lease was taken over cannot commit.
+WRITER = "recsys:writer"
+_TRIES = 20
 
 
 class PathTable:
@@ -55,7 +63,9 @@ class PathTable:
         """The last commits, newest first, as the Delta log describes them."""
         return self._latest().history(limit)
 
-    def append(self, rows: pa.Table, app_id: str, txn_version: int, user_metadata: str | None = None) -> int:
+    def append(
+        self, rows: pa.Table, app_id: str, txn_version: int, user_metadata: str | None = None, token: int | None = None
+    ) -> int:
         """Append rows once: a write with an (app_id, txn_version) that the table has committed before is a no-op.
 
         Args:
@@ -63,37 +73,90 @@ class PathTable:
             app_id: identifies the writer.
             txn_version: number of the write; it increases from commit to commit.
             user_metadata: text stored with the commit.
+            token: token of the writer's lease, see `set_token`.
 
         Returns:
             Delta version that holds the rows; the latest version if they were there already.
 
         Raises:
             CommitFailedError: another writer has used the same app_id since this one last looked.
+            LeaseError: the table has another token.
         """
-        table = self._latest()
         # Nothing is refused because of its transaction id alone: whoever writes has to look.
-        done = table.transaction_version(app_id)
+        done = self._latest().transaction_version(app_id)
         if done is not None and done >= txn_version:
-            return table.version()
-        noted = {} if user_metadata is None else {"userMetadata": user_metadata}
-        commit = CommitProperties(custom_metadata=noted, app_transactions=[Transaction(app_id, txn_version)])
-        write_deltalake(table, rows, mode="append", commit_properties=commit)
-        return table.version()
+            return self.version()
+        return self._write(rows, "append", user_metadata, token, Transaction(app_id, txn_version))
 
-    def overwrite(self, rows: pa.Table, user_metadata: str | None = None) -> int:
+    def overwrite(self, rows: pa.Table, user_metadata: str | None = None, token: int | None = None) -> int:
         """Replace all rows in one commit.
 
         Args:
             rows: the new rows.
             user_metadata: text stored with the commit.
+            token: token of the writer's lease, see `set_token`.
 
         Returns:
             Delta version of the commit.
+
+        Raises:
+            LeaseError: the table has another token.
         """
+        return self._write(rows, "overwrite", user_metadata, token)
+
+    def replace(self, rows: pa.Table, revision: int) -> bool:
+        """Replace all rows if the last revision of the table is `revision - 1`; returns whether it was."""
+        try:
+            if (self._latest().transaction_version(WRITER) or 0) == revision - 1:
+                self._write(rows, "overwrite", None, None, Transaction(WRITER, revision))
+                return True
+        except CommitFailedError:
+            pass  # Another one was faster.
+        return False
+
+    def set_token(self, token: int) -> None:
+        """From now on, only a writer with this token can append to the table.
+
+        Raises:
+            LeaseError: the table has a greater token.
+        """
+        nothing = self._latest().schema().to_arrow()
+        for _ in range(_TRIES):
+            before = self._latest().transaction_version(WRITER) or 0
+            if before > token:
+                break
+            try:
+                self._write(pa.schema(nothing).empty_table(), "append", None, None, Transaction(WRITER, token))
+            except CommitFailedError:
+                continue  # The writer before this one was in the middle of a commit.
+            return
+        raise LeaseError(f"another writer has taken over {self.path}")
+
+    def _write(
+        self,
+        rows: pa.Table,
+        mode: Literal["append", "overwrite"],
+        user_metadata: str | None,
+        token: int | None,
+        *transactions: Transaction,
+    ) -> int:
         table = self._latest()
         noted = {} if user_metadata is None else {"userMetadata": user_metadata}
-        write_deltalake(table, rows, mode="overwrite", commit_properties=CommitProperties(custom_metadata=noted))
+        held = () if token is None else (Transaction(WRITER, token),)
+        commit = CommitProperties(custom_metadata=noted, app_transactions=[*transactions, *held])
+        try:
+            self._refuse_other_token(token)
+            write_deltalake(table, rows, mode=mode, commit_properties=commit)
+        except CommitFailedError:
+            self._latest()
+            self._refuse_other_token(token)
+            raise
         return table.version()
+
+    def _refuse_other_token(self, token: int | None) -> None:
+        assert self._opened is not None
+        if token is not None and self._opened.transaction_version(WRITER) != token:
+            raise LeaseError(f"another writer has taken over {self.path}, and this one stops: start it again later")
 
     def count(self) -> int:
         """Number of rows."""
@@ -110,9 +173,15 @@ class PathTable:
         """
         return self._dataset(version).to_table(columns=list(columns), filter=to_expression(where))
 
-    def parts(self, columns: Sequence[str], where: Conditions, version: int | None = None) -> Iterator[pa.RecordBatch]:
-        """The same as `rows`, in parts of bounded size."""
-        yield from self._dataset(version).to_batches(columns=list(columns), filter=to_expression(where))
+    def rows_by_step(self, where: Conditions, version: int | None = None) -> dict[StepId, int]:
+        """Number of rows of each step, in the order of the steps."""
+        counts: Counter[StepId] = Counter()
+        parts = self._dataset(version).to_batches(columns=[GENERATION, BATCH], filter=to_expression(where))
+        for part in parts:
+            counted = pa.table(part).group_by([GENERATION, BATCH]).aggregate([([], "count_all")])
+            for generation, batch, rows in zip(*(column.to_pylist() for column in counted.columns), strict=True):
+                counts[StepId(generation, batch)] += rows
+        return dict(sorted(counts.items()))
 
     def span(self, generation: int | None = None) -> tuple[StepId, StepId] | None:
         """First and last step of a generation, by default the latest; None if there is no row of it.

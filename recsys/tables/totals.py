@@ -77,7 +77,8 @@ def refreshed_through(tables: Tables) -> StepId | None:
     """Last step that `interactions` includes, read from its history; None if the history does not say."""
     changes = (commit for commit in tables.commits(INTERACTIONS) if commit["operation"] not in _KEEP_ROWS)
     last = next(changes, None)
-    if last is None or last["userMetadata"] is None:
+    noted = None if last is None else last.get("userMetadata")
+    if noted is None:
         return None
-    watermark = json.loads(last["userMetadata"])
+    watermark = json.loads(noted)
     return StepId(watermark[GENERATION], watermark[BATCH])

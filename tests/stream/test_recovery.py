@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 from recsys.config import Settings
 from recsys.config.sections import EventWeight
 from recsys.contracts import INTERACTION_LOG, INTERACTIONS, StepId
-from recsys.errors import InputError, SolveError
+from recsys.errors import InputError, LeaseError, SolveError
 from recsys.model.als.incremental_als import IncrementalAls
 from recsys.model.interactions.history import History
 from recsys.model.learner import CodedBatch
@@ -26,8 +26,9 @@ from recsys.model.recommender import OnlineModel
 from recsys.storage import checkpoint_folder, snapshot_folder
 from recsys.stream.job import run_stream
 from recsys.stream.rebuild import rebuild
-from recsys.tables import ledger, log
+from recsys.tables import lease, ledger, log
 from recsys.tables.delta import Tables
+from recsys.tables.lease import Holder
 from tests.stream.checks import MakeSettings, arrays, steps, totals_of_log
 from tests.stream.disturbed import InterruptedStage
 from tests.streams import records, write_stream
@@ -247,3 +248,24 @@ def test_every_batch_has_a_row_even_without_records(spark: SparkSession, stream:
     shutil.rmtree(snapshot_folder(stream.storage.root))
     run_stream(stream)
     assert all((array == expected[name]).all() for name, array in arrays(stream, StepId(0, 2)).items())
+
+
+def test_a_stream_whose_tables_were_taken_over_stops_and_can_go_on_later(
+    spark: SparkSession, stream: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another host finds the first one silent, takes the tables over between log and ledger, and ends."""
+    write_stream(Path(stream.source.path), files=3)
+    tables = Tables(spark, stream.storage)
+
+    def take_over(stage: str, step: StepId) -> None:
+        if (stage, step.batch_id) == ("log", 1):
+            with monkeypatch.context() as elsewhere:
+                elsewhere.setattr(Holder, "is_gone", lambda holder, now: True)
+                lease.take(tables, "rebuild", 300)
+
+    with pytest.raises(LeaseError, match="another writer has taken over"):
+        run_stream(stream, observe=take_over)
+    assert steps(tables) == [(0, 0)]
+    assert run_stream(stream).batches == 2
+    assert steps(tables) == [(0, 0), (0, 1), (0, 2)]
+    assert tables.read(INTERACTION_LOG).agg(F.sum("events")).collect()[0][0] == 3 * 120
