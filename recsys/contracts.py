@@ -21,6 +21,9 @@ EVENT_ID = "event_id"
 EVENT_COLUMNS = (USER, ITEM, EVENT_TYPE, VALUE, EVENT_TIME, EVENT_ID)
 # Weights of events are whole multiples of 1 / this. Sums of them below 2^33 are exact, whatever their order.
 WEIGHT_PARTS = 2.0**20
+# A row of the log holds the events of one hour of event time: old events of a batch decay from their own time,
+# under any half-life.
+TIME_SLOT_SECONDS = 3600
 # Epoch times from here on are milliseconds: as seconds they would lie beyond the year 5138.
 MILLISECONDS_FROM = 1e11
 
@@ -89,7 +92,7 @@ class StepId:
 
 @dataclass(frozen=True)
 class InteractionBatch:
-    """One micro-batch, aggregated: one row per (user, item), sorted by user id, then item id.
+    """One micro-batch, aggregated: one row per (user, item) and hour, sorted by user id, item id and time.
 
     The sort makes every result independent of the order in which Spark delivered the rows.
 

@@ -20,7 +20,7 @@ from recsys.batches import batch_starts
 from recsys.cleaning import Judged, judge
 from recsys.config import Settings
 from recsys.config.sections import Columns
-from recsys.contracts import EVENT_ID, EVENT_TYPE, VALUE, InteractionBatch
+from recsys.contracts import EVENT_ID, EVENT_TYPE, TIME_SLOT_SECONDS, VALUE, InteractionBatch
 from recsys.errors import InputError, InputWarning
 
 DUPLICATE = "duplicate event_id"
@@ -63,13 +63,13 @@ class WeighedEvents:
         return len(self.users)
 
     def batch(self, begin: int = 0, end: int | None = None) -> InteractionBatch:
-        """Sum the events begin, ..., end - 1 by user and item. The sums are exact, as in the stream."""
+        """Sum the events begin, ..., end - 1 by user, item and hour. The sums are exact, as in the stream."""
         users, items = self.users[begin:end], self.items[begin:end]
         weights, times = self.weights[begin:end], self.times[begin:end]
         pairs = users * len(self.item_ids) + items
         order = np.lexsort((times, pairs))
         pairs, weights, times = pairs[order], weights[order], times[order]
-        first = np.diff(pairs, prepend=-1) != 0
+        first = (np.diff(pairs, prepend=-1) != 0) | (np.diff(np.floor(times / TIME_SLOT_SECONDS), prepend=-1) != 0)
         starts = np.flatnonzero(first)
         ends = np.append(starts[1:], len(pairs))
         own_users, own_items = np.divmod(pairs[starts], max(len(self.item_ids), 1))

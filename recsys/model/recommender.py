@@ -20,6 +20,7 @@ from recsys.model.drift.surprise import AS_USUAL, DriftController, measure_surpr
 from recsys.model.frozen import FrozenModel
 from recsys.model.interactions.decay import SECONDS_PER_DAY
 from recsys.model.interactions.history import History
+from recsys.model.interactions.merge import merge_pairs
 from recsys.model.interactions.vocab import Vocabulary
 from recsys.model.learner import CodedBatch, Learner, State
 from recsys.model.mixture.mixture import MEMBERS, Mixture
@@ -84,6 +85,7 @@ class OnlineModel:
             ValueError: the step is not larger than the last one learned.
             SolveError: the equations have no finite solution.
         """
+        batch = merge_pairs(batch, self.settings.decay.half_life_days)
         known = len(self.users), len(self.items)
         users, items = self._enter(batch, step)
         decided = self._decide(batch, users, items, known, step) if len(batch) else {}
@@ -99,6 +101,7 @@ class OnlineModel:
         Raises:
             ValueError: the step is not larger than the last one learned.
         """
+        batch = merge_pairs(batch, self.settings.decay.half_life_days)
         self.learner.absorb(self._take_in(batch, *self._enter(batch, step)), self.history, step)
 
     @one_thread()

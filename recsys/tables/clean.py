@@ -21,6 +21,7 @@ from recsys.contracts import (
     MILLISECONDS_FROM,
     RAW,
     REASONS,
+    TIME_SLOT_SECONDS,
     USER,
     VALUE,
     WEIGHT,
@@ -28,6 +29,7 @@ from recsys.contracts import (
 )
 
 TOTALS = (USER, ITEM, WEIGHT, EVENTS, FIRST_TIME, LAST_TIME)
+_SLOT = "time_slot"
 
 # Column with the reason why a record could not be parsed, or null.
 UNREADABLE = "unreadable"
@@ -118,7 +120,7 @@ def weigh(tagged: DataFrame, weights: Mapping[str, EventWeight]) -> DataFrame:
 
 
 def aggregate(weighed: DataFrame, within: Sequence[str] = ()) -> DataFrame:
-    """Sum weighed events to one row per (user, item). The sums are exact, whatever the order of the events.
+    """Sum weighed events to one row per (user, item) and hour. The sums are exact, whatever the order of the events.
 
     Args:
         weighed: As `weigh` returns it.
@@ -132,8 +134,9 @@ def aggregate(weighed: DataFrame, within: Sequence[str] = ()) -> DataFrame:
         F.lit(1).cast("bigint").alias(EVENTS),
         F.col(EVENT_TIME).alias(FIRST_TIME),
         F.col(EVENT_TIME).alias(LAST_TIME),
+        F.floor(F.unix_micros(EVENT_TIME) / F.lit(TIME_SLOT_SECONDS * 1e6)).alias(_SLOT),
     )
-    return totals(rows, within)
+    return totals(rows, [*within, _SLOT]).drop(_SLOT)
 
 
 def totals(rows: DataFrame, within: Sequence[str] = ()) -> DataFrame:

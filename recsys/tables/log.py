@@ -1,7 +1,7 @@
-"""The interaction log: what each micro-batch added, one row per (user, item). It is the write-ahead log of the model.
+"""The interaction log: what each micro-batch added, one row per (user, item) and hour of event time.
 
-Rows are collected from Spark once, as an Arrow table, and that same table is appended and learned. So the log and the
-model cannot differ.
+It is the write-ahead log of the model. Rows are collected from Spark once, as an Arrow table, and that same table is
+appended and learned. So the log and the model cannot differ.
 """
 
 from collections.abc import Iterator, Mapping
@@ -45,7 +45,7 @@ ROWS = pa.schema(
 )
 # How many rows of the log are in memory at once, if its batches are smaller.
 ROWS_AT_ONCE = 1_000_000
-_BY_IDS = [(USER, "ascending"), (ITEM, "ascending")]
+_IN_ORDER = [(column, "ascending") for column in (USER, ITEM, LAST_TIME)]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def collect(tagged: DataFrame, weights: Mapping[str, EventWeight]) -> tuple[pa.T
     """Aggregate the good events of a tagged batch and collect them on the driver, in one Spark action.
 
     Returns:
-        The rows, in the schema `ROWS`, sorted by the bytes of user and item id, and the batch's counts.
+        The rows, in the schema `ROWS`, sorted by the bytes of user and item id and by time, and the batch's counts.
     """
     # Bad records become one more group, with null ids, so they are counted without a second pass.
     ids = {column: F.when(is_good(), F.col(column)) for column in (USER, ITEM)}
@@ -167,5 +167,5 @@ def _batches(table: pa.Table) -> Iterator[tuple[StepId, InteractionBatch]]:
 
 
 def _sorted(rows: pa.Table) -> pa.Table:
-    """Rows of one batch, in the schema `ROWS`, sorted by the bytes of user and item id."""
-    return rows.select(TOTALS).cast(ROWS).sort_by(_BY_IDS).combine_chunks()
+    """Rows of one batch, in the schema `ROWS`, sorted by the bytes of user and item id, and by time."""
+    return rows.select(TOTALS).cast(ROWS).sort_by(_IN_ORDER).combine_chunks()

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 from deltalake.exceptions import CommitFailedError
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
@@ -168,6 +169,7 @@ def test_spark_and_delta_rs_take_turns(tables: Tables, spark: SparkSession) -> N
     assert tables.span(INTERACTION_LOG) == (StepId(0, 0), StepId(0, 3))
 
 
+@hypothesis_settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(-1, 4)), max_size=12), st.data())
 def test_conditions_select_the_steps_between(steps: list[tuple[int, int]], data: st.DataObject) -> None:
     bound = st.none() | st.builds(StepId, st.integers(0, 3), st.integers(-2, 5))
