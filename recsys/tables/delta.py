@@ -20,7 +20,6 @@ from pyspark.sql.types import StructField, StructType
 from recsys.config.sections import Storage
 from recsys.contracts import (
     INTERACTION_LOG,
-    INTERACTIONS,
     MODEL_UPDATES,
     QUARANTINE,
     TABLE_SCHEMAS,
@@ -44,8 +43,8 @@ PROPERTIES = {
     # One row that is replaced every few minutes: the history of a day is enough.
     WRITERS: {f"delta.{kept}RetentionDuration": "interval 1 days" for kept in ("deletedFile", "log")},
 }
-# The tables of which a lease lets one job at a time write.
-FENCED = (INTERACTION_LOG, INTERACTIONS, QUARANTINE, MODEL_UPDATES)
+# The tables that only the holder of the lease may append to. The totals say themselves how far they are.
+FENCED = (INTERACTION_LOG, QUARANTINE, MODEL_UPDATES)
 
 # What an earlier release called the column `generation`.
 _EARLIER_GENERATION = "epoch"
@@ -180,8 +179,7 @@ class Tables:
             Delta version of the commit.
         """
         if isinstance(rows, pa.Table) and self._on_path:
-            return self._on_path[name].overwrite(rows, user_metadata, self._token(name))
-        self._check_lease(name)
+            return self._on_path[name].overwrite(rows, user_metadata)
         return self._by_spark[name].overwrite(self._frame(rows), user_metadata)
 
     def replace(self, name: str, rows: pa.Table, revision: int) -> bool:

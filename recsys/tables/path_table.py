@@ -88,21 +88,17 @@ class PathTable:
             return self.version()
         return self._write(rows, "append", user_metadata, token, Transaction(app_id, txn_version))
 
-    def overwrite(self, rows: pa.Table, user_metadata: str | None = None, token: int | None = None) -> int:
+    def overwrite(self, rows: pa.Table, user_metadata: str | None = None) -> int:
         """Replace all rows in one commit.
 
         Args:
             rows: the new rows.
             user_metadata: text stored with the commit.
-            token: token of the writer's lease, see `set_token`.
 
         Returns:
             Delta version of the commit.
-
-        Raises:
-            LeaseError: the table has another token.
         """
-        return self._write(rows, "overwrite", user_metadata, token)
+        return self._write(rows, "overwrite", user_metadata, None)
 
     def replace(self, rows: pa.Table, revision: int) -> bool:
         """Replace all rows if the last revision of the table is `revision - 1`; returns whether it was."""

@@ -15,11 +15,12 @@ from pyspark.sql import functions as F
 from safetensors.numpy import load_file
 
 from recsys.config import Settings
-from recsys.contracts import MODEL_UPDATES, StepId
+from recsys.contracts import INTERACTION_LOG, MODEL_UPDATES, StepId
 from recsys.model import snapshot
 from recsys.registry import versions
 from recsys.registry.client import connect, experiment_id
 from recsys.storage import snapshot_folder
+from recsys.tables import ledger
 from recsys.tables.delta import Tables
 
 HOSTILE_IDS = ["quote'\"`;--", "path/../../etc", "new\nline", "🛒" * 3, "x" * 10_000]
@@ -74,8 +75,8 @@ def write_config(folder: Path, name: str, spark_settings: dict[str, str]) -> Pat
 
 
 def table(spark: SparkSession, settings: Settings, name: str) -> DataFrame:
-    """A table without what differs from run to run: clock times, durations and the folder's name."""
-    rows = Tables(spark, settings.storage).read(name).drop("ingested_at", "duration_ms")
+    """A table without what differs from run to run: clock times, durations, commits, and the folder's name."""
+    rows = Tables(spark, settings.storage).read(name).drop("ingested_at", "duration_ms", "log_version")
     if name == MODEL_UPDATES:
         timeless = F.map_filter("metrics", lambda key, _: ~key.endswith("seconds"))
         rows = rows.withColumns(
@@ -94,6 +95,15 @@ def assert_tables_are_equal(spark: SparkSession, name: str, disturbed: Settings,
     assert wanted.count() > 0
     order = [column for column in wanted.columns if column != "weight"]
     assert_df_equality(found, wanted, ignore_nullable=True, transforms=[lambda frame: frame.orderBy(*order)])
+
+
+def assert_each_batch_is_in_the_version_that_the_ledger_names(spark: SparkSession, settings: Settings) -> None:
+    tables = Tables(spark, settings.storage)
+    held: dict[int, dict[StepId, int]] = {}
+    for row in ledger.read(tables, generation=0, after=-1):
+        if row.log_version not in held:
+            held[row.log_version] = tables.rows_by_step(INTERACTION_LOG, [[]], row.log_version)
+        assert row.step in held[row.log_version] or not row.events
 
 
 def assert_arrays_are_equal(disturbed: Settings, undisturbed: Settings, batches: int) -> None:

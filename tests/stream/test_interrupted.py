@@ -11,6 +11,7 @@ from recsys.stream.job import run_stream
 from tests.stream.disturbed import (
     InterruptedStage,
     assert_arrays_are_equal,
+    assert_each_batch_is_in_the_version_that_the_ledger_names,
     assert_tables_are_equal,
     registry_content,
     write_config,
@@ -48,5 +49,6 @@ def test_a_stream_interrupted_after_every_stage_ends_where_an_undisturbed_one_en
 
     for name in (INTERACTION_LOG, INTERACTIONS, QUARANTINE, MODEL_UPDATES):
         assert_tables_are_equal(spark, name, interrupted, undisturbed)
+    assert_each_batch_is_in_the_version_that_the_ledger_names(spark, interrupted)
     assert_arrays_are_equal(interrupted, undisturbed, BATCHES)
     assert registry_content(interrupted) == registry_content(undisturbed)

@@ -86,7 +86,6 @@ def test_a_writer_whose_token_was_replaced_cannot_commit(table: PathTable) -> No
     other.set_token(2)
     for write in (
         lambda: table.append(numbers((0, 1)), "app", 1, token=1),
-        lambda: table.overwrite(numbers((0, 1)), token=1),
         lambda: table.set_token(1),
     ):
         with pytest.raises(LeaseError, match="another writer has taken over"):
