@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 SPARK_SETTINGS = {
     # Tests run each query a few times only: compiling it to the last is time lost.
     "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     "spark.master": "local[2]",
     "spark.driver.memory": "2g",
     "spark.sql.shuffle.partitions": "2",

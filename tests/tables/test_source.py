@@ -50,7 +50,7 @@ def test_every_format_gives_the_same_events(spark: SparkSession, settings: Facto
     write_shop(spark, tmp_path / "events", kind)
     source = {"format": kind, "columns": MAPPING}
     drained = drain(spark, settings(tmp_path, source=source, weights={"view": 1, "purchase": 4, "rating": 2}))
-    assert drained.pairs == [("ann", "tea", 3.0, 2), ("bob", "jam", 4.0, 1)]
+    assert drained.pairs == [("ann", "tea", 1.0, 1), ("ann", "tea", 2.0, 1), ("bob", "jam", 4.0, 1)]
     assert drained.reasons == [["non-finite value"]]
     assert "jam" in drained.rejected[0]["raw"]
 
