@@ -1,0 +1,207 @@
+"""Kills the jobs at every fault point, and at random instants, and compares what they leave with an undisturbed run.
+
+    python -m tests.fire [--quick] [--seeds N] [--kinds mixture ncf]
+
+Each job is killed again and again in one storage, at one point after the other, and started again each time. A point
+that a job does not pass any more, because all its work is done, is reported as not reached.
+"""
+
+import argparse
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+from tqdm import tqdm
+
+from recsys.config import load_settings
+from tests.fire import jobs
+from tests.fire.compare import Difference, compare
+from tests.fire.jobs import Fault
+from tests.stream.disturbed import write_config, write_event_files
+
+FILES = 30
+# A backfill takes the first files; the stream goes on with what arrives after it.
+HISTORY = 4
+KINDS = ("mixture", "ncf")
+QUICK_KILLS = 14
+
+
+@dataclass
+class Tally:
+    """What became of a scenario.
+
+    Attributes:
+        points: names of the fault points passed, with the job.
+        killed: points at which a process has died.
+        random_kills: kills at random instants.
+        missed: points that a job did not pass again.
+        difference: from the undisturbed storage.
+    """
+
+    points: set[tuple[str, str]] = field(default_factory=set)
+    killed: set[tuple[str, str]] = field(default_factory=set)
+    kills: int = 0
+    random_kills: int = 0
+    missed: set[tuple[str, str]] = field(default_factory=set)
+    difference: Difference = field(default_factory=Difference)
+
+
+def scenario(folder: Path, kind: str, seed: int, spark_settings: dict[str, str], quick: bool) -> Tally:
+    """Run all jobs undisturbed, and again under fire, and compare.
+
+    Args:
+        folder: an empty folder.
+        kind: `model.kind`.
+        seed: chooses passes, random instants and, for the quick form, points.
+        spark_settings: section `spark` of the settings.
+        quick: kill at a sample of the points.
+    """
+    draw, tally = random.Random(f"{kind} {seed}"), Tally()
+    stored = folder / "all"
+    write_event_files(stored, FILES)
+    configs = {}
+    for name in ("undisturbed", "disturbed"):
+        own = folder / name
+        (own / "events").mkdir(parents=True)
+        configs[name] = _config(own, kind, spark_settings)
+    recorded: dict[str, list[str]] = {}
+    for job, files in _phases(stored, folder, "undisturbed"):
+        files()
+        record = folder / f"{job}.points"
+        _finish(job, configs["undisturbed"], record)
+        recorded[job] = [line.partition(" ")[2] for line in record.read_text().splitlines()]
+        tally.points |= {(job, point) for point in recorded[job]}
+    total = sum(len(points) for points in recorded.values())
+    for job, files in _phases(stored, folder, "disturbed"):
+        files()
+        targets = recorded[job]
+        if quick:
+            chosen = sorted(draw.sample(range(len(targets)), max(1, round(QUICK_KILLS * len(targets) / total))))
+            targets = [targets[place] for place in chosen]
+        _under_fire(job, configs["disturbed"], targets, draw, tally)
+    tally.difference = compare(*(load_settings(configs[name]) for name in ("disturbed", "undisturbed")))
+    return tally
+
+
+def _phases(stored, folder, name):  # type: ignore[no-untyped-def]
+    """The jobs in their order, each with what puts the files of events in place that it reads."""
+    events = folder / name / "events"
+
+    def put(begin: int, end: int) -> None:
+        for file in sorted(stored.iterdir())[begin:end]:
+            shutil.copy2(file, events / file.name)
+
+    yield "backfill", lambda: put(0, HISTORY)
+    yield "stream_update", lambda: put(HISTORY, FILES)
+    yield "batch_score", lambda: None
+    yield "rebuild", lambda: None
+
+
+def _under_fire(job: str, config: Path, targets: list[str], draw: random.Random, tally: Tally) -> None:
+    """Kill a job at one point after the other, at random instants in between, and let it end."""
+    for target in targets:
+        started = time.monotonic()
+        status = jobs.end(jobs.start(job, config, Fault(target)), config)
+        if status == 0:
+            tally.missed.add((job, target))
+            continue
+        tally.kills += 1
+        tally.killed.add((job, target))
+        if draw.random() < 1 / 8:
+            process = jobs.start(job, config)
+            if jobs.end(process, config, within=draw.uniform(1, time.monotonic() - started)) == -signal.SIGKILL:
+                tally.kills += 1
+                tally.random_kills += 1
+    _finish(job, config)
+
+
+def _finish(job: str, config: Path, record: Path | None = None) -> None:
+    status = jobs.end(jobs.start(job, config, record=record), config)
+    if status != 0:
+        raise RuntimeError(f"{job} did not end: {jobs.printed(config).read_text()[-4000:]}")
+
+
+def _config(folder: Path, kind: str, spark_settings: dict[str, str]) -> Path:
+    file = write_config(folder, "recsys", spark_settings)
+    settings = yaml.safe_load(file.read_text())
+    settings["model"] = {"kind": kind, "factors": 8}
+    settings["source"]["max_records_per_batch"] = 150
+    file.write_text(yaml.safe_dump(settings))
+    return file
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run every kind side by side; returns 0 if nothing was lost, doubled or different."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fire", description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a sample of the points, under 10 minutes")
+    parser.add_argument("--seeds", type=int, default=3, help="how often each point is tried")
+    parser.add_argument("--kinds", nargs="+", default=KINDS)
+    given = parser.parse_args(arguments)
+    rounds = [(kind, seed) for seed in range(1 if given.quick else given.seeds) for kind in given.kinds]
+    tallies: dict[tuple[str, int], Tally] = {}
+    failures: list[str] = []
+    waiting, lock = list(rounds), threading.Lock()
+    with tempfile.TemporaryDirectory() as folder, tqdm(total=len(rounds), unit=" scenarios") as progress:
+
+        def work() -> None:
+            while True:
+                with lock:
+                    if not waiting:
+                        return
+                    kind, seed = waiting.pop(0)
+                own = Path(folder, f"{kind}-{seed}")
+                own.mkdir()
+                try:
+                    tallies[kind, seed] = scenario(own, kind, seed, _spark_settings(), given.quick)
+                except Exception as error:  # The other scenarios go on; this one is reported.
+                    failures.append(f"{kind}, seed {seed}: {error}")
+                progress.update()
+
+        workers = [threading.Thread(target=work) for _ in range(2)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    print(report(tallies))
+    differing = sum(len(tally.difference.different) for tally in tallies.values()) + len(failures)
+    points = {point for tally in tallies.values() for point in tally.killed}
+    lost, doubled = (sum(getattr(tally.difference, name) for tally in tallies.values()) for name in ("lost", "doubled"))
+    kills = sum(tally.kills for tally in tallies.values())
+    print(
+        f"fire_points={len(points)} fire_kills={kills} fire_lost={lost} fire_doubled={doubled} fire_different={differing}"
+    )
+    return int(bool(lost or doubled or differing))
+
+
+def report(tallies: dict[tuple[str, int], Tally]) -> str:
+    """A table of the scenarios, what differs in them, and the points that no process died at."""
+    lines = ["kind      seed  points  kills  at random  lost  doubled  different"]
+    for (kind, seed), tally in sorted(tallies.items()):
+        counts = (len(tally.killed), tally.kills, tally.random_kills, tally.difference.lost, tally.difference.doubled)
+        columns = "  ".join(f"{count:>{width}}" for count, width in zip(counts, (6, 5, 9, 4, 7), strict=True))
+        lines.append(f"{kind:<8}  {seed:>4}  {columns}  {len(tally.difference.different):>9}")
+        lines += [f"    {what}" for what in tally.difference.different]
+    killed = {point for tally in tallies.values() for point in tally.killed}
+    missed = {point for tally in tallies.values() for point in tally.missed} - killed
+    if missed:
+        lines += ["not reached after the kills before:", *(f"    {job}: {point}" for job, point in sorted(missed))]
+    return "\n".join(lines)
+
+
+def _spark_settings() -> dict[str, str]:
+    from tests.conftest import SPARK_SETTINGS
+
+    return SPARK_SETTINGS
+
+
+if __name__ == "__main__":
+    sys.exit(main())
