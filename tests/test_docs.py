@@ -42,6 +42,11 @@ def test_links_lead_somewhere(page):
             assert fragment in {anchor(heading) for heading in headings}, target
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_no_merge_left_its_marks(page):
+    assert not re.search(r"^(<{7}|={7}$|>{7})", page.read_text("utf-8"), re.MULTILINE)
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "settings.md"], ids=name)
 def test_settings_that_are_mentioned_exist(page):
     mentioned = set(MENTIONED_KEY.findall(page.read_text("utf-8")))
