@@ -8,6 +8,7 @@ import mlflow
 import pandas as pd
 
 from recsys.config import load_settings
+from recsys.errors import RegistryError
 from recsys.registry import versions
 from recsys.registry.client import ENVIRONMENT, registry_errors
 from recsys.registry.versions import CHAMPION, Version
@@ -24,10 +25,12 @@ class ServedVersion:
         item_rows: rows of the items by id.
 
     Raises:
-        RegistryError: MLflow failed.
+        RegistryError: MLflow failed, or the version was not registered by this release.
     """
 
     def __init__(self, version: Version) -> None:
+        if version.step is None:
+            raise RegistryError(f"{version.uri} was not registered by this release: it has no tag 'generation'")
         self.version = version
         with registry_errors(f"cannot load {version.uri}"):
             self._scorer = mlflow.pyfunc.load_model(version.uri)

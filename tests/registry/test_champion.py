@@ -72,6 +72,14 @@ def test_a_registry_without_a_champion_is_named(registry) -> None:
         recsys.load_champion("nobody", registry[1].tracking_uri)
 
 
+def test_a_champion_of_another_release_is_named(registry, open_run) -> None:
+    client, settings = registry
+    register(registry, open_run, recsys.fit(history(200), SMALL | {"model.kind": "als"}))
+    client.delete_model_version_tag(settings.mlflow.model_name, "1", "generation")
+    with pytest.raises(RegistryError, match="/1 was not registered by this release: it has no tag 'generation'"):
+        recsys.load_champion(settings.mlflow.model_name, settings.tracking_uri)
+
+
 def test_the_example_is_right(registry, open_run, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = registry[1]
     events = {"user_id": ["u1", "u2"], "item_id": ["i1", "i2"], "event_time": [10**9, 10**9 + 1]}
