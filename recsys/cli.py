@@ -12,6 +12,9 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from recsys.config import Settings, load_settings
 from recsys.config.table import default_weights, described_settings
 from recsys.errors import RecsysError, RegistryDownError
+from recsys.logs import configure
+
+logger = logging.getLogger(__name__)
 
 DONE, BAD_INPUT, TRY_AGAIN = 0, 2, 75
 
@@ -52,13 +55,18 @@ def run_job(
         "overrides", nargs="*", metavar="key.sub=value", help="settings that override the file and the environment"
     )
     parsed = parser.parse_args(arguments)
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    logging.getLogger("recsys").setLevel(logging.INFO)
+    in_json = False
     try:
+        loaded = load_settings(parsed.config, parsed.overrides)
+        configure(loaded.logging.format)
+        in_json = loaded.logging.format == "json"
         with logging_redirect_tqdm():
-            job(load_settings(parsed.config, parsed.overrides))
+            job(loaded)
     except RecsysError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if in_json:
+            logger.error("%s", error)
+        else:
+            print(f"error: {error}", file=sys.stderr)
         return TRY_AGAIN if isinstance(error, RegistryDownError) else BAD_INPUT
     return DONE
 

@@ -21,6 +21,7 @@ from recsys.config import Settings
 from recsys.contracts import EVENT_ID, INTERACTION_LOG, MODEL_UPDATES, QUARANTINE, LedgerRow, StepId
 from recsys.errors import InputError
 from recsys.frames import listed
+from recsys.logs import log_step
 from recsys.registry.client import connect
 from recsys.storage import writer_lock
 from recsys.stream import handover
@@ -89,7 +90,7 @@ def backfill(settings: Settings, observe: Observer = log_stage) -> BackfillSumma
         tables.create_missing()
         events = open_events(tables.spark, settings)
         held = _begin(settings, tables, EVENT_ID in events.columns, held)
-        with StreamReport(settings.recommend.k) as report:
+        with StreamReport(settings.recommend.k, log_format=settings.logging.format) as report:
             pipeline = open_pipeline(settings, client, tables, report, observe)
             reading = _Reading(pipeline, report, held, stop)
             duplicates = run_query(events, settings, reading.handle, pipeline, stop)
@@ -145,7 +146,7 @@ class _Reading:
         events.persist()  # It is read several times, and duplicates must be counted once.
         try:
             counts = history.count(events)
-            self.rejected = history.reasons(events) if counts.quarantined else {}
+            self.rejected = quarantine.reasons(events) if counts.quarantined else {}
             if not len(counts.times):
                 raise InputError(f"no record of the source can be learned from: {listed(self.rejected)}")
             if self.pipeline.logged.through < 0:
@@ -184,11 +185,13 @@ class _Reading:
             self._publish(StepId(0, pipeline.learned_through))  # A kill may have left it undone, as in the stream.
         rows: list[LedgerRow] = []
         for step, batch in log.batches_after(pipeline.tables, StepId(0, pipeline.learned_through), last):
-            quarantined = counts.quarantined if step.batch_id == 0 else 0
+            began = time.perf_counter() - seconds
+            quarantined, reasons = (counts.quarantined, self.rejected) if step.batch_id == 0 else (0, {})
             records = int(batch.events.sum()) + quarantined
-            stored = StoredBatch(batch, log_version, records, quarantined, plan, seconds)
-            rows.append(pipeline.learn(stored, step))
-            self.report(rows[-1])
+            stored = StoredBatch(batch, log_version, records, quarantined, reasons, plan, began, seconds)
+            with log_step(step):
+                rows.append(pipeline.learn(stored, step))
+                self.report(rows[-1])
             stopping = self._stop.is_set() and step != last
             if stopping or step == last or rows[-1].state_uri or pipeline.publisher.is_due(step):
                 pipeline.record(rows, application)

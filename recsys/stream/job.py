@@ -8,7 +8,8 @@ from mlflow import MlflowClient
 from pyspark.sql import DataFrame
 
 from recsys.config import Settings
-from recsys.contracts import EVENT_ID, INTERACTION_LOG, LedgerRow
+from recsys.contracts import EVENT_ID, INTERACTION_LOG, LedgerRow, StepId
+from recsys.logs import log_step
 from recsys.registry.client import connect
 from recsys.registry.runs import GenerationRun
 from recsys.storage import checkpoint_folder, writer_lock
@@ -68,11 +69,12 @@ def run_stream(settings: Settings, observe: Observer = log_stage, batches: int |
         tables = Tables(spark, settings.storage)
         tables.create_missing()
         first = first_batch(settings, has_ids=EVENT_ID in events.columns)
-        with StreamReport(settings.recommend.k, batches) as report:
+        with StreamReport(settings.recommend.k, batches, settings.logging.format) as report:
             pipeline = open_pipeline(settings, client, tables, report, observe, first)
 
             def handle_batch(batch: DataFrame, batch_id: int) -> None:
-                pipeline.handle_batch(batch, first + batch_id, planned(settings, batch_id))
+                with log_step(StepId(pipeline.generation.number, first + batch_id)):
+                    pipeline.handle_batch(batch, first + batch_id, planned(settings, batch_id))
 
             duplicates = run_query(events, settings, handle_batch, pipeline, stop)
         plot = close(pipeline)

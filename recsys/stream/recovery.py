@@ -149,7 +149,11 @@ def recover_model(settings: Settings, tables: Tables, generation: Generation) ->
         logger.info("recovering the model from step %s to %s", start, last)
         set_aside = ledger.set_aside(tables, generation.number)
         for step, batch in tqdm(
-            log.batches_after(tables, start, last), desc="recovering the model", unit=" batches", leave=False
+            log.batches_after(tables, start, last),
+            desc="recovering the model",
+            unit=" batches",
+            leave=False,
+            disable=None,
         ):
             if step.batch_id not in set_aside:
                 model.update(batch, step)
@@ -188,6 +192,6 @@ def rebuilt_model(settings: Settings, tables: Tables, begin: StepId) -> OnlineMo
         begin: step of the rebuilt model: its generation, and the last batch id that it has learned.
     """
     model = OnlineModel(settings)
-    logged = tqdm(log.everything(tables), desc="reading the log", unit=" batches", leave=False)
+    logged = tqdm(log.everything(tables), desc="reading the log", unit=" batches", leave=False, disable=None)
     model.rebuild(itertools.takewhile(lambda one: one[0].generation < begin.generation, logged), begin)
     return model

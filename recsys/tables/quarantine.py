@@ -1,5 +1,6 @@
 """The table `quarantine`: rejected records with their raw text and every reason."""
 
+import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -20,10 +21,16 @@ def quarantined(tagged: DataFrame, step: StepId) -> DataFrame:
     )
 
 
-def count(tables: Tables, step: StepId) -> int:
-    """Number of rejected records of a batch."""
-    rows = tables.read(QUARANTINE).filter((F.col(GENERATION) == step.generation) & (F.col(BATCH) == step.batch_id))
-    return rows.count()
+def of_batch(tables: Tables, step: StepId) -> DataFrame:
+    """The rejected records of a batch."""
+    return tables.read(QUARANTINE).filter((F.col(GENERATION) == step.generation) & (F.col(BATCH) == step.batch_id))
+
+
+def reasons(rejected: DataFrame) -> dict[str, int]:
+    """Number of records per reason, the most frequent reason first."""
+    counted = rejected.select(F.explode(REASONS).alias(REASONS)).groupBy(REASONS).count()
+    rows: pa.Table = counted.orderBy(F.desc("count"), REASONS).toArrow()
+    return dict(zip(rows[REASONS].to_pylist(), rows["count"].to_pylist(), strict=True))
 
 
 def append(tables: Tables, tagged: DataFrame, step: StepId, app_id: str) -> int:

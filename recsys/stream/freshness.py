@@ -1,0 +1,27 @@
+"""How long it takes from an event to the model that has learned it."""
+
+import numpy as np
+
+from recsys.contracts import InteractionBatch
+
+
+def figures(batch: InteractionBatch, learned_at: float) -> dict[str, float]:
+    """Median and 95th percentile of the seconds from an event to the end of learning, over the events of a batch.
+
+    The log keeps the last time of a (user, item) only, so its earlier events in the batch count as young as the last.
+
+    Args:
+        batch: the batch.
+        learned_at: when the model had learned it, seconds since 1970 UTC.
+
+    Returns:
+        Metrics by name; none for a batch without events.
+    """
+    if not len(batch):
+        return {}
+    seconds = learned_at - batch.times
+    order = np.argsort(seconds)
+    learned = np.cumsum(batch.events[order])
+    # The youngest age that at least this share of the events does not exceed.
+    median, late = (seconds[order][np.searchsorted(learned, share * learned[-1])] for share in (0.5, 0.95))
+    return {"freshness_p50_seconds": float(median), "freshness_p95_seconds": float(late)}
