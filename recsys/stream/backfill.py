@@ -32,6 +32,7 @@ from recsys.stream.publish import Observer, log_stage
 from recsys.stream.query import StopRequested, run_query, stop_signals
 from recsys.stream.recovery import Logged
 from recsys.stream.report import StreamReport
+from recsys.stream.watch import Watch
 from recsys.tables import history, log, quarantine
 from recsys.tables.delta import Tables
 from recsys.tables.history import HistoryCounts
@@ -93,7 +94,7 @@ def backfill(settings: Settings, observe: Observer = log_stage) -> BackfillSumma
         with StreamReport(settings.recommend.k, log_format=settings.logging.format) as report:
             pipeline = open_pipeline(settings, client, tables, report, observe)
             reading = _Reading(pipeline, report, held, stop)
-            duplicates = run_query(events, settings, reading.handle, pipeline, stop)
+            duplicates = run_query(events, settings, reading.handle, pipeline, stop, Watch())
         batches = reading.held.batches
         if batches is None and not stop.is_set():
             raise InputError(f"source.path {settings.source.path} has no records: set it to the folder of your events")

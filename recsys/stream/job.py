@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ParamSpec
 
 from mlflow import MlflowClient
 from pyspark.sql import DataFrame
@@ -14,6 +15,7 @@ from recsys.registry.client import connect
 from recsys.registry.runs import GenerationRun
 from recsys.storage import checkpoint_folder, writer_lock
 from recsys.stream.handover import first_batch
+from recsys.stream.monitoring import watched
 from recsys.stream.pipeline import Pipeline
 from recsys.stream.publish import ROWS_KEPT, Observer, Publisher, log_stage
 from recsys.stream.query import run_query, stop_signals
@@ -30,6 +32,8 @@ from recsys.tables.checkpoint import Plan
 from recsys.tables.delta import Tables
 from recsys.tables.session import build_session
 from recsys.tables.source import open_events, refuse_unusable
+
+Given = ParamSpec("Given")
 
 
 @dataclass(frozen=True)
@@ -58,10 +62,10 @@ def run_stream(settings: Settings, observe: Observer = log_stage, batches: int |
         batches: expected number of micro-batches, for the progress bar.
 
     Raises:
-        InputError: the source, the storage or the checkpoint cannot be used.
+        InputError: the source, the storage, the checkpoint or the port of the figures cannot be used.
         RegistryError: the tracking server does not answer at the start.
     """
-    with writer_lock(settings.storage.root), stop_signals() as stop:
+    with writer_lock(settings.storage.root), stop_signals() as stop, watched(settings) as watch:
         refuse_unusable(settings)
         client = connect(settings)
         spark = build_session(settings)
@@ -70,13 +74,16 @@ def run_stream(settings: Settings, observe: Observer = log_stage, batches: int |
         tables.create_missing()
         first = first_batch(settings, has_ids=EVENT_ID in events.columns)
         with StreamReport(settings.recommend.k, batches, settings.logging.format) as report:
-            pipeline = open_pipeline(settings, client, tables, report, observe, first)
+            reports, observers = both(watch.report, report), both(watch.observe, observe)
+            pipeline = open_pipeline(settings, client, tables, reports, observers, first)
 
             def handle_batch(batch: DataFrame, batch_id: int) -> None:
+                watch.begins()
                 with log_step(StepId(pipeline.generation.number, first + batch_id)):
                     pipeline.handle_batch(batch, first + batch_id, planned(settings, batch_id))
+                watch.committed(len(pipeline.publisher.run.pending))
 
-            duplicates = run_query(events, settings, handle_batch, pipeline, stop)
+            duplicates = run_query(events, settings, handle_batch, pipeline, stop, watch)
         plot = close(pipeline)
         return StreamSummary(report.batches, report.events, duplicates, pipeline.publisher.champion_version, plot)
 
@@ -128,6 +135,16 @@ def open_pipeline(
         report=report,
         observe=observe,
     )
+
+
+def both(first: Callable[Given, object], second: Callable[Given, object]) -> Callable[Given, None]:
+    """A function that hands what it is given to two others, one after the other."""
+
+    def call(*given: Given.args, **named: Given.kwargs) -> None:
+        first(*given, **named)
+        second(*given, **named)
+
+    return call
 
 
 def planned(settings: Settings, batch_id: int) -> Plan:

@@ -202,7 +202,7 @@ class Pipeline:
         update = self.model.update(stored.rows, step)
         self.observe("learn", step)
         learned = time.perf_counter()
-        age = freshness.figures(stored.rows, time.time())
+        age = freshness.figures(stored.rows, stored.plan.planned_at.timestamp(), time.time())
         state_uri = None
         if (step.batch_id + 1) % self.settings.storage.snapshot_every_batches == 0:
             state_uri = self.save_state()

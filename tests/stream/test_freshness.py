@@ -12,11 +12,11 @@ def batch(times: list[float], events: list[int]) -> InteractionBatch:
 
 
 def test_every_event_counts_once() -> None:
-    few_old = figures(batch([100.0, 190.0, 150.0], [1, 94, 5]), learned_at=200.0)
-    assert few_old == {"freshness_p50_seconds": 10.0, "freshness_p95_seconds": 50.0}
-    many_old = figures(batch([100.0, 190.0], [60, 40]), learned_at=200.0)
-    assert many_old == {"freshness_p50_seconds": 100.0, "freshness_p95_seconds": 100.0}
+    few_old = figures(batch([100.0, 190.0, 150.0], [1, 94, 5]), planned_at=195.0, learned_at=200.0)
+    assert few_old == {"source_lag_seconds": 5.0, "freshness_p50_seconds": 10.0, "freshness_p95_seconds": 50.0}
+    many_old = figures(batch([100.0, 190.0], [60, 40]), planned_at=195.0, learned_at=200.0)
+    assert many_old == {"source_lag_seconds": 5.0, "freshness_p50_seconds": 100.0, "freshness_p95_seconds": 100.0}
 
 
 def test_a_batch_without_events_has_none() -> None:
-    assert figures(batch([], []), learned_at=200.0) == {}
+    assert figures(batch([], []), planned_at=195.0, learned_at=200.0) == {}
