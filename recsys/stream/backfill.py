@@ -22,17 +22,16 @@ from recsys.contracts import EVENT_ID, INTERACTION_LOG, MODEL_UPDATES, QUARANTIN
 from recsys.errors import InputError
 from recsys.frames import listed
 from recsys.logs import log_step
-from recsys.registry.client import connect
 from recsys.storage import writer_lock
 from recsys.stream import handover
 from recsys.stream.handover import Handover
-from recsys.stream.job import close, open_pipeline, planned
+from recsys.stream.job import close, open_pipeline, planned, refuse_first_start_without_mlflow
 from recsys.stream.pipeline import Pipeline, StoredBatch, application_id
 from recsys.stream.publish import Observer, log_stage
 from recsys.stream.query import StopRequested, run_query, stop_signals
 from recsys.stream.recovery import Logged
 from recsys.stream.report import StreamReport
-from recsys.stream.watch import Watch
+from recsys.stream.watch import StreamWatch
 from recsys.tables import history, log, quarantine
 from recsys.tables.delta import Tables
 from recsys.tables.history import HistoryCounts
@@ -76,7 +75,7 @@ def backfill(settings: Settings, observe: Observer = log_stage) -> BackfillSumma
 
     Raises:
         InputError: the source cannot be used or has no good event, or the storage has batches already.
-        RegistryError: the tracking server does not answer at the start.
+        RegistryError: the tracking server refuses, or does not answer before the first batch is learned.
     """
     root = settings.storage.root
     settings = _in_bulk(settings)
@@ -86,15 +85,15 @@ def backfill(settings: Settings, observe: Observer = log_stage) -> BackfillSumma
             _refuse_another(settings, held)
             return BackfillSummary(held.batches or 0)
         refuse_unusable(settings)
-        client = connect(settings)
+        refuse_first_start_without_mlflow(settings)
         tables = Tables(build_session(settings), settings.storage)
         tables.create_missing()
         events = open_events(tables.spark, settings)
         held = _begin(settings, tables, EVENT_ID in events.columns, held)
         with StreamReport(settings.recommend.k, log_format=settings.logging.format) as report:
-            pipeline = open_pipeline(settings, client, tables, report, observe)
+            pipeline = open_pipeline(settings, tables, report, observe)
             reading = _Reading(pipeline, report, held, stop)
-            duplicates = run_query(events, settings, reading.handle, pipeline, stop, Watch())
+            duplicates = run_query(events, settings, reading.handle, pipeline, stop, StreamWatch())
         batches = reading.held.batches
         if batches is None and not stop.is_set():
             raise InputError(f"source.path {settings.source.path} has no records: set it to the folder of your events")

@@ -11,7 +11,7 @@ from pyspark.sql.streaming.listener import StreamingQueryProgress
 
 from recsys.config import Settings
 from recsys.contracts import LedgerRow, StepId
-from recsys.stream.watch import Watch
+from recsys.stream.watch import StreamWatch
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
 _FRESHNESS = {"0.5": "freshness_p50_seconds", "0.95": "freshness_p95_seconds"}
@@ -36,7 +36,7 @@ class Health:
         return self.seconds <= self.expected
 
 
-class Metrics(Watch):
+class Metrics(StreamWatch):
     """Keeps the figures of one stream.
 
     Args:

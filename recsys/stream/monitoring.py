@@ -10,7 +10,7 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 from recsys.config import Settings
 from recsys.errors import ConfigError, InputError
-from recsys.stream.watch import Watch
+from recsys.stream.watch import StreamWatch
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def watched(settings: Settings) -> Iterator[Watch]:
+def watched(settings: Settings) -> Iterator[StreamWatch]:
     """What a stream tells of itself, served while the context lasts if `monitoring.port` is set.
 
     Raises:
@@ -28,7 +28,7 @@ def watched(settings: Settings) -> Iterator[Watch]:
     """
     host, port = settings.monitoring.host, settings.monitoring.port
     if port is None:
-        yield Watch()
+        yield StreamWatch()
         return
     try:
         from prometheus_client.exposition import ThreadingWSGIServer

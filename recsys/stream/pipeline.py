@@ -96,7 +96,7 @@ class Pipeline:
         self.logged = logged
         self.learned_through = generation.last_batch
         self.publisher = publisher
-        self.rivals = Rivals(publisher.load_rivals())
+        self.rivals = Rivals(publisher.take_new_rivals())
         self.report = report
         self.observe = observe
 

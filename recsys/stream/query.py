@@ -24,7 +24,7 @@ from recsys.config import Settings
 from recsys.config.sections import Trigger
 from recsys.storage import checkpoint_folder
 from recsys.stream.pipeline import Pipeline
-from recsys.stream.watch import Watch
+from recsys.stream.watch import StreamWatch
 from recsys.tables.failures import explain_failure
 from recsys.tables.source import SourceLostError, dropped_duplicates, read_what_is_left
 
@@ -44,7 +44,7 @@ def run_query(
     handle_batch: Callable[[DataFrame, int], None],
     pipeline: Pipeline,
     stop: threading.Event,
-    watch: Watch,
+    watch: StreamWatch,
 ) -> int:
     """Run the query to its end.
 
@@ -151,7 +151,7 @@ class DuplicateCounter(StreamingQueryListener):
         finished: set when everything has been reported.
     """
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: StreamWatch) -> None:
         self.watch = watch
         self.dropped = 0
         self.finished = threading.Event()

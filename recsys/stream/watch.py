@@ -5,7 +5,7 @@ from pyspark.sql.streaming.listener import StreamingQueryProgress
 from recsys.contracts import LedgerRow, StepId
 
 
-class Watch:
+class StreamWatch:
     """Is told what a stream does. This one does nothing with it."""
 
     def begins(self) -> None:
