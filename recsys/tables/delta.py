@@ -12,7 +12,7 @@ from recsys.config.sections import Storage
 from recsys.contracts import INTERACTION_LOG, MODEL_UPDATES, QUARANTINE, TABLE_SCHEMAS
 from recsys.errors import InputError
 from recsys.storage import table_path
-from recsys.tables.failures import first_line
+from recsys.tables.failures import explain_failure, first_line
 
 # Session setting in which Delta records the version of its last commit.
 LAST_COMMIT = "spark.databricks.delta.lastCommitVersionInSession"
@@ -51,6 +51,7 @@ class Tables:
         Raises:
             InputError: the storage cannot be written to, or has a table of this name with other columns, such as one
                 that an earlier release made.
+            OutsideDownError: the storage does not answer.
         """
         for name, columns in TABLE_SCHEMAS.items():
             wanted = cast(StructType, StructType.fromDDL(columns))
@@ -60,6 +61,9 @@ class Tables:
                     self._add_columns(name, wanted.fields[len(found) :])
                     found = self.handle(name).toDF().schema
             except (PySparkException, Py4JJavaError) as error:
+                explained = explain_failure(error)
+                if explained is not None:
+                    raise explained from error
                 self._refuse_earlier_release(name, self._present_columns(name))
                 raise InputError(f"cannot create table {self.location(name)}: {first_line(error)}") from error
             self._refuse_earlier_release(name, found.names)

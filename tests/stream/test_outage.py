@@ -1,12 +1,14 @@
-"""A stream whose tracking server is down when it starts."""
+"""A stream that starts while its tracking server, or its source, is down."""
 
 import math
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import yaml
 from pyspark.sql import SparkSession
 
+from recsys.cli import TRY_AGAIN, run_job
 from recsys.config import Settings
 from recsys.contracts import StepId
 from recsys.errors import RegistryDownError
@@ -17,6 +19,7 @@ from recsys.stream.rebuild import rebuild
 from recsys.tables import ledger
 from recsys.tables.delta import Tables
 from tests.registry.processes import free_port, mlflow_process
+from tests.stream.checks import MakeSettings
 from tests.streams import write_stream
 
 
@@ -73,3 +76,18 @@ def test_a_stream_starts_without_mlflow_and_catches_up_when_it_answers(
     rows = ledger.read(tables, generation=0, after=-1)
     compared = [row.step.batch_id for row in rows if "champion/ndcg_at_5" in row.metrics]
     assert compared == [6], "the champion is compared with again"
+
+
+def test_a_source_that_does_not_answer_is_tried_again(
+    spark: SparkSession, ready: MakeSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = ready(tmp_path, source={"path": f"hdfs://127.0.0.1:{free_port()}/events"}, weights={"view": 1})
+    config = tmp_path / "stream.yaml"
+    config.write_text(yaml.safe_dump(made.model_dump(mode="json", by_alias=True)))
+    spark.conf.set("ipc.client.connect.max.retries", "0")  # Hadoop would try for ten seconds.
+    try:
+        assert run_job(run_stream, ["--config", str(config)]) == TRY_AGAIN
+    finally:
+        spark.conf.unset("ipc.client.connect.max.retries")
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "does not answer (java.net.ConnectException" in line
