@@ -16,7 +16,7 @@ from recsys.logs import configure
 
 logger = logging.getLogger(__name__)
 
-DONE, BAD_INPUT, TRY_AGAIN = 0, 2, 75
+DONE, FAULT, BAD_INPUT, TRY_AGAIN = 0, 1, 2, 75
 
 _WIDTH = 100
 _LAST_WORDS = """\
@@ -42,7 +42,7 @@ def run_job(
     Returns:
         Exit code: 0 done, 2 for bad settings or input, 75 if something outside is down, such as a source, the storage
         or MLflow (both with one line on stderr). Any other exception is a fault: it is raised, so that Python shows
-        where it happened and exits with 1.
+        where it happened and exits with 1; where the log is JSON, it is logged, and the code is 1.
     """
     program = f"python jobs/{Path(sys.argv[0]).name}"
     parser = argparse.ArgumentParser(
@@ -65,6 +65,9 @@ def run_job(
             job(loaded)
     except Exception as error:
         explained = _explained(error)
+        if explained is None and in_json:
+            logger.critical("a fault of the program", exc_info=True)
+            return FAULT
         if explained is None:
             raise
         if in_json:

@@ -28,12 +28,15 @@ def log_step(step: StepId) -> Iterator[None]:
 def configure(log_format: LogFormat) -> None:
     """Send log lines to stderr: warnings of all libraries, and what this package says of its work.
 
+    As JSON, Python's own warnings are lines of the log, too.
+
     Handlers that are there already, such as those of a notebook, are kept as they are.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(FORMATTERS[log_format]())
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("recsys").setLevel(logging.INFO)
+    logging.captureWarnings(log_format == "json")
 
 
 class TextFormatter(logging.Formatter):

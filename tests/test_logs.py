@@ -3,11 +3,12 @@
 import json
 import logging
 import re
+import warnings
 from collections.abc import Callable
 
 import pytest
 
-from recsys.cli import BAD_INPUT, run_job
+from recsys.cli import BAD_INPUT, FAULT, run_job
 from recsys.config import Settings
 from recsys.contracts import StepId
 from recsys.errors import InputError
@@ -71,3 +72,22 @@ def test_json_has_one_object_per_line_and_nothing_else(
     assert lines[3]["message"] == "the source is gone"
     assert all(line["time"].endswith("Z") for line in lines)
     assert out == ""
+
+
+def test_a_fault_and_a_warning_are_lines_of_json_too(
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging, "_warnings_showwarning", None)
+
+    def broken(settings: Settings) -> None:
+        warnings.warn("is old", DeprecationWarning, stacklevel=1)
+        raise ZeroDivisionError
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert run(broken, "logging.format=json") == FAULT
+    warned, failed = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert (warned["level"], warned["logger"]) == ("WARNING", "py.warnings")
+    assert "is old" in warned["message"]
+    assert (failed["level"], failed["message"]) == ("CRITICAL", "a fault of the program")
+    assert failed["exception"].endswith("ZeroDivisionError")

@@ -4,6 +4,7 @@ import math
 import re
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -22,17 +23,18 @@ class Health:
     """Whether a stream makes progress.
 
     Attributes:
-        seconds: since the last commit, or since Spark last found nothing to read, whichever is later; before either,
-            since the start.
+        since_commit: seconds since the last commit; None before the first one.
+        seconds: the same, or since Spark last found nothing to read, whichever is less; before either, since the start.
         expected: seconds that are still healthy.
     """
 
+    since_commit: float | None
     seconds: float
     expected: float
 
     @property
     def healthy(self) -> bool:
-        """Whether the last commit is recent enough."""
+        """Whether the last progress is recent enough."""
         return self.seconds <= self.expected
 
 
@@ -53,6 +55,7 @@ class Metrics(StreamWatch):
         self._expected = settings.monitoring.unhealthy_after_seconds
         self._ranker = re.compile(rf"(\w+)/ndcg_at_{settings.recommend.k}")
         self._up_to_date = clock()
+        self._committed: float | None = None
         self._began = self._stage_began = math.nan  # Not a number outside a batch.
         self._make_counters()
         self._make_gauges()
@@ -131,8 +134,8 @@ class Metrics(StreamWatch):
         self._batch.observe(time.perf_counter() - self._began)
         self._began = self._stage_began = math.nan
         self._waiting.set(waiting)
-        self._up_to_date = self._clock()
-        self._commit.set(self._up_to_date)
+        self._committed = self._up_to_date = self._clock()
+        self._commit.set(self._committed)
 
     def progress(self, progress: StreamingQueryProgress, duplicates: int) -> None:
         """Take over what Spark says of state and source."""
@@ -142,7 +145,9 @@ class Metrics(StreamWatch):
             self._state_bytes.set(sum(state.memoryUsedBytes for state in progress.stateOperators))
         for number, source in enumerate(progress.sources):
             for measure, text in (source.metrics or {}).items():
-                self._behind.labels(number, measure).set(float(text))
+                with suppress(ValueError):  # A source may report a text.
+                    figure = float(text)
+                    self._behind.labels(number, measure).set(figure)
 
     def idle(self) -> None:
         """Nothing waits, so nothing is late."""
@@ -150,4 +155,6 @@ class Metrics(StreamWatch):
 
     def health(self) -> Health:
         """Whether the stream makes progress now."""
-        return Health(self._clock() - self._up_to_date, self._expected)
+        now = self._clock()
+        since = None if self._committed is None else now - self._committed
+        return Health(since, now - self._up_to_date, self._expected)

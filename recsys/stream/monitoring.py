@@ -71,7 +71,8 @@ def application(metrics: "Metrics") -> "WSGIApplication":
         health = metrics.health()
         body = {
             "healthy": health.healthy,
-            "seconds_since_commit": round(health.seconds, 3),
+            "seconds_since_commit": health.since_commit,
+            "seconds_since_progress": health.seconds,
             "expected_seconds": health.expected,
         }
         return _send(start, HTTPStatus.OK if health.healthy else HTTPStatus.SERVICE_UNAVAILABLE, body)

@@ -16,7 +16,7 @@ from recsys.config import Settings, load_settings
 from recsys.contracts import StepId
 from recsys.errors import InputError
 from recsys.stream.job import run_stream
-from recsys.stream.metrics import Metrics
+from recsys.stream.metrics import Health, Metrics
 from recsys.stream.monitoring import watched
 from recsys.tables import ledger
 from recsys.tables.delta import Tables
@@ -136,15 +136,17 @@ def test_a_stream_without_commits_is_unhealthy_unless_nothing_waits() -> None:
     metrics = Metrics(load_settings(overrides=["monitoring.unhealthy_after_seconds=60"]), clock=lambda: now[0])
     metrics.begins()
     now[0] += 61
-    assert (metrics.health().healthy, metrics.health().seconds) == (False, 61)
+    assert metrics.health() == Health(since_commit=None, seconds=61, expected=60)
+    assert not metrics.health().healthy
     assert metrics.registry.get_sample_value("recsys_healthy") == 0
     metrics.committed(waiting=3)
+    assert metrics.health() == Health(since_commit=0, seconds=0, expected=60)
     assert metrics.health().healthy
     assert metrics.registry.get_sample_value("recsys_mlflow_backlog_rows") == 3
     now[0] += 61
     assert not metrics.health().healthy
     metrics.idle()
-    assert metrics.health().healthy
+    assert metrics.health() == Health(since_commit=61, seconds=0, expected=60)
 
 
 @pytest.mark.mlflow
@@ -181,7 +183,7 @@ def test_what_a_source_says_of_its_backlog_is_passed_on() -> None:
         "numInputRows": 4,
         "inputRowsPerSecond": 1.0,
         "processedRowsPerSecond": 1.0,
-        "metrics": {"maxOffsetsBehindLatest": "17"},
+        "metrics": {"maxOffsetsBehindLatest": "17", "note": "none"},
     }
     reported: dict[str, Any] = {
         "id": "2e784f5d-e63c-4dce-8cfa-f905f08acd13",
@@ -203,5 +205,6 @@ def test_what_a_source_says_of_its_backlog_is_passed_on() -> None:
     metrics = Metrics(load_settings())
     metrics.progress(StreamingQueryProgress.fromJson(reported), duplicates=2)
     labels = {"source": "0", "measure": "maxOffsetsBehindLatest"}
+    assert metrics.registry.get_sample_value("recsys_source_behind", {"source": "0", "measure": "note"}) is None
     assert metrics.registry.get_sample_value("recsys_source_behind", labels) == 17
     assert metrics.registry.get_sample_value("recsys_duplicates_total") == 2
