@@ -11,9 +11,12 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from recsys.config import Settings, load_settings
 from recsys.config.table import default_weights, described_settings
-from recsys.errors import LeaseError, RecsysError, RegistryDownError
+from recsys.errors import OutsideDownError, RecsysError, is_outage
+from recsys.logs import configure
 
-DONE, BAD_INPUT, TRY_AGAIN = 0, 2, 75
+logger = logging.getLogger(__name__)
+
+DONE, FAULT, BAD_INPUT, TRY_AGAIN = 0, 1, 2, 75
 
 _WIDTH = 100
 _LAST_WORDS = """\
@@ -37,8 +40,10 @@ def run_job(
         settings: for the help: keys of the settings that matter most; `weights` is one key.
 
     Returns:
-        Exit code: 0 done, 2 for bad settings or input, 75 if a server is down or the tables are in use (both with one
-        line on stderr). Any other exception is raised, so that Python shows where it happened and exits with 1.
+        Exit code: 0 done, 2 for bad settings or input, 75 if something outside is down, such as a source, the storage
+        or MLflow, or if another job writes the tables (both with one line on stderr). Any other exception is a fault:
+        it is raised, so that Python shows where it happened and exits with 1; where the log is JSON, it is logged, and
+        the code is 1.
     """
     program = f"python jobs/{Path(sys.argv[0]).name}"
     parser = argparse.ArgumentParser(
@@ -52,15 +57,42 @@ def run_job(
         "overrides", nargs="*", metavar="key.sub=value", help="settings that override the file and the environment"
     )
     parsed = parser.parse_args(arguments)
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    logging.getLogger("recsys").setLevel(logging.INFO)
+    in_json = False
     try:
+        loaded = load_settings(parsed.config, parsed.overrides)
+        configure(loaded.logging.format)
+        in_json = loaded.logging.format == "json"
         with logging_redirect_tqdm():
-            job(load_settings(parsed.config, parsed.overrides))
-    except RecsysError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return TRY_AGAIN if isinstance(error, RegistryDownError | LeaseError) else BAD_INPUT
+            job(loaded)
+    except Exception as error:
+        explained = _explained(error)
+        if explained is None and in_json:
+            logger.critical("a fault of the program", exc_info=True)
+            return FAULT
+        if explained is None:
+            raise
+        if in_json:
+            logger.error("%s", explained)
+        else:
+            print(f"error: {explained}", file=sys.stderr)
+        return TRY_AGAIN if isinstance(explained, OutsideDownError) else BAD_INPUT
     return DONE
+
+
+def _explained(error: Exception) -> RecsysError | None:
+    """The error for people, or None for a fault of the program."""
+    if isinstance(error, RecsysError):
+        return error
+    if isinstance(error, OSError):
+        return OutsideDownError(" ".join(str(error).split())) if is_outage(error) else None
+    if "pyspark" not in sys.modules:
+        return None
+    from py4j.protocol import Py4JJavaError
+    from pyspark.errors import PySparkException
+
+    from recsys.tables.failures import explain_failure
+
+    return explain_failure(error) if isinstance(error, PySparkException | Py4JJavaError) else None
 
 
 def _examples(program: str, examples: Mapping[str, str]) -> Iterator[str]:

@@ -1,5 +1,18 @@
 """Errors that users can fix. Jobs turn them into one line and an exit code: 2, or 75 to try again."""
 
+import errno
+
+# What a network, or a file system that is reached through one, answers while it is down.
+_DOWN = {
+    errno.EIO,
+    errno.ESTALE,
+    errno.ENOTCONN,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+}
+
 
 class RecsysError(Exception):
     """Base class of all deliberate errors. The message is one line that says what to do next."""
@@ -17,11 +30,15 @@ class RegistryError(RecsysError):
     """The model registry has no such model, or refuses a call; see `RegistryDownError` for one that does not answer."""
 
 
-class RegistryDownError(RegistryError):
+class OutsideDownError(RecsysError):
+    """Something outside does not answer: the source, the storage or MLflow. The same call may work later."""
+
+
+class RegistryDownError(RegistryError, OutsideDownError):
     """MLflow does not answer, or failed; the same call may work later."""
 
 
-class LeaseError(RecsysError):
+class LeaseError(OutsideDownError):
     """Another job writes the same tables, or has taken them over; the same call may work later."""
 
 
@@ -31,3 +48,8 @@ class SolveError(RecsysError):
 
 class InputWarning(UserWarning):
     """Some rows of a frame of events were left out; the text says how many, and why."""
+
+
+def is_outage(error: OSError) -> bool:
+    """Whether what failed is down, and not missing, full or forbidden."""
+    return isinstance(error, ConnectionError | TimeoutError) or error.errno in _DOWN

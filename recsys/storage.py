@@ -15,7 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from recsys.errors import InputError
+from recsys.errors import InputError, OutsideDownError, is_outage
 
 
 def table_path(root: str, name: str) -> str:
@@ -65,6 +65,7 @@ def writer_lock(root: str) -> Iterator[None]:
 
     Raises:
         InputError: the folder cannot be written, or another job holds the lock.
+        OutsideDownError: the file system does not answer.
     """
     try:
         Path(root).mkdir(parents=True, exist_ok=True)
@@ -73,7 +74,8 @@ def writer_lock(root: str) -> Iterator[None]:
     except Timeout as error:
         raise InputError(f"another job is writing to storage.root {root}: wait for its end, or stop it") from error
     except OSError as error:
-        raise InputError(f"storage.root {root} cannot be written: {error.strerror or error}") from error
+        kind = OutsideDownError if is_outage(error) else InputError
+        raise kind(f"storage.root {root} cannot be written: {error.strerror or error}") from error
     try:
         yield
     finally:

@@ -1,18 +1,22 @@
 """A job from outside: its help, and exit code 2 or 75 and one line for what its user can put right."""
 
+import errno
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pyspark.errors import StreamingQueryException
 
 from jobs.batch_score import batch_score
 from jobs.stream_update import stream_update
 from recsys.cli import BAD_INPUT, DONE, TRY_AGAIN, run_job
 from recsys.config import Settings, load_settings
 from recsys.config.table import described_settings
+from recsys.errors import OutsideDownError
 from tests.streams import write_stream
 
 ROOT = Path(__file__).parents[1]
@@ -40,6 +44,55 @@ def test_a_fault_of_the_program_is_not_hidden() -> None:
 
     with pytest.raises(ZeroDivisionError):
         run_job(broken, [])
+
+
+OUTAGES = [
+    OSError(errno.ESTALE, "Stale file handle", "/mnt/recsys"),
+    OSError(errno.EIO, "Input/output error"),
+    ConnectionRefusedError("broker:9092"),
+    TimeoutError("storage"),
+    OutsideDownError("the source is down"),
+    StreamingQueryException(
+        "[STREAM_FAILED] java.util.concurrent.ExecutionException: org.apache.kafka.common.errors.TimeoutException: "
+        "Timed out waiting for a node assignment. Call: describeTopics\n\tat org.apache.kafka.clients"
+    ),
+    StreamingQueryException("KafkaException\n" + "Caused by: java.net.UnknownHostException: broker"),
+]
+FAULTS = [
+    OSError(errno.EACCES, "Permission denied"),
+    OSError(errno.ENOSPC, "No space left on device"),
+    StreamingQueryException("java.net.SocketTimeoutException: Accept timed out, where a Python worker died"),
+    StreamingQueryException("java.util.concurrent.TimeoutException: a future"),
+]
+
+
+@pytest.mark.parametrize("outage", OUTAGES, ids=str)
+def test_what_is_down_outside_is_tried_again(capsys: pytest.CaptureFixture[str], outage: Exception) -> None:
+    def down(settings: Settings) -> None:
+        raise outage
+
+    printed = refused(capsys, down, status=TRY_AGAIN)
+    assert re.search("file handle|output error|broker|storage|source|node assignment", printed)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+def test_what_is_wrong_here_is_a_fault(fault: Exception) -> None:
+    def wrong(settings: Settings) -> None:
+        raise fault
+
+    with pytest.raises(type(fault)):
+        run_job(wrong, [])
+
+
+def test_a_storage_that_does_not_answer(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stale(*_: object, **__: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(Path, "mkdir", stale)
+    printed = refused(capsys, stream_update, f"storage.root={tmp_path}/recsys", status=TRY_AGAIN)
+    assert "Stale file handle" in printed
 
 
 def test_a_bad_setting(capsys: pytest.CaptureFixture[str]) -> None:

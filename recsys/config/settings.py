@@ -29,7 +29,9 @@ from recsys.config.sections import (
     EventWeight,
     Gate,
     Items,
+    Logging,
     MLflow,
+    Monitoring,
     Recommend,
     Register,
     Replay,
@@ -81,6 +83,8 @@ class Settings(Section):
     evaluation: Evaluation = Field(default_factory=Evaluation)
     recommend: Recommend = Field(default_factory=Recommend)
     items: Items = Field(default_factory=Items)
+    logging: Logging = Field(default_factory=Logging)
+    monitoring: Monitoring = Field(default_factory=Monitoring)
     replay: Replay = Field(default_factory=Replay)
     spark: dict[str, str] = Field(
         default_factory=dict, description="Extra Spark settings; they win over the defaults of the session."

@@ -3,8 +3,7 @@
 import hashlib
 import math
 import re
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -13,7 +12,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 
 from recsys.config import Settings
 from recsys.contracts import INTERACTION_LOG, LedgerRow
-from recsys.errors import RegistryError
+from recsys.registry.attempts import Attempts
 from recsys.registry.client import experiment_id, registry_errors
 
 GENERATION_TAG = "generation"
@@ -25,8 +24,6 @@ _LOG_BEGIN_TAG, _LOG_END_TAG = f"{INTERACTION_LOG}.from_version", f"{INTERACTION
 NOTHING_SENT = -1
 METRICS_PER_CALL = 999  # MLflow takes 1,000 entries; one is the tag
 PARAMETERS_PER_CALL = 100
-# Share of the stream's time that an outage may cost at most.
-SHARE_OF_TIME = 0.1
 
 
 class GenerationRun:
@@ -41,7 +38,6 @@ class GenerationRun:
         log_begin: first version of the interaction log that the run has learned from; None before `log_lineage`.
         published_through: batch id of the last version that was registered and judged by the gate, -1 if there is none.
         pending: rows that MLflow does not have yet, oldest first.
-        error: one line that says why the last call failed; None if it succeeded.
     """
 
     def __init__(self, client: MlflowClient, generation: int, run: Run) -> None:
@@ -51,10 +47,14 @@ class GenerationRun:
         begin = run.data.tags.get(_LOG_BEGIN_TAG)
         self.log_begin = None if begin is None else int(begin)
         self.pending: list[LedgerRow] = []
-        self.error: str | None = None
         self._client = client
         self.generation = generation
-        self._not_before = -math.inf  # monotonic seconds
+        self._attempts = Attempts()
+
+    @property
+    def error(self) -> str | None:
+        """One line that says why the last call failed; None if it succeeded."""
+        return None if self._attempts.failure is None else str(self._attempts.failure)
 
     @classmethod
     def open(cls, client: MlflowClient, settings: Settings, generation: int, stream_id: str) -> "GenerationRun":
@@ -109,7 +109,7 @@ class GenerationRun:
             if row.step.batch_id > newest:
                 self.pending.append(row)
                 newest = row.step.batch_id
-        return not self.pending or self._attempt(self._send_pending)
+        return not self.pending or self._attempts.make(self._send_pending)
 
     def mark_published(self, batch_id: int) -> None:
         """Record that the version of a batch is registered and has its aliases, so that it is not made again.
@@ -123,7 +123,7 @@ class GenerationRun:
 
     def log_plot(self, path: Path) -> None:
         """Store a plot with the run, replacing the one of that name. If MLflow fails, the next plot makes up for it."""
-        self._attempt(lambda: self._client.log_artifact(self.run_id, str(path), "plots"))
+        self._attempts.make(lambda: self._client.log_artifact(self.run_id, str(path), "plots"))
 
     def log_lineage(self, log_location: str, from_version: int, to_version: int) -> None:
         """Record which versions of the interaction log the run has learned from.
@@ -155,9 +155,11 @@ class GenerationRun:
 
     def close(self, failed: bool = False) -> bool:
         """Send all waiting rows at once and end the run; returns whether MLflow has everything."""
-        self._not_before = -math.inf
+        self._attempts.hurry()
         sent = self.send()
-        ended = self._attempt(lambda: self._client.set_terminated(self.run_id, "FAILED" if failed else "FINISHED"))
+        ended = self._attempts.make(
+            lambda: self._client.set_terminated(self.run_id, "FAILED" if failed else "FINISHED")
+        )
         return sent and ended
 
     def _send_pending(self) -> None:
@@ -173,21 +175,6 @@ class GenerationRun:
             self._client.log_batch(self.run_id, metrics=metrics, tags=[RunTag(LAST_SENT_TAG, str(last))])
             self.last_sent = last
             del self.pending[:count]
-
-    def _attempt(self, call: Callable[[], object]) -> bool:
-        start = time.monotonic()
-        if start < self._not_before:
-            return False
-        try:
-            with registry_errors("MLflow failed"):
-                call()
-        except RegistryError as error:
-            now = time.monotonic()
-            self._not_before = now + (now - start) / SHARE_OF_TIME
-            self.error = str(error)
-            return False
-        self.error = None
-        return True
 
 
 def _metrics(row: LedgerRow) -> list[Metric]:

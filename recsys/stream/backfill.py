@@ -22,16 +22,17 @@ from recsys.config import Settings
 from recsys.contracts import EVENT_ID, INTERACTION_LOG, MODEL_UPDATES, QUARANTINE, LedgerRow, StepId
 from recsys.errors import InputError
 from recsys.frames import listed
-from recsys.registry.client import connect
+from recsys.logs import log_step
 from recsys.storage import writer_lock
 from recsys.stream import handover
 from recsys.stream.handover import Handover
-from recsys.stream.job import close, open_pipeline, planned
+from recsys.stream.job import close, open_pipeline, planned, refuse_first_start_without_mlflow
 from recsys.stream.pipeline import Pipeline, StoredBatch, application_id
 from recsys.stream.publish import Observer, log_stage
 from recsys.stream.query import StopRequested, run_query, stop_signals
 from recsys.stream.recovery import Logged
 from recsys.stream.report import StreamReport
+from recsys.stream.watch import StreamWatch
 from recsys.tables import history, lease, log, quarantine
 from recsys.tables.delta import Tables
 from recsys.tables.history import HistoryCounts
@@ -76,7 +77,7 @@ def backfill(settings: Settings, observe: Observer = log_stage) -> BackfillSumma
     Raises:
         InputError: the source cannot be used or has no good event, or the storage has batches already.
         LeaseError: another job writes the tables.
-        RegistryError: the tracking server does not answer at the start.
+        RegistryError: the tracking server refuses, or does not answer before the first batch is learned.
     """
     root = settings.storage.root
     settings = _in_bulk(settings)
@@ -86,16 +87,16 @@ def backfill(settings: Settings, observe: Observer = log_stage) -> BackfillSumma
             _refuse_another(settings, held)
             return BackfillSummary(held.batches or 0)
         refuse_unusable(settings)
-        client = connect(settings)
+        refuse_first_start_without_mlflow(settings)
         tables = Tables(build_session(settings), settings.storage)
         tables.create_missing()
         holding.enter_context(lease.held(tables, "backfill", settings.storage.lease_seconds))
         events = open_events(tables.spark, settings)
         held = _begin(settings, tables, EVENT_ID in events.columns, held)
-        with StreamReport(settings.recommend.k) as report:
-            pipeline = open_pipeline(settings, client, tables, report, observe)
+        with StreamReport(settings.recommend.k, log_format=settings.logging.format) as report:
+            pipeline = open_pipeline(settings, tables, report, observe)
             reading = _Reading(pipeline, report, held, stop)
-            duplicates = run_query(events, settings, reading.handle, pipeline, stop)
+            duplicates = run_query(events, settings, reading.handle, pipeline, stop, StreamWatch())
         batches = reading.held.batches
         if batches is None and not stop.is_set():
             raise InputError(f"source.path {settings.source.path} has no records: set it to the folder of your events")
@@ -148,7 +149,7 @@ class _Reading:
         events.persist()  # It is read several times, and duplicates must be counted once.
         try:
             counts = history.count(events)
-            self.rejected = history.reasons(events) if counts.quarantined else {}
+            self.rejected = quarantine.reasons(events) if counts.quarantined else {}
             if not len(counts.times):
                 raise InputError(f"no record of the source can be learned from: {listed(self.rejected)}")
             if self.pipeline.logged.through < 0:
@@ -187,11 +188,13 @@ class _Reading:
             self._publish(StepId(0, pipeline.learned_through))  # A kill may have left it undone, as in the stream.
         rows: list[LedgerRow] = []
         for step, batch in log.batches(pipeline.tables, StepId(0, pipeline.learned_through), last):
-            quarantined = counts.quarantined if step.batch_id == 0 else 0
+            began = time.perf_counter() - seconds
+            quarantined, reasons = (counts.quarantined, self.rejected) if step.batch_id == 0 else (0, {})
             records = int(batch.events.sum()) + quarantined
-            stored = StoredBatch(batch, log_version, records, quarantined, plan, seconds)
-            rows.append(pipeline.learn(stored, step))
-            self.report(rows[-1])
+            stored = StoredBatch(batch, log_version, records, quarantined, reasons, plan, began, seconds)
+            with log_step(step):
+                rows.append(pipeline.learn(stored, step))
+                self.report(rows[-1])
             stopping = self._stop.is_set() and step != last
             if stopping or step == last or rows[-1].state_uri or pipeline.publisher.is_due(step):
                 pipeline.record(rows, application)

@@ -4,16 +4,17 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ParamSpec
 
-from mlflow import MlflowClient
 from pyspark.sql import DataFrame
 
 from recsys.config import Settings
-from recsys.contracts import EVENT_ID, INTERACTION_LOG, LedgerRow
+from recsys.contracts import EVENT_ID, LedgerRow, StepId
+from recsys.logs import log_step
 from recsys.registry.client import connect
-from recsys.registry.runs import GenerationRun
-from recsys.storage import checkpoint_folder, writer_lock
+from recsys.storage import checkpoint_folder, snapshot_folder, writer_lock
 from recsys.stream.handover import first_batch
+from recsys.stream.monitoring import watched
 from recsys.stream.pipeline import Pipeline
 from recsys.stream.publish import ROWS_KEPT, Observer, Publisher, log_stage
 from recsys.stream.query import run_query, stop_signals
@@ -30,6 +31,8 @@ from recsys.tables.checkpoint import Plan
 from recsys.tables.delta import Tables
 from recsys.tables.session import build_session
 from recsys.tables.source import open_events, refuse_unusable
+
+Given = ParamSpec("Given")
 
 
 @dataclass(frozen=True)
@@ -58,33 +61,52 @@ def run_stream(settings: Settings, observe: Observer = log_stage, batches: int |
         batches: expected number of micro-batches, for the progress bar.
 
     Raises:
-        InputError: the source, the storage or the checkpoint cannot be used.
+        InputError: the source, the storage, the checkpoint or the port of the figures cannot be used.
         LeaseError: another job writes the tables, or has taken them over.
-        RegistryError: the tracking server does not answer at the start.
+        RegistryError: the tracking server refuses, or does not answer at the first start of all.
     """
-    with writer_lock(settings.storage.root), stop_signals() as stop, ExitStack() as holding:
+    with (
+        writer_lock(settings.storage.root),
+        stop_signals() as stop,
+        watched(settings) as watch,
+        ExitStack() as holding,
+    ):
         refuse_unusable(settings)
-        client = connect(settings)
+        refuse_first_start_without_mlflow(settings)
         spark = build_session(settings)
         events = open_events(spark, settings)
         tables = Tables(spark, settings.storage)
         tables.create_missing()
         holding.enter_context(lease.held(tables, "stream_update", settings.storage.lease_seconds))
         first = first_batch(settings, has_ids=EVENT_ID in events.columns)
-        with StreamReport(settings.recommend.k, batches) as report:
-            pipeline = open_pipeline(settings, client, tables, report, observe, first)
+        with StreamReport(settings.recommend.k, batches, settings.logging.format) as report:
+            reports, observers = both(watch.report, report), both(watch.observe, observe)
+            pipeline = open_pipeline(settings, tables, reports, observers, first)
 
             def handle_batch(batch: DataFrame, batch_id: int) -> None:
-                pipeline.handle_batch(batch, first + batch_id, planned(settings, batch_id))
+                watch.begins()
+                with log_step(StepId(pipeline.generation.number, first + batch_id)):
+                    pipeline.handle_batch(batch, first + batch_id, planned(settings, batch_id))
+                watch.committed(pipeline.publisher.waiting)
 
-            duplicates = run_query(events, settings, handle_batch, pipeline, stop)
+            duplicates = run_query(events, settings, handle_batch, pipeline, stop, watch)
         plot = close(pipeline)
         return StreamSummary(report.batches, report.events, duplicates, pipeline.publisher.champion_version, plot)
 
 
+def refuse_first_start_without_mlflow(settings: Settings) -> None:
+    """Ask MLflow before Spark takes its time to start, if the storage is new; any other start can wait for MLflow.
+
+    Raises:
+        RegistryError: MLflow does not answer, or refuses.
+    """
+    root = settings.storage.root
+    if not (checkpoint_folder(root).exists() or snapshot_folder(root).exists()):
+        connect(settings)
+
+
 def open_pipeline(
     settings: Settings,
-    client: MlflowClient,
     tables: Tables,
     report: Callable[[LedgerRow], None],
     observe: Observer,
@@ -94,7 +116,6 @@ def open_pipeline(
 
     Args:
         settings: all settings.
-        client: from `registry.client.connect`.
         tables: the Delta tables.
         report: called with the ledger row of every learned batch.
         observe: called after every completed stage of a batch.
@@ -102,7 +123,7 @@ def open_pipeline(
 
     Raises:
         InputError: the checkpoint is not the one of the tables, or the settings have changed.
-        RegistryError: MLflow failed.
+        RegistryError: MLflow refuses, or does not answer and the ledger is empty.
     """
     generation = current_generation(tables)
     logged = logged_so_far(tables, generation)
@@ -110,15 +131,9 @@ def open_pipeline(
         refuse_other_checkpoint(settings, generation, logged, first_batch)
     refuse_other_settings(settings, generation)
     model = recover_model(settings, tables, generation)
-    run = GenerationRun.open(client, settings, generation.number, tables.identity(INTERACTION_LOG))
-    oldest = min(run.last_sent, generation.last_batch - ROWS_KEPT)
-    publisher = Publisher(
-        client,
-        settings,
-        run,
-        tables.location(INTERACTION_LOG),
-        ledger.read(tables, generation.number, after=oldest),
-    )
+    rows = ledger.read(tables, generation.number, after=generation.last_batch - ROWS_KEPT)
+    publisher = Publisher(settings, tables, generation.number, rows)
+    publisher.start(may_wait=bool(rows))
     return Pipeline(
         settings,
         tables,
@@ -129,6 +144,16 @@ def open_pipeline(
         report=report,
         observe=observe,
     )
+
+
+def both(first: Callable[Given, object], second: Callable[Given, object]) -> Callable[Given, None]:
+    """A function that hands what it is given to two others, one after the other."""
+
+    def call(*given: Given.args, **named: Given.kwargs) -> None:
+        first(*given, **named)
+        second(*given, **named)
+
+    return call
 
 
 def planned(settings: Settings, batch_id: int) -> Plan:

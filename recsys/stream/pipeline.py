@@ -27,6 +27,7 @@ from recsys.model.evaluation.prequential import Rival, evaluate
 from recsys.model.evaluation.rivals import Rivals
 from recsys.model.recommender import OnlineModel
 from recsys.storage import snapshot_folder
+from recsys.stream import freshness
 from recsys.stream.publish import Observer, Publisher, log_stage
 from recsys.stream.recovery import Generation, Logged, another_checkpoint, recover_model
 from recsys.tables import ledger, log, quarantine, totals
@@ -46,8 +47,9 @@ class StoredBatch:
     Attributes:
         rows: rows of the batch in the log, for the model.
         log_version: Delta version of the log that holds them.
-        records: number of records read; quarantined: number of bad ones among them.
+        records: number of records read; quarantined: number of bad ones among them, reasons: the same by reason.
         plan: what the batch was planned to read.
+        began: when its processing began, by `time.perf_counter`.
         seconds: wall time spent in Spark.
     """
 
@@ -55,7 +57,9 @@ class StoredBatch:
     log_version: int
     records: int
     quarantined: int
+    reasons: Mapping[str, int]
     plan: Plan
+    began: float
     seconds: float
 
 
@@ -92,7 +96,7 @@ class Pipeline:
         self.logged = logged
         self.learned_through = generation.last_batch
         self.publisher = publisher
-        self.rivals = Rivals(publisher.load_rivals())
+        self.rivals = Rivals(publisher.take_new_rivals())
         self.report = report
         self.observe = observe
 
@@ -107,6 +111,7 @@ class Pipeline:
         Raises:
             InputError: the tables hold another batch of this number, or lack the one before it.
         """
+        began = time.perf_counter()
         self.refuse_another(batch_id, plan)
         if batch_id <= max(self.learned_through, self.logged.through):
             run_through(events)
@@ -114,7 +119,7 @@ class Pipeline:
             return  # The rebuild that began this generation has learned the batch from the log.
         step = StepId(self.generation.number, batch_id)
         if batch_id > self.learned_through:
-            stored = self.stored(step, plan) or self.store(events, step, plan)
+            stored = self.stored(step, plan, began) or self.store(events, step, plan, began)
             try:
                 row = self.learn(stored, step)
             except SolveError as error:
@@ -140,7 +145,7 @@ class Pipeline:
         if batch_id > self.learned_through + 1:
             raise another_checkpoint(self.settings, f"batch {batch_id} follows batch {self.learned_through}")
 
-    def stored(self, step: StepId, plan: Plan) -> StoredBatch | None:
+    def stored(self, step: StepId, plan: Plan, began: float) -> StoredBatch | None:
         """A batch that a crash left in the log but not in the ledger; None if it is not in the log.
 
         The log decides, not a second reading of the source. Bad records are written before the log is.
@@ -149,17 +154,20 @@ class Pipeline:
             return None
         started = time.perf_counter()
         rows = log.to_batch(log.read_batch(self.tables, step))
-        quarantined = quarantine.count(self.tables, step)
+        rejected = quarantine.of_batch(self.tables, step)
+        quarantined = rejected.count()
         return StoredBatch(
             rows=rows,
             log_version=self.tables.version(INTERACTION_LOG),
             records=int(rows.events.sum()) + quarantined,
             quarantined=quarantined,
+            reasons=quarantine.reasons(rejected) if quarantined else {},
             plan=plan,
+            began=began,
             seconds=time.perf_counter() - started,
         )
 
-    def store(self, events: DataFrame, step: StepId, plan: Plan) -> StoredBatch:
+    def store(self, events: DataFrame, step: StepId, plan: Plan, began: float) -> StoredBatch:
         """Write the batch to quarantine and log exactly once, whatever was written before a crash."""
         started = time.perf_counter()
         application = application_id(events)
@@ -175,7 +183,9 @@ class Pipeline:
             log_version=log_version,
             records=counts.records,
             quarantined=counts.quarantined,
+            reasons=counts.reasons,
             plan=plan,
+            began=began,
             seconds=time.perf_counter() - started,
         )
 
@@ -192,12 +202,13 @@ class Pipeline:
         update = self.model.update(stored.rows, step)
         self.observe("learn", step)
         learned = time.perf_counter()
+        age = freshness.figures(stored.rows, stored.plan.planned_at.timestamp(), time.time())
         state_uri = None
         if (step.batch_id + 1) % self.settings.storage.snapshot_every_batches == 0:
             state_uri = self.save_state()
             self.observe("snapshot", step)
         seconds = {"evaluate_seconds": evaluated - started, "learn_seconds": learned - evaluated}
-        row = self.row_of(stored, step, time.perf_counter() - started, figures | update | seconds)
+        row = self.row_of(stored, step, figures | update | seconds | age)
         return replace(row, state_uri=state_uri, decisions=self.model.decision.reasons)
 
     def set_aside(self, stored: StoredBatch, step: StepId, error: SolveError) -> LedgerRow:
@@ -208,21 +219,19 @@ class Pipeline:
         Returns:
             The ledger row, which has the reason; recovery skips the batch because of it.
         """
-        started = time.perf_counter()
         logger.error("batch %s is set aside, the stream goes on without it: %s", step, error)
         # The model may have taken in a part of the batch.
         before = replace(self.generation, last_batch=self.learned_through)
         self.model = recover_model(self.settings, self.tables, before)
-        row = self.row_of(stored, step, time.perf_counter() - started, {"set_aside": 1.0})
+        row = self.row_of(stored, step, {"set_aside": 1.0})
         return replace(row, decisions=(f"set aside: {error}",))
 
-    def row_of(self, stored: StoredBatch, step: StepId, seconds: float, metrics: Mapping[str, float]) -> LedgerRow:
+    def row_of(self, stored: StoredBatch, step: StepId, metrics: Mapping[str, float]) -> LedgerRow:
         """The ledger row of a batch, with what is the same for every batch.
 
         Args:
             stored: the batch.
             step: its step.
-            seconds: wall time since it was stored.
             metrics: metrics of this batch.
         """
         return LedgerRow(
@@ -231,12 +240,13 @@ class Pipeline:
             events=int(stored.rows.events.sum()),
             users=len(set(stored.rows.user_ids)),
             items=len(set(stored.rows.item_ids)),
-            duration_ms=round(1000 * (stored.seconds + seconds)),
+            duration_ms=round(1000 * (time.perf_counter() - stored.began)),
             ingested_at=stored.plan.planned_at,
             metrics={
                 **metrics,
                 "records": float(stored.records),
                 "quarantined": float(stored.quarantined),
+                **{f"quarantined/{reason}": float(number) for reason, number in stored.reasons.items()},
                 "spark_seconds": stored.seconds,
             },
             model_version=self.publisher.champion_version,

@@ -1,7 +1,7 @@
 """From learned batches to MLflow: metrics at once, versions every few batches, champions only through the gate.
 
-The ledger is the only record: rows that MLflow lacks are sent again from it. A server that is down delays metrics and
-versions; it never stops the stream.
+The ledger is the only record: rows that MLflow lacks are sent again from it. A server that is down, even at the start,
+delays metrics and versions; it never stops the stream.
 """
 
 import logging
@@ -10,25 +10,25 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlflow.tracking import MlflowClient
-
 from recsys.catalogue import NewItems
 from recsys.config import Settings
-from recsys.contracts import LedgerRow, StepId
-from recsys.errors import RegistryError
+from recsys.contracts import INTERACTION_LOG, LedgerRow, StepId
+from recsys.errors import RegistryDownError, RegistryError
 from recsys.model.evaluation.gate import GateResult, judge
 from recsys.model.recommender import OnlineModel
-from recsys.registry import artifacts, versions
-from recsys.registry.runs import GenerationRun
+from recsys.registry import versions
+from recsys.registry.attempts import Attempts
 from recsys.registry.versions import Version
 from recsys.serving import Served
 from recsys.storage import plot_file
+from recsys.stream.connection import CHAMPION, FIRST, Connection
+from recsys.tables import ledger
+from recsys.tables.delta import Tables
 
 logger = logging.getLogger(__name__)
 
 Observer = Callable[[str, StepId], None]
 ROWS_KEPT = 5_000  # For the plot and the gate: a week of batches, two a minute.
-FIRST, CHAMPION = "first", "champion"
 
 
 def log_stage(stage: str, step: StepId) -> None:
@@ -52,57 +52,70 @@ class Publisher:
     """Publishes metrics and versions of one generation to MLflow.
 
     Args:
-        client: from `registry.client.connect`.
         settings: all settings.
-        run: the generation's run.
-        log_location: location of the interaction log, for the lineage.
-        rows: ledger rows of this generation, oldest first: those that MLflow lacks, and a few thousand before.
+        tables: the Delta tables.
+        generation: number of the generation.
+        rows: its last ledger rows, oldest first: a few thousand, for the gate and the plot.
 
     Attributes:
-        champion_version: registered version of the champion, or None.
-
-    Raises:
-        RegistryError: MLflow failed.
+        connection: MLflow; None until it has answered.
     """
 
-    def __init__(
-        self, client: MlflowClient, settings: Settings, run: GenerationRun, log_location: str, rows: Iterable[LedgerRow]
-    ) -> None:
-        self.client = client
+    def __init__(self, settings: Settings, tables: Tables, generation: int, rows: Iterable[LedgerRow]) -> None:
         self.settings = settings
-        self.run = run
-        self.log_location = log_location
+        self.tables = tables
+        self.generation = generation
         self.rows = deque(rows, maxlen=ROWS_KEPT)
-        self.new_items = NewItems(settings, run.generation)
+        self.new_items = NewItems(settings, generation)
+        self.connection: Connection | None = None
+        self._stream_id = tables.identity(INTERACTION_LOG)
+        self._attempts = Attempts()
         self._outage: str | None = None
-        name = settings.mlflow.model_name
-        found = {FIRST: versions.first(client, name, run.run_id), CHAMPION: _own_champion(client, name)}
-        self._named: dict[str, Version] = {alias: version for alias, version in found.items() if version is not None}
+        self._added = 0
         self._new_rivals: dict[str, Served] = {}
-        run.send(list(self.rows))
+
+    def start(self, may_wait: bool) -> None:
+        """Connect to MLflow, and send it the rows of the ledger that it lacks.
+
+        Args:
+            may_wait: while MLflow does not answer, go on without it, and connect after a later batch.
+
+        Raises:
+            RegistryError: MLflow refuses, or does not answer and may not wait.
+        """
+        self._connect()
+        failure = self._attempts.failure
+        if failure is not None and not (may_wait and isinstance(failure, RegistryDownError)):
+            raise failure
+        self._deliver()
 
     @property
     def champion_version(self) -> str | None:
-        """Registered version of the champion, or None if there is none."""
-        return self._named[CHAMPION].version if CHAMPION in self._named else None
+        """Registered version of the champion; None if there is none, or MLflow has not answered yet."""
+        return None if self.connection is None else self.connection.champion_version
 
-    def load_rivals(self) -> dict[str, Served]:
-        """The first version of this generation and the champion as they are served, as far as they exist.
+    @property
+    def waiting(self) -> int:
+        """Number of ledger rows that MLflow lacks; until it has answered, those of this start."""
+        return self._added if self.connection is None else len(self.connection.run.pending)
 
-        Raises:
-            RegistryError: MLflow failed.
-        """
-        loaded = {version.version: artifacts.load_served(version.uri) for version in self._named.values()}
-        return {name: loaded[version.version] for name, version in self._named.items()}
+    def take_new_rivals(self) -> dict[str, Served]:
+        """Served versions that the live model is to be compared with from now on, by name; each is returned once."""
+        new_rivals, self._new_rivals = self._new_rivals, {}
+        return new_rivals
 
     def add(self, rows: Sequence[LedgerRow]) -> None:
         """Send the ledger rows of newly learned batches; `publish_due` sends those that fail now."""
         self.rows.extend(rows)
-        self.run.send(rows)
+        self._added += len(rows)
+        if self.connection is not None:
+            self.connection.run.send(rows)
 
     def is_due(self, step: StepId) -> bool:
         """Whether a version is due after this batch."""
-        return step.batch_id - self.run.published_through >= self.settings.register_.every_batches
+        if self.connection is None:
+            return False
+        return step.batch_id - self.connection.run.published_through >= self.settings.register_.every_batches
 
     def publish_due(self, model: OnlineModel, step: StepId, observe: Observer) -> dict[str, Served]:
         """Send the metrics up to a step to MLflow, and register a version if one is due.
@@ -113,15 +126,14 @@ class Publisher:
             observe: called when metrics, version and alias are done.
 
         Returns:
-            New rivals by name: `first` for the first version of this generation, `champion` for a
-            version that was promoted; empty if there is none.
+            New rivals by name: `first` for the first version of this generation, `champion` for a version that was
+            promoted, both if MLflow has answered for the first time; empty if there is none.
         """
         delivered = self._deliver()
         observe("metrics", step)
         if delivered and self.is_due(step):
             self._publish_or_wait(model, step, observe)
-        new_rivals, self._new_rivals = self._new_rivals, {}
-        return new_rivals
+        return self.take_new_rivals()
 
     def publish_first(self, model: OnlineModel, step: StepId, observe: Observer) -> None:
         """Register a version at the clean end of a stream without a champion, even if none is due.
@@ -133,7 +145,7 @@ class Publisher:
             step: the last batch in the ledger.
             observe: called when version and alias are done.
         """
-        if self.champion_version is None and len(model.items) and self._deliver():
+        if self._deliver() and self.champion_version is None and len(model.items):
             self._publish_or_wait(model, step, observe)
 
     def publish(self, model: OnlineModel, step: StepId, observe: Observer = log_stage) -> Published:
@@ -147,23 +159,25 @@ class Publisher:
         Raises:
             RegistryError: MLflow failed.
         """
+        assert self.connection is not None, "`start` or `publish_due` has connected"
+        client, run, named = self.connection.client, self.connection.run, self.connection.versions
         verdict = self.judge_candidate()
         served = self.new_items.join(model.served())
         log_version = next(row.log_version for row in reversed(self.rows) if row.step <= step)
         tags = versions.gate_tags(verdict.passed, verdict.reasons, verdict.figures)
         tags["interaction_log_version"] = str(log_version)
-        version = versions.register(self.client, self.settings, self.run.run_id, served, step, tags)
+        version = versions.register(client, self.settings, run.run_id, served, step, tags)
         # The oldest rows may have gone; until the first version they are all here.
-        log_begin = self.rows[0].log_version if self.run.log_begin is None else self.run.log_begin
-        self.run.log_lineage(self.log_location, log_begin, log_version)
+        log_begin = self.rows[0].log_version if run.log_begin is None else run.log_begin
+        run.log_lineage(self.tables.location(INTERACTION_LOG), log_begin, log_version)
         observe("version", step)
-        if FIRST not in self._named:
-            self._named[FIRST], self._new_rivals[FIRST] = version, served
+        if FIRST not in named:
+            named[FIRST], self._new_rivals[FIRST] = version, served
         if verdict.passed:
-            versions.promote(self.client, version)
-            self._named[CHAMPION], self._new_rivals[CHAMPION] = version, served
+            versions.promote(client, version)
+            named[CHAMPION], self._new_rivals[CHAMPION] = version, served
         observe("alias", step)
-        self.run.mark_published(step.batch_id)
+        run.mark_published(step.batch_id)
         return Published(version, verdict.passed)
 
     def judge_candidate(self) -> GateResult:
@@ -180,34 +194,54 @@ class Publisher:
         )
 
     def plot(self) -> Path:
-        """Plot quality and cost over the batches, and log the plot to the run."""
+        """Plot quality and cost over the batches, and log the plot to the run if MLflow has answered."""
         from recsys.stream import plots  # matplotlib is not waited for at the start
 
         path = plot_file(self.settings.storage.root)
         plots.quality(self.rows, path, self.settings.recommend.k)
-        self.run.log_plot(path)
+        if self.connection is not None:
+            self.connection.run.log_plot(path)
         return path
 
     def close(self, failed: bool) -> None:
         """Send all waiting rows and end the run."""
-        if self.run.close(failed=failed):
+        self._attempts.hurry()
+        connection = self._connect()
+        if connection is not None and connection.run.close(failed=failed):
             return
-        if self.run.pending:
+        if self.waiting:
             logger.warning(
                 "metrics of %d batches did not reach MLflow; they are in the ledger, and the next start sends them",
-                len(self.run.pending),
+                self.waiting,
             )
-        else:
-            logger.warning("MLflow shows the run as still running: %s", self.run.error)
+        elif connection is not None:
+            logger.warning("MLflow shows the run as still running: %s", connection.run.error)
+
+    def _connect(self) -> Connection | None:
+        """The connection, which is made if MLflow answers now; rows that it lacks are sent, or wait for `_deliver`."""
+
+        def call() -> None:
+            self.connection = Connection.open(self.settings, self.generation, self._stream_id)
+
+        if self.connection is None and self._attempts.make(call):
+            assert self.connection is not None
+            self._new_rivals |= self.connection.served
+            run, rows = self.connection.run, list(self.rows)
+            if rows and rows[0].step.batch_id > run.last_sent + 1:
+                rows = ledger.read(self.tables, self.generation, after=run.last_sent)
+            run.send(rows)
+        return self.connection
 
     def _deliver(self) -> bool:
         """Send waiting rows, and report an outage once; returns whether MLflow has every row."""
-        delivered = self.run.send()
-        if self.run.error and not self._outage:
-            logger.warning("MLflow does not answer; the stream goes on and sends its metrics later: %s", self.run.error)
-        if self._outage and not self.run.error:
+        connection = self._connect()
+        delivered = connection is not None and connection.run.send()
+        error = self._attempts.failure if connection is None else connection.run.error
+        if error and not self._outage:
+            logger.warning("MLflow does not answer; the stream goes on and sends its metrics later: %s", error)
+        if self._outage and not error:
             logger.warning("MLflow answers again; all waiting metrics are sent")
-        self._outage = self.run.error
+        self._outage = None if error is None else str(error)
         return delivered
 
     def _publish_or_wait(self, model: OnlineModel, step: StepId, observe: Observer) -> None:
@@ -218,16 +252,3 @@ class Publisher:
             logger.warning("no version registered for batch %s; the next batch tries again: %s", step, error)
         else:
             self.plot()
-
-
-def _own_champion(client: MlflowClient, name: str) -> Version | None:
-    """The champion, unless another release has registered it: this one might read its arrays wrongly."""
-    champion = versions.champion(client, name)
-    if champion is None or champion.step is not None:
-        return champion
-    logger.warning(
-        "%s is champion, but this release did not register it (it has no tag 'generation') and cannot compare with it: "
-        "the first version that is registered now takes its place; to keep it, set mlflow.model_name to another name",
-        champion.uri,
-    )
-    return None

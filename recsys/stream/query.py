@@ -11,6 +11,7 @@ from typing import NoReturn
 from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame
 from pyspark.sql.streaming.listener import (
+    QueryIdleEvent,
     QueryProgressEvent,
     QueryStartedEvent,
     QueryTerminatedEvent,
@@ -23,6 +24,7 @@ from recsys.config import Settings
 from recsys.config.sections import Trigger
 from recsys.storage import checkpoint_folder
 from recsys.stream.pipeline import Pipeline
+from recsys.stream.watch import StreamWatch
 from recsys.tables.failures import explain_failure
 from recsys.tables.source import SourceLostError, dropped_duplicates, read_what_is_left
 
@@ -42,6 +44,7 @@ def run_query(
     handle_batch: Callable[[DataFrame, int], None],
     pipeline: Pipeline,
     stop: threading.Event,
+    watch: StreamWatch,
 ) -> int:
     """Run the query to its end.
 
@@ -51,6 +54,7 @@ def run_query(
         handle_batch: the function for `foreachBatch`.
         pipeline: its MLflow run is ended if the query fails.
         stop: once it is set, no further batch begins.
+        watch: is told what Spark reports.
 
     Returns:
         Number of dropped duplicates.
@@ -70,7 +74,7 @@ def run_query(
             raise
 
     spark = events.sparkSession
-    listener = DuplicateCounter()
+    listener = DuplicateCounter(watch)
     spark.streams.addListener(listener)
     writer = (
         events.writeStream.queryName(settings.mlflow.model_name)
@@ -139,12 +143,16 @@ class DuplicateCounter(StreamingQueryListener):
 
     Spark reports a batch some time after it is done, and the end of the query after the last batch.
 
+    Args:
+        watch: is told of each batch, and of Spark finding nothing new.
+
     Attributes:
         dropped: duplicates so far.
         finished: set when everything has been reported.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, watch: StreamWatch) -> None:
+        self.watch = watch
         self.dropped = 0
         self.finished = threading.Event()
 
@@ -157,6 +165,11 @@ class DuplicateCounter(StreamingQueryListener):
         if dropped:
             self.dropped += dropped
             logger.info("%d duplicates dropped", dropped)
+        self.watch.progress(event.progress, dropped)
+
+    def onQueryIdle(self, event: QueryIdleEvent) -> None:  # noqa: N802 - Spark's name
+        """Pass on that nothing waits."""
+        self.watch.idle()
 
     def onQueryTerminated(self, event: QueryTerminatedEvent) -> None:  # noqa: N802 - Spark's name
         """Note that everything has been reported."""

@@ -68,8 +68,8 @@ def rebuild(settings: Settings) -> Rebuilt:
         if log.last_step(tables) is None:
             raise InputError(f"{tables.location(INTERACTION_LOG)} is empty: run jobs/stream_update.py first")
         row, model = _unregistered(client, settings, tables) or _trained(settings, tables)
-        run = GenerationRun.open(client, settings, row.step.generation, tables.identity(INTERACTION_LOG))
-        publisher = Publisher(client, settings, run, tables.location(INTERACTION_LOG), [row])
+        publisher = Publisher(settings, tables, row.step.generation, [row])
+        publisher.start(may_wait=False)
         published = publisher.publish(model, row.step)
         publisher.close(failed=False)
         seconds = row.metrics[SECONDS]

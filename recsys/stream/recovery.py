@@ -151,7 +151,11 @@ def recover_model(settings: Settings, tables: Tables, generation: Generation) ->
         logger.info("recovering the model from step %s to %s", start, last)
         set_aside = ledger.set_aside(tables, start)
         for step, batch in tqdm(
-            log.batches(tables, start, last), desc="recovering the model", unit=" batches", leave=False
+            log.batches(tables, start, last),
+            desc="recovering the model",
+            unit=" batches",
+            leave=False,
+            disable=None,
         ):
             if step.batch_id not in set_aside:
                 model.update(batch, step)
@@ -192,5 +196,5 @@ def rebuilt_model(settings: Settings, tables: Tables, begin: StepId) -> OnlineMo
     model = OnlineModel(settings)
     last_before = StepId(begin.generation - 1, sys.maxsize)
     logged = log.batches(tables, through=last_before)
-    model.rebuild(tqdm(logged, desc="reading the log", unit=" batches", leave=False), begin)
+    model.rebuild(tqdm(logged, desc="reading the log", unit=" batches", leave=False, disable=None), begin)
     return model

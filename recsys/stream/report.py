@@ -1,5 +1,6 @@
 """Console output of a running stream: a progress bar and, per micro-batch, one line and its decisions."""
 
+import logging
 import math
 from types import TracebackType
 from typing import Self
@@ -7,19 +8,25 @@ from typing import Self
 from tqdm import tqdm
 
 from recsys.contracts import LedgerRow
+from recsys.logs import LogFormat
+
+logger = logging.getLogger(__name__)
 
 
 class StreamReport:
-    """Prints one line per batch above a progress bar.
+    """Prints one line per batch above a progress bar, or logs it where the log is JSON.
 
     Args:
         k: cutoff of NDCG.
         batches: expected number of batches, if known.
+        log_format: of the settings.
     """
 
-    def __init__(self, k: int, batches: int | None = None) -> None:
+    def __init__(self, k: int, batches: int | None = None, log_format: LogFormat = "text") -> None:
         self._k = k
-        self._bar = tqdm(total=batches, unit=" batch", desc="stream", dynamic_ncols=True, smoothing=0.1)
+        self._log_format = log_format
+        # Without a terminal, a bar would fill a log file with its own repetitions.
+        self._bar = tqdm(total=batches, unit=" batch", desc="stream", dynamic_ncols=True, smoothing=0.1, disable=None)
         self.events = 0
         self.batches = 0
 
@@ -37,10 +44,14 @@ class StreamReport:
         self._bar.refresh()
 
     def __call__(self, row: LedgerRow) -> None:
-        """Print the line of one batch."""
+        """Print or log the line of one batch."""
         self.events += row.events
         self.batches += 1
-        self._bar.write(batch_line(row, self._k))
+        line = batch_line(row, self._k)
+        if self._log_format == "json":
+            logger.info("%s", line)
+        else:
+            self._bar.write(line)
         self._bar.update()
 
 

@@ -29,7 +29,7 @@ from recsys.contracts import (
 from recsys.errors import InputError
 from recsys.storage import table_path
 from recsys.tables.conditions import Conditions
-from recsys.tables.failures import first_line
+from recsys.tables.failures import explain_failure, first_line
 from recsys.tables.path_table import PathTable
 from recsys.tables.spark_table import SparkTable
 
@@ -96,6 +96,7 @@ class Tables:
         Raises:
             InputError: the storage cannot be written to, or has a table of this name with other columns, such as one
                 that an earlier release made.
+            OutsideDownError: the storage does not answer.
         """
         for name, columns in TABLE_SCHEMAS.items():
             wanted = cast(StructType, StructType.fromDDL(columns))
@@ -105,6 +106,9 @@ class Tables:
                     self._add_columns(name, wanted.fields[len(found) :])
                     found = self._created(name, wanted)
             except (PySparkException, Py4JJavaError, DeltaError, OSError) as error:
+                explained = explain_failure(error)
+                if explained is not None:
+                    raise explained from error
                 self._refuse_earlier_release(name, self._present_columns(name))
                 raise InputError(f"cannot create table {self.location(name)}: {first_line(error)}") from error
             self._refuse_earlier_release(name, found.names)

@@ -5,14 +5,24 @@ from collections.abc import Iterator
 
 from py4j.protocol import Py4JJavaError
 
-from recsys.errors import InputError
+from recsys.errors import InputError, OutsideDownError, RecsysError
 
 _UNREADABLE_FILE = re.compile(r"\[FAILED_READ_FILE[^\]]*\].*?reading file (\S+?)\.?(?:\s|$)")
+# A network that fails, as Java, Hadoop's and Amazon's clients and Kafka's report it. Spark's own sockets to Python
+# workers, which fail with the worker, are not meant.
+_OUTAGE = re.compile(
+    r"(?:java\.net\.(?:ConnectException|NoRouteToHostException|SocketTimeoutException|UnknownHostException)"
+    r"|org\.apache\.hadoop\.(?:net\.ConnectTimeoutException|ipc\.(?:StandbyException|RetriableException))"
+    r"|org\.apache\.http\.conn\.\w+Exception"
+    r"|org\.apache\.kafka\.common\.errors\.(?:TimeoutException|DisconnectException)"
+    r"|org\.apache\.kafka\.common\.config\.ConfigException: No resolvable bootstrap urls)"
+    r"(?!: Accept timed out)[^\n]*"
+)
 _REMEDY = "replace it with a good copy, or with an empty file to skip it, then start again"
 
 
-def explain_failure(error: BaseException) -> InputError | None:
-    """Recognize a stream that failed on an unreadable file.
+def explain_failure(error: BaseException) -> RecsysError | None:
+    """Recognize what failed on an unreadable file, or because a source or a storage does not answer.
 
     Args:
         error: Exception raised by `StreamingQuery.awaitTermination` or by a Spark action.
@@ -22,6 +32,12 @@ def explain_failure(error: BaseException) -> InputError | None:
     """
     messages = list(_messages(error))
     text = "\n".join(messages)
+    down = _OUTAGE.search(text)
+    if down is not None:
+        return OutsideDownError(
+            f"a source or a storage does not answer ({down.group():.300}): start again once it does, or correct its "
+            "address"
+        )
     found = _UNREADABLE_FILE.search(text)
     if found is None:
         return None

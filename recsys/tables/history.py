@@ -5,13 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recsys.config.sections import EventWeight
-from recsys.contracts import BATCH, EVENT_TIME, EVENTS, GENERATION, INTERACTION_LOG, ITEM, REASONS, USER
+from recsys.contracts import BATCH, EVENT_TIME, EVENTS, GENERATION, INTERACTION_LOG, ITEM, USER
 from recsys.tables.clean import TOTALS, aggregate, is_good, weigh
 from recsys.tables.delta import Tables
 
@@ -50,13 +49,6 @@ def count(tagged: DataFrame) -> HistoryCounts:
         events=good[EVENTS].to_numpy(),
         quarantined=pc.sum(counted[EVENTS].filter(bad)).as_py() or 0,
     )
-
-
-def reasons(tagged: DataFrame) -> dict[str, int]:
-    """Number of records per reason, the most frequent reason first."""
-    counted = tagged.select(F.explode(REASONS).alias(REASONS)).groupBy(REASONS).count()
-    rows: pa.Table = counted.orderBy(F.desc("count"), REASONS).toArrow()
-    return dict(zip(rows[REASONS].to_pylist(), rows["count"].to_pylist(), strict=True))
 
 
 def append(

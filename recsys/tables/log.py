@@ -4,8 +4,9 @@ It is the write-ahead log of the model. Rows are collected from Spark once, as a
 appended and learned. So the log and the model cannot differ.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,7 @@ from recsys.contracts import (
     INTERACTION_LOG,
     ITEM,
     LAST_TIME,
+    REASONS,
     USER,
     WEIGHT,
     InteractionBatch,
@@ -45,6 +47,7 @@ ROWS = pa.schema(
 )
 # How many rows of the log are in memory at once, if its batches are smaller.
 ROWS_AT_ONCE = 1_000_000
+_BETWEEN_REASONS = "\n"
 _IN_ORDER = [(column, "ascending") for column in (USER, ITEM, LAST_TIME)]
 
 
@@ -55,10 +58,12 @@ class BatchCounts:
     Attributes:
         records: records after de-duplication, good and bad.
         quarantined: bad records among them.
+        reasons: number of bad records by reason; a record may have several.
     """
 
     records: int
     quarantined: int
+    reasons: Mapping[str, int] = field(default_factory=dict)
 
 
 def collect(tagged: DataFrame, weights: Mapping[str, EventWeight]) -> tuple[pa.Table, BatchCounts]:
@@ -67,15 +72,26 @@ def collect(tagged: DataFrame, weights: Mapping[str, EventWeight]) -> tuple[pa.T
     Returns:
         The rows, in the schema `ROWS`, sorted by the bytes of user and item id and by time, and the batch's counts.
     """
-    # Bad records become one more group, with null ids, so they are counted without a second pass.
-    ids = {column: F.when(is_good(), F.col(column)) for column in (USER, ITEM)}
-    groups = aggregate(weigh(tagged.withColumns(ids), weights)).toArrow()
+    # Bad records become groups with their reasons in place of an item, so they are counted without a second pass.
+    user = F.when(is_good(), F.col(USER))
+    item = F.when(is_good(), F.col(ITEM)).otherwise(F.array_join(REASONS, _BETWEEN_REASONS))
+    groups = aggregate(weigh(tagged.withColumns({USER: user, ITEM: item}), weights)).toArrow()
     bad = pc.is_null(groups[USER])
+    rejected = groups.filter(bad)
     counts = BatchCounts(
         records=pc.sum(groups[EVENTS]).as_py() or 0,
-        quarantined=pc.sum(groups[EVENTS].filter(bad)).as_py() or 0,
+        quarantined=pc.sum(rejected[EVENTS]).as_py() or 0,
+        reasons=_by_reason(rejected[ITEM].to_pylist(), rejected[EVENTS].to_pylist()),
     )
     return _sorted(groups.filter(pc.invert(bad))), counts
+
+
+def _by_reason(joined: Sequence[str], records: Sequence[int]) -> dict[str, int]:
+    """Records by reason, in alphabetical order, from records by all reasons of a record."""
+    counts: Counter[str] = Counter()
+    for reasons, number in zip(joined, records, strict=True):
+        counts.update(dict.fromkeys(reasons.split(_BETWEEN_REASONS), number))
+    return dict(sorted(counts.items()))
 
 
 def append(tables: Tables, rows: pa.Table, step: StepId, app_id: str, input_fingerprint: str | None = None) -> int:

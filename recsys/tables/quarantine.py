@@ -1,11 +1,12 @@
 """The table `quarantine`: rejected records with their raw text and every reason."""
 
+import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys.contracts import BATCH, GENERATION, INGESTED_AT, QUARANTINE, RAW, REASONS, StepId
 from recsys.tables.clean import is_good
-from recsys.tables.conditions import of_step
+from recsys.tables.conditions import of_step, to_column
 from recsys.tables.delta import Tables
 
 # Raw records may be long: more of them are left to Spark.
@@ -24,9 +25,16 @@ def quarantined(tagged: DataFrame, step: StepId) -> DataFrame:
     )
 
 
-def count(tables: Tables, step: StepId) -> int:
-    """Number of rejected records of a batch."""
-    return int(tables.rows(QUARANTINE, [BATCH], of_step(step)).num_rows)
+def of_batch(tables: Tables, step: StepId) -> DataFrame:
+    """The rejected records of a batch."""
+    return tables.read(QUARANTINE).filter(to_column(of_step(step)))
+
+
+def reasons(rejected: DataFrame) -> dict[str, int]:
+    """Number of records per reason, the most frequent reason first."""
+    counted = rejected.select(F.explode(REASONS).alias(REASONS)).groupBy(REASONS).count()
+    rows: pa.Table = counted.orderBy(F.desc("count"), REASONS).toArrow()
+    return dict(zip(rows[REASONS].to_pylist(), rows["count"].to_pylist(), strict=True))
 
 
 def append(tables: Tables, tagged: DataFrame, step: StepId, app_id: str, records: int) -> int:

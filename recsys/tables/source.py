@@ -40,6 +40,7 @@ def open_events(spark: SparkSession, settings: Settings) -> DataFrame:
 
     Raises:
         InputError: the path or a mapped column is missing, or the first file cannot be read.
+        OutsideDownError: the source does not answer.
         ConfigError: the event types or the watermark of the settings are inconsistent.
     """
     refuse_unusable(settings)

@@ -176,9 +176,8 @@ def main(arguments: list[str] | None = None) -> int:
     points = {point for tally in tallies.values() for point in tally.killed}
     lost, doubled = (sum(getattr(tally.difference, name) for tally in tallies.values()) for name in ("lost", "doubled"))
     kills = sum(tally.kills for tally in tallies.values())
-    print(
-        f"fire_points={len(points)} fire_kills={kills} fire_lost={lost} fire_doubled={doubled} fire_different={differing}"
-    )
+    print(f"fire_points={len(points)} fire_kills={kills} fire_lost={lost}", end=" ")
+    print(f"fire_doubled={doubled} fire_different={differing}")
     return int(bool(lost or doubled or differing))
 
 

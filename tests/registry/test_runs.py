@@ -5,7 +5,7 @@ import pytest
 
 from recsys.config import load_settings
 from recsys.contracts import LedgerRow, StepId
-from recsys.registry import runs
+from recsys.registry import attempts
 from recsys.registry.runs import LAST_SENT_TAG, GenerationRun
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -177,7 +177,7 @@ def test_a_server_that_keeps_failing_is_left_alone_for_a_while(registry, open_ru
     client, _ = registry
     run = open_run()
     now = [100.0]
-    monkeypatch.setattr(runs.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(attempts.time, "monotonic", lambda: now[0])
     log_batch = client.log_batch
 
     def slow(*args, **kwargs):

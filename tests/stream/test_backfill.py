@@ -89,7 +89,10 @@ def learned(spark: SparkSession, settings: Settings) -> list[dict[str, Any]]:
     rows = table(spark, settings, MODEL_UPDATES).drop("log_version", "input").orderBy("batch_id").collect()
     assert sum(figures(row)["records"] for row in rows) == 153 * len(rows)
     return [
-        {**row.asDict(), "metrics": {name: figure for name, figure in figures(row).items() if name not in ARRIVAL}}
+        {
+            **row.asDict(),
+            "metrics": {name: figure for name, figure in figures(row).items() if name.split("/")[0] not in ARRIVAL},
+        }
         for row in rows
     ]
 

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from recsys.batches import batch_starts
 from recsys.config import Settings
 from recsys.contracts import INTERACTION_LOG, StepId
-from recsys.tables import history, log
+from recsys.tables import history, log, quarantine
 from recsys.tables.clean import tag
 from recsys.tables.delta import Tables
 
@@ -38,7 +38,7 @@ def test_a_history_is_counted_by_instant(spark: SparkSession, settings: Factory,
     assert ((counts.times / 1e6).astype(int) - 1_700_000_000).tolist() == [10, 20, 30, 40, 41]
     assert counts.events.tolist() == [1, 2, 1, 1, 1]
     assert counts.quarantined == 2
-    assert history.reasons(events) == {"missing event_time": 1, "missing item_id": 1, "unknown event_type": 1}
+    assert quarantine.reasons(events) == {"missing event_time": 1, "missing item_id": 1, "unknown event_type": 1}
 
 
 def test_nothing_is_counted_as_nothing(spark: SparkSession, settings: Factory, tmp_path: Path) -> None:

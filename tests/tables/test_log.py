@@ -49,11 +49,12 @@ def test_collect_counts_and_sorts(spark: SparkSession, settings: Factory, tmp_pa
     users = ["é", "z", "Z", "a", "10", "9"]
     events = [event(user_id=user, event_type="purchase") for user in users] * 2
     configured = settings(tmp_path)
-    bad = [event(user_id=None), event(user_id="z", event_type="x")]
+    bad = [event(user_id=None), event(user_id="z", event_type="x"), event(user_id=None, event_type="x")]
     rows, counts = log.collect(tag(as_text(spark, *events, *bad), configured), configured.weights)
     assert rows["user_id"].to_pylist() == sorted(users, key=str.encode)
     assert rows["weight"].to_pylist() == [8.0] * 6
-    assert counts == log.BatchCounts(records=14, quarantined=2)
+    reasons = {"missing user_id": 2, "unknown event_type": 2}
+    assert counts == log.BatchCounts(records=15, quarantined=3, reasons=reasons)
     assert rows.schema.field("last_event_time").type == pa.timestamp("us", "UTC")
 
 
