@@ -30,7 +30,7 @@ ask_python = $(call complain,$(shell sh scripts/check_machine.sh python $(PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test-fast test test-all lint format docs docs-serve settings bench clean java
+.PHONY: help setup demo test-fast test test-all fire lint format docs docs-serve settings bench clean java
 
 ##@ Start here
 help:  ## list the targets
@@ -53,6 +53,9 @@ test: java $(READY)  ## all tests but the heaviest
 
 test-all: java $(READY)  ## all tests
 	$(PYTEST) $(ARGS)
+
+fire: java $(READY)  ## kill every job at every durable effect, and compare (hours; ARGS=--quick: minutes)
+	$(RUN) -m tests.fire $(ARGS)
 
 lint: $(READY)  ## ruff, and mypy (strict on recsys/ and jobs/)
 	$(RUN) -m ruff check .

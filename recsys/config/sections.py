@@ -146,7 +146,14 @@ class MLflow(Section):
     )
     experiment: str = Field("recsys", description="Experiment that holds the runs.")
     model_name: str = Field(
-        "recsys", description="Name of the registered model (`catalog.schema.model` in Unity Catalog)."
+        "recsys",
+        pattern="^[^'\"]+$",
+        description="Name of the registered model (`catalog.schema.model` in Unity Catalog).",
+    )
+    all_metrics_every_batches: PositiveInt = Field(
+        20,
+        description="Of a long run, MLflow gets all metrics of one batch in so many, and of the others the ones to "
+        "watch; the first batches, ten times so many, have all. The ledger always has all. 1: MLflow, too.",
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModelOutput
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array
@@ -53,7 +53,7 @@ def upload(
     served: Served,
     step: StepId,
 ) -> str:
-    """Upload the artifact of a version; MLflow's errors pass.
+    """Upload the artifact of a version, unless that was done before a crash; MLflow's errors pass.
 
     Args:
         client: from `connect`.
@@ -67,7 +67,12 @@ def upload(
     """
     # Not with `mlflow.pyfunc.log_model`, which copies the history of all metrics of the run: it grows with the stream.
     experiment = client.get_run(run_id).info.experiment_id
-    logged = client.create_logged_model(experiment, f"{settings.mlflow.model_name}-{step}", run_id)
+    name = f"{settings.mlflow.model_name}-{step}"
+    uploaded = client.search_logged_models([experiment], f"source_run_id = '{run_id}' AND name = '{name}'")
+    for model in uploaded:
+        if model.status == LoggedModelStatus.READY:
+            return str(model.model_id)
+    logged = client.create_logged_model(experiment, name, run_id)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, _ARRAYS_FILE)
         save_file(served.packed(), file)

@@ -25,6 +25,14 @@ NOTHING_SENT = -1
 METRICS_PER_CALL = 999  # MLflow takes 1,000 entries; one is the tag
 PARAMETERS_PER_CALL = 100
 
+# So many times `mlflow.all_metrics_every_batches` batches have all metrics.
+_ALL_AT_FIRST = 10
+# What every batch has: quality of the rankings, size and cost of the batch, and what tells that something is wrong.
+_TO_WATCH = re.compile(
+    r"(model|popularity|champion|first)/ndcg_at_\d+|mixture/regret|events|records|quarantined|batch_seconds|"
+    r"freshness_p95_seconds|surprise|set_aside|rebuild_seconds"
+)
+
 
 class GenerationRun:
     """The MLflow run of one generation. An outage of MLflow raises nothing here: rows wait for a later call.
@@ -40,13 +48,14 @@ class GenerationRun:
         pending: rows that MLflow does not have yet, oldest first.
     """
 
-    def __init__(self, client: MlflowClient, generation: int, run: Run) -> None:
+    def __init__(self, client: MlflowClient, generation: int, run: Run, all_metrics_every: int) -> None:
         self.run_id: str = run.info.run_id
         self.last_sent = int(run.data.tags.get(LAST_SENT_TAG, NOTHING_SENT))
         self.published_through = int(run.data.tags.get(PUBLISHED_TAG, NOTHING_SENT))
         begin = run.data.tags.get(_LOG_BEGIN_TAG)
         self.log_begin = None if begin is None else int(begin)
         self.pending: list[LedgerRow] = []
+        self._all_metrics_every = all_metrics_every
         self._client = client
         self.generation = generation
         self._attempts = Attempts()
@@ -71,10 +80,8 @@ class GenerationRun:
         """
         experiment = experiment_id(client, settings)
         with registry_errors("cannot open the MLflow run"):
-            where = f"tags.{GENERATION_TAG} = '{generation}' and tags.{STREAM_TAG} = '{stream_id}'"
-            found = client.search_runs([experiment], where, max_results=1)
-            if found:
-                run = found[0]
+            run = _find(client, experiment, generation, stream_id)
+            if run is not None:
                 client.update_run(run.info.run_id, status="RUNNING")
             else:
                 tags = {GENERATION_TAG: str(generation), STREAM_TAG: stream_id}
@@ -85,7 +92,25 @@ class GenerationRun:
             missing = [Param(key, value) for key, value in wanted.items() if key not in run.data.params]
             for start in range(0, len(missing), PARAMETERS_PER_CALL):
                 client.log_batch(run.info.run_id, params=missing[start : start + PARAMETERS_PER_CALL])
-        return cls(client, generation, run)
+        return cls(client, generation, run, settings.mlflow.all_metrics_every_batches)
+
+    @classmethod
+    def find_id(cls, client: MlflowClient, settings: Settings, generation: int, stream_id: str) -> str | None:
+        """Id of the run of a generation, which stays as it is; None if there is none.
+
+        Args:
+            client: from `connect`.
+            settings: all settings.
+            generation: the generation.
+            stream_id: id of the stream.
+
+        Raises:
+            RegistryError: MLflow failed.
+        """
+        experiment = experiment_id(client, settings)
+        with registry_errors("cannot look for the MLflow run"):
+            run = _find(client, experiment, generation, stream_id)
+        return None if run is None else str(run.info.run_id)
 
     def send(self, rows: Sequence[LedgerRow] = ()) -> bool:
         """Log the metrics of rows, after those that still wait. The step of a metric is its batch id.
@@ -164,10 +189,10 @@ class GenerationRun:
 
     def _send_pending(self) -> None:
         while self.pending:
-            count, metrics = 0, _metrics(self.pending[0])
+            count, metrics = 0, self._metrics(self.pending[0])
             # As many rows as one call takes, but at least one.
             while (count := count + 1) < len(self.pending):
-                more = _metrics(self.pending[count])
+                more = self._metrics(self.pending[count])
                 if len(metrics) + len(more) > METRICS_PER_CALL:
                     break
                 metrics += more
@@ -176,21 +201,32 @@ class GenerationRun:
             self.last_sent = last
             del self.pending[:count]
 
+    def _metrics(self, row: LedgerRow) -> list[Metric]:
+        """Metrics of a batch for MLflow: all, or the ones to watch, see `mlflow.all_metrics_every_batches`.
 
-def _metrics(row: LedgerRow) -> list[Metric]:
-    figures = {
-        **row.metrics,
-        "events": row.events,
-        "users": row.users,
-        "items": row.items,
-        "batch_seconds": row.duration_ms / 1000,
-    }
-    milliseconds = round(row.ingested_at.timestamp() * 1000)
-    return [
-        Metric(name, float(value), milliseconds, row.step.batch_id)
-        for name, value in figures.items()
-        if math.isfinite(value)  # NaN: not measured
-    ]
+        With all of them, a stream of a batch every ten seconds would write a million rows a day.
+        """
+        figures = {
+            **row.metrics,
+            "events": row.events,
+            "users": row.users,
+            "items": row.items,
+            "batch_seconds": row.duration_ms / 1000,
+        }
+        batch, every = row.step.batch_id, self._all_metrics_every
+        if batch >= _ALL_AT_FIRST * every and batch % every:
+            figures = {name: value for name, value in figures.items() if _TO_WATCH.fullmatch(name)}
+        milliseconds = round(row.ingested_at.timestamp() * 1000)
+        return [
+            Metric(name, float(value), milliseconds, batch)
+            for name, value in figures.items()
+            if math.isfinite(value)  # NaN: not measured
+        ]
+
+
+def _find(client: MlflowClient, experiment: str, generation: int, stream_id: str) -> Run | None:
+    where = f"tags.{GENERATION_TAG} = '{generation}' and tags.{STREAM_TAG} = '{stream_id}'"
+    return next(iter(client.search_runs([experiment], where, max_results=1)), None)
 
 
 def _parameter_key(key: str) -> str:

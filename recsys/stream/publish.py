@@ -13,7 +13,7 @@ from pathlib import Path
 from recsys.catalogue import NewItems
 from recsys.config import Settings
 from recsys.contracts import INTERACTION_LOG, LedgerRow, StepId
-from recsys.errors import RegistryDownError, RegistryError
+from recsys.errors import RegistryDownError
 from recsys.model.evaluation.gate import GateResult, judge
 from recsys.model.recommender import OnlineModel
 from recsys.registry import versions
@@ -70,6 +70,7 @@ class Publisher:
         self.connection: Connection | None = None
         self._stream_id = tables.identity(INTERACTION_LOG)
         self._attempts = Attempts()
+        self._registrations = Attempts()
         self._outage: str | None = None
         self._added = 0
         self._new_rivals: dict[str, Served] = {}
@@ -245,10 +246,10 @@ class Publisher:
         return delivered
 
     def _publish_or_wait(self, model: OnlineModel, step: StepId, observe: Observer) -> None:
-        """Publish and plot; a registry failure only delays the version."""
-        try:
-            self.publish(model, step, observe)
-        except RegistryError as error:
-            logger.warning("no version registered for batch %s; the next batch tries again: %s", step, error)
-        else:
+        """Publish and plot; a registry failure only delays the version, by more the longer it took to fail."""
+        before = self._registrations.failure
+        if self._registrations.make(lambda: self.publish(model, step, observe)):
             self.plot()
+        elif self._registrations.failure is not before:
+            failure = self._registrations.failure
+            logger.warning("no version registered for batch %s; a later batch tries again: %s", step, failure)

@@ -81,8 +81,8 @@ def _unregistered(client: MlflowClient, settings: Settings, tables: Tables) -> t
     present = current_generation(tables)
     if present.number == 0 or present.last_batch >= present.first_batch:
         return None
-    run = GenerationRun.open(client, settings, present.number, tables.identity(INTERACTION_LOG))
-    if versions.first(client, settings.mlflow.model_name, run.run_id) is not None:
+    run_id = GenerationRun.find_id(client, settings, present.number, tables.identity(INTERACTION_LOG))
+    if run_id is not None and versions.first(client, settings.mlflow.model_name, run_id) is not None:
         return None
     (row,) = ledger.read(tables, present.number, after=present.last_batch - 1)
     try:

@@ -1,7 +1,7 @@
 """Fault points: the instants right before and right after each durable effect of a job.
 
-What makes an effect durable (a commit to a table, a rename of a finished file, a call that changes MLflow) is wrapped in
-the process of the job, so the product knows nothing of it, and a new effect through the same doors is a new point.
+What makes an effect durable (a commit to a table, a rename of a finished file, a call that changes MLflow) is wrapped
+in the process of the job, so the product knows nothing of it, and a new effect through the same doors is a new point.
 """
 
 import functools

@@ -40,6 +40,17 @@ def test_a_batch_is_a_step_at_the_time_it_came_in(registry, open_run):
     assert logged(client, run, "batch_seconds") == [(7, 1.5)]
 
 
+def test_a_long_run_has_all_metrics_of_some_batches_and_the_ones_to_watch_of_all(registry, open_run):
+    client, _ = registry
+    run = open_run()
+    rows = [row(batch, auc=0.5, **{"mixture/regret": 1.0}) for batch in range(403)]
+    assert run.send(rows)
+    for watched in ("model/ndcg_at_20", "mixture/regret", "events", "batch_seconds"):
+        assert [step for step, _ in logged(client, run, watched)] == list(range(403))
+    for other in ("auc", "users"):
+        assert [step for step, _ in logged(client, run, other)] == [*range(200), *range(200, 403, 20)]
+
+
 def test_rows_that_were_sent_are_not_sent_again(registry, open_run):
     client, _ = registry
     run = open_run()
