@@ -120,10 +120,14 @@ def _resolved() -> list[str]:
 @pytest.fixture(scope="session")
 def spark_settings(pytestconfig: pytest.Config) -> dict[str, str]:
     """For every session of the tests: Delta's jars by their paths, which are resolved once in a checkout."""
+    assert pytestconfig.cache is not None
+    return settings_with_jars(pytestconfig.cache.mkdir("delta"))
+
+
+def settings_with_jars(folder: Path) -> dict[str, str]:
+    """Spark's settings with the paths of Delta's jars, which are kept in a folder."""
     from recsys.tables.session import delta_package
 
-    assert pytestconfig.cache is not None
-    folder = pytestconfig.cache.mkdir("delta")
     kept = folder / delta_package().replace(":", "_")
     with FileLock(folder / "lock"):
         jars = kept.read_text().splitlines() if kept.exists() else []

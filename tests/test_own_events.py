@@ -89,7 +89,7 @@ def run(command: str, folder: Path) -> str:
 
 @pytest.mark.mlflow
 @pytest.mark.process
-@pytest.mark.parametrize("kind", ["csv", "json", "parquet"])
+@pytest.mark.parametrize("kind", [pytest.param("csv", marks=pytest.mark.heavy), "json", "parquet"])
 def test_the_commands_end_in_recommendations(
     tmp_path: Path,
     kind: str,

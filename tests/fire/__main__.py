@@ -21,14 +21,15 @@ import yaml
 from tqdm import tqdm
 
 from recsys.config import load_settings
+from tests.conftest import settings_with_jars
 from tests.fire import jobs
 from tests.fire.compare import Difference, compare
 from tests.fire.jobs import Fault
 from tests.stream.disturbed import write_config, write_event_files
 
 FILES = 30
-# A backfill takes the first files; the stream goes on with what arrives after it.
-HISTORY = 4
+# A backfill takes the first files, too few for a version that is due; the stream goes on with what arrives after it.
+HISTORY = 2
 KINDS = ("mixture", "ncf")
 QUICK_KILLS = 14
 
@@ -149,6 +150,7 @@ def main(arguments: list[str] | None = None) -> int:
     failures: list[str] = []
     waiting, lock = list(rounds), threading.Lock()
     with tempfile.TemporaryDirectory() as folder, tqdm(total=len(rounds), unit=" scenarios") as progress:
+        spark_settings = settings_with_jars(Path(folder))
 
         def work() -> None:
             while True:
@@ -159,7 +161,7 @@ def main(arguments: list[str] | None = None) -> int:
                 own = Path(folder, f"{kind}-{seed}")
                 own.mkdir()
                 try:
-                    tallies[kind, seed] = scenario(own, kind, seed, _spark_settings(), given.quick)
+                    tallies[kind, seed] = scenario(own, kind, seed, spark_settings, given.quick)
                 except Exception as error:  # The other scenarios go on; this one is reported.
                     failures.append(f"{kind}, seed {seed}: {error}")
                 progress.update()
@@ -194,12 +196,6 @@ def report(tallies: dict[tuple[str, int], Tally]) -> str:
     if missed:
         lines += ["not reached after the kills before:", *(f"    {job}: {point}" for job, point in sorted(missed))]
     return "\n".join(lines)
-
-
-def _spark_settings() -> dict[str, str]:
-    from tests.conftest import SPARK_SETTINGS
-
-    return SPARK_SETTINGS
 
 
 if __name__ == "__main__":

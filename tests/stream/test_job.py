@@ -26,8 +26,8 @@ from recsys.stream.job import run_stream
 from recsys.stream.rebuild import rebuild
 from recsys.tables import ledger
 from recsys.tables.delta import Tables
-from tests.stream import killed_job
 from tests.stream.checks import MakeSettings, arrays, steps, totals_of_log
+from tests.stream.disturbed import InterruptedStage
 from tests.streams import records, write_lines, write_stream
 
 ROOT = Path(__file__).parents[2]
@@ -110,14 +110,17 @@ def test_a_stream_that_fails_registers_nothing(stream: Settings) -> None:
     assert version_steps(stream) == [StepId(0, 1)]
 
 
-@pytest.mark.process
 @pytest.mark.parametrize("stage", ["version", "alias"])
-def test_a_kill_at_the_clean_end_leaves_one_version(stream: Settings, tmp_path: Path, stage: str) -> None:
-    """A real SIGKILL between registering and promoting, and one before the version counts as published."""
+def test_an_interruption_at_the_clean_end_leaves_one_version(stream: Settings, stage: str) -> None:
+    """Between registering and promoting, and before the version counts as published; tests.fire kills there."""
     write_stream(Path(stream.source.path), files=1)
-    config = tmp_path / "stream.yaml"
-    config.write_text(yaml.safe_dump(stream.model_dump(mode="json", by_alias=True)))
-    assert killed_job.end(killed_job.start(config, stage, batch=0), config) == -signal.SIGKILL
+
+    def stop(reached: str, step: StepId) -> None:
+        if reached == stage:
+            raise InterruptedStage
+
+    with pytest.raises(InterruptedStage):
+        run_stream(stream, observe=stop)
     assert version_steps(stream) == [StepId(0, 0)]
     assert run_stream(stream).champion_version == "1"
     assert version_steps(stream) == [StepId(0, 0)]
