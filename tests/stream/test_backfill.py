@@ -218,7 +218,7 @@ def interrupted_after(settings: Settings, stops: Sequence[tuple[str, int]]) -> N
 def test_a_backfill_interrupted_after_every_stage_ends_where_an_undisturbed_one_ends(
     spark: SparkSession, spark_settings: dict[str, str], tmp_path: Path
 ) -> None:
-    """The quick form of `test_backfill_killed`."""
+    """The quick form of `tests.fire`."""
     write_event_files(tmp_path / "events", 6)
     disturbed, undisturbed = (
         load_settings(write_config(tmp_path, name, spark_settings)) for name in ("disturbed", "undisturbed")

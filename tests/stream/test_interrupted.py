@@ -1,4 +1,4 @@
-"""The quick form of `test_exactly_once`: an exception in place of a kill, in the session of all tests."""
+"""The quick form of `tests.fire`: an exception in place of a kill, in the session of all tests."""
 
 from pathlib import Path
 
