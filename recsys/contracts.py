@@ -36,6 +36,7 @@ INGESTED_AT = "ingested_at"
 DECISIONS = "decisions"
 INPUT = "input"
 SETTINGS = "settings"
+RECORD = "record"
 
 # --- tables ------------------------------------------------------------------------------------------------------
 
@@ -44,6 +45,7 @@ INTERACTIONS = "interactions"
 QUARANTINE = "quarantine"
 MODEL_UPDATES = "model_updates"
 RECOMMENDATIONS = "recommendations"
+REQUEUED = "requeued"
 
 _TOTALS = f"""
     {USER} STRING NOT NULL, {ITEM} STRING NOT NULL, {WEIGHT} DOUBLE NOT NULL, {EVENTS} BIGINT NOT NULL,
@@ -67,6 +69,12 @@ TABLE_SCHEMAS = {
         {USER} STRING NOT NULL, items ARRAY<STRUCT<{ITEM}: STRING, score: DOUBLE>> NOT NULL,
         model_name STRING NOT NULL, model_version STRING NOT NULL, scored_at TIMESTAMP NOT NULL""",
 }
+
+# Made by the first run of `requeue`: which records of the quarantine have come back, in which file. `record` is the
+# SHA-256 of `raw`, and `records` how many rows of a batch have it.
+REQUEUED_SCHEMA = f"""
+    {GENERATION} BIGINT NOT NULL, {BATCH} BIGINT NOT NULL, {RECORD} STRING NOT NULL, records BIGINT NOT NULL,
+    file STRING NOT NULL, requeued_at TIMESTAMP NOT NULL"""
 
 # --- values passed between the packages -----------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import (
     Field,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     field_validator,
@@ -188,6 +189,45 @@ class Recommend(Section):
     model: str | None = Field(
         None,
         description="Version for `batch_score`: `models:/NAME@ALIAS` or `models:/NAME/VERSION`; `null`: the champion.",
+    )
+
+
+class Maintain(Section):
+    """What `maintain` keeps."""
+
+    versions_kept: PositiveInt = Field(
+        20,
+        description="Newest registered versions that are kept, besides those with an alias, the first one of the "
+        "current generation, and those named by `recommend.model` or in the table `recommendations`.",
+    )
+    quarantine_days: PositiveInt | None = Field(
+        90,
+        description="Days after which rejected records are deleted; how many there were stays in `model_updates`. "
+        "`null`: never.",
+    )
+
+
+class Requeue(Section):
+    """Which quarantined records `requeue` brings back, and how they are corrected."""
+
+    reasons: list[str] = Field(
+        default_factory=list, description="Only records with one of these reasons; empty: with any."
+    )
+    batches: list[NonNegativeInt] = Field(
+        default_factory=list, description="Only records of batches with these ids; empty: of all batches."
+    )
+    event_types: dict[str, str] = Field(
+        default_factory=dict, description="Right event type for each wrong one, such as `{veiw: view}`."
+    )
+    columns: dict[Literal["user_id", "item_id", "event_type", "value", "event_time", "event_id"], str] = Field(
+        default_factory=dict,
+        description="Names that columns have in the records, where they differ from `source.columns`, such as "
+        "`{user_id: uid}`.",
+    )
+    path: str | None = Field(
+        None,
+        description="Folder for the corrected records, as JSON lines; `null`: `source.path`, which has to be a folder "
+        "of JSON lines.",
     )
 
 

@@ -29,10 +29,12 @@ from recsys.config.sections import (
     EventWeight,
     Gate,
     Items,
+    Maintain,
     MLflow,
     Recommend,
     Register,
     Replay,
+    Requeue,
     Source,
     Storage,
     Trigger,
@@ -82,6 +84,8 @@ class Settings(Section):
     recommend: Recommend = Field(default_factory=Recommend)
     items: Items = Field(default_factory=Items)
     replay: Replay = Field(default_factory=Replay)
+    maintain: Maintain = Field(default_factory=Maintain)
+    requeue: Requeue = Field(default_factory=Requeue)
     spark: dict[str, str] = Field(
         default_factory=dict, description="Extra Spark settings; they win over the defaults of the session."
     )

@@ -190,6 +190,25 @@ class GenerationRun:
         return True
 
 
+def runs_of(client: MlflowClient, settings: Settings, stream_id: str) -> dict[int, str]:
+    """Ids of the runs of a stream, by generation; none if there is no experiment yet.
+
+    Raises:
+        RegistryError: MLflow failed.
+    """
+    with registry_errors("cannot list the MLflow runs"):
+        experiment = client.get_experiment_by_name(settings.mlflow.experiment)
+        found, token = dict[int, str](), None
+        while experiment is not None:
+            where = f"tags.{STREAM_TAG} = '{stream_id}'"
+            page = client.search_runs([experiment.experiment_id], where, page_token=token)
+            found |= {int(run.data.tags[GENERATION_TAG]): run.info.run_id for run in page}
+            token = page.token
+            if not token:
+                break
+        return found
+
+
 def _metrics(row: LedgerRow) -> list[Metric]:
     figures = {
         **row.metrics,

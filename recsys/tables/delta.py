@@ -1,5 +1,6 @@
 """Access to the Delta tables: by path under the storage root, or by name in a catalog."""
 
+from collections.abc import Mapping
 from typing import cast
 
 from delta import DeltaTable
@@ -45,17 +46,20 @@ class Tables:
             return f"{self._storage.catalog}.{name}"
         return table_path(self._storage.root, name)
 
-    def create_missing(self) -> None:
+    def create_missing(self, schemas: Mapping[str, str] = TABLE_SCHEMAS) -> None:
         """Create missing tables, and add the columns that tables of an earlier release lack.
+
+        Args:
+            schemas: Column definitions by table.
 
         Raises:
             InputError: the storage cannot be written to, or has a table of this name with other columns, such as one
                 that an earlier release made.
         """
-        for name, columns in TABLE_SCHEMAS.items():
+        for name, columns in schemas.items():
             wanted = cast(StructType, StructType.fromDDL(columns))
             try:
-                found = self._create(name, wanted).toDF().schema
+                found = self._create(name, columns).toDF().schema
                 if _lacks_last_columns(found, wanted):
                     self._add_columns(name, wanted.fields[len(found) :])
                     found = self.handle(name).toDF().schema
@@ -133,6 +137,18 @@ class Tables:
             return DeltaTable.forName(self.spark, self._identifier(name))
         return DeltaTable.forPath(self.spark, self.location(name))
 
+    def exists(self, name: str) -> bool:
+        """Whether a table has been made."""
+        if self._storage.catalog:
+            return self.spark.catalog.tableExists(self._identifier(name))
+        return DeltaTable.isDeltaTable(self.spark, self.location(name))
+
+    def sql_name(self, name: str) -> str:
+        """What a table is called in SQL, for statements that have no other interface."""
+        if self._storage.catalog:
+            return self._identifier(name)
+        return f"delta.`{self.location(name).replace('`', '``')}`"
+
     def _present_columns(self, name: str) -> list[str]:
         """Columns of a table, none if it is not there or cannot be read."""
         try:
@@ -149,25 +165,23 @@ class Tables:
                 f"events again from the start"
             )
 
-    def _create(self, name: str, columns: StructType) -> DeltaTable:
+    def _create(self, name: str, columns: str) -> DeltaTable:
         properties = PROPERTIES.get(name, {})
         if self._storage.catalog:
             # SQL from our own constants, because the builder takes no three-part name.
             pairs = ", ".join(f"'{key}' = '{value}'" for key, value in properties.items())
             listed = f"TBLPROPERTIES ({pairs})" if pairs else ""
-            self.spark.sql(
-                f"CREATE TABLE IF NOT EXISTS {self._identifier(name)} ({TABLE_SCHEMAS[name]}) USING DELTA {listed}"
-            )
+            self.spark.sql(f"CREATE TABLE IF NOT EXISTS {self._identifier(name)} ({columns}) USING DELTA {listed}")
             return self.handle(name)
-        builder = DeltaTable.createIfNotExists(self.spark).addColumns(columns).location(self.location(name))
+        defined = cast(StructType, StructType.fromDDL(columns))
+        builder = DeltaTable.createIfNotExists(self.spark).addColumns(defined).location(self.location(name))
         for key, value in properties.items():
             builder = builder.property(key, value)
         return builder.execute()
 
     def _add_columns(self, name: str, columns: list[StructField]) -> None:
-        table = self._identifier(name) if self._storage.catalog else f"delta.`{self.location(name).replace('`', '``')}`"
         added = ", ".join(f"{column.name} {column.dataType.simpleString()}" for column in columns)
-        self.spark.sql(f"ALTER TABLE {table} ADD COLUMNS ({added})")
+        self.spark.sql(f"ALTER TABLE {self.sql_name(name)} ADD COLUMNS ({added})")
 
     def _commit(self, name: str, rows: DataFrame, writer: DataFrameWriter) -> int:
         # Inside foreachBatch the rows belong to a clone of the session, and Delta records the version there.
