@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from recsys.config import Settings, load_settings
+from recsys.config import load_settings
 from recsys.config.table import default_weights, described_settings
 from recsys.errors import OutsideDownError, RecsysError, is_outage
 from recsys.logs import configure
@@ -26,18 +26,20 @@ exit codes: 0 done; 2 bad configuration or input; 75 something outside is down, 
 
 
 def run_job(
-    job: Callable[[Settings], object],
+    job: Callable[..., object],
     arguments: Sequence[str] | None = None,
     examples: Mapping[str, str] | None = None,
     settings: Sequence[str] = (),
+    flags: Mapping[str, str] | None = None,
 ) -> int:
     """Run a job as a command.
 
     Args:
-        job: takes the validated settings; its docstring begins the help.
+        job: takes the validated settings, and `flags` by keyword; its docstring begins the help.
         arguments: command-line arguments; None for those of the process.
         examples: for the help: arguments by purpose.
         settings: for the help: keys of the settings that matter most; `weights` is one key.
+        flags: switches of this job that are no settings: help by parameter of the job (`dry_run` is `--dry-run`).
 
     Returns:
         Exit code: 0 done, 2 for bad settings or input, 75 if something outside is down, such as a source, the storage
@@ -56,6 +58,8 @@ def run_job(
     parser.add_argument(
         "overrides", nargs="*", metavar="key.sub=value", help="settings that override the file and the environment"
     )
+    for flag, meaning in (flags or {}).items():
+        parser.add_argument(f"--{flag.replace('_', '-')}", action="store_true", help=meaning)
     parsed = parser.parse_args(arguments)
     in_json = False
     try:
@@ -63,7 +67,7 @@ def run_job(
         configure(loaded.logging.format)
         in_json = loaded.logging.format == "json"
         with logging_redirect_tqdm():
-            job(loaded)
+            job(loaded, **{flag: getattr(parsed, flag) for flag in flags or ()})
     except Exception as error:
         explained = _explained(error)
         if explained is None and in_json:

@@ -39,6 +39,7 @@ INGESTED_AT = "ingested_at"
 DECISIONS = "decisions"
 INPUT = "input"
 SETTINGS = "settings"
+RECORD = "record"
 
 # --- tables ------------------------------------------------------------------------------------------------------
 
@@ -48,6 +49,7 @@ QUARANTINE = "quarantine"
 MODEL_UPDATES = "model_updates"
 RECOMMENDATIONS = "recommendations"
 WRITERS = "writers"
+REQUEUED = "requeued"
 
 _TOTALS = f"""
     {USER} STRING NOT NULL, {ITEM} STRING NOT NULL, {WEIGHT} DOUBLE NOT NULL, {EVENTS} BIGINT NOT NULL,
@@ -75,6 +77,12 @@ TABLE_SCHEMAS = {
         process BIGINT NOT NULL, since TIMESTAMP NOT NULL, renewed_at TIMESTAMP NOT NULL,
         lease_seconds BIGINT NOT NULL, released BOOLEAN NOT NULL""",
 }
+
+# Made by the first run of `requeue`: which records of the quarantine have come back, in which file. `record` is the
+# SHA-256 of `raw`, and `records` how many rows of a batch have it.
+REQUEUED_SCHEMA = f"""
+    {GENERATION} BIGINT NOT NULL, {BATCH} BIGINT NOT NULL, {RECORD} STRING NOT NULL, records BIGINT NOT NULL,
+    file STRING NOT NULL, requeued_at TIMESTAMP NOT NULL"""
 
 # --- values passed between the packages -----------------------------------------------------------------------------
 

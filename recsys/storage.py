@@ -1,4 +1,4 @@
-"""All paths under `storage.root`, and the lock of their single writer.
+"""All paths under `storage.root`, and the locks of the jobs that write there.
 
 tables/                       the Delta tables, unless `storage.catalog` is set
 checkpoint/                   Spark's progress in the source
@@ -7,8 +7,10 @@ items/                        embeddings of item texts, and the adapter of each 
 plots/quality.png             quality and cost over the batches
 mlflow.db, mlflow-artifacts/  runs and versions, unless `mlflow.tracking_uri` is set
 writer.lock                   held by the job that writes
+upkeep.lock                   held by maintain or requeue, which run beside that job
 """
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from recsys.errors import InputError, OutsideDownError, is_outage
+
+_ADAPTER = "adapter-generation-"
 
 
 def table_path(root: str, name: str) -> str:
@@ -41,7 +45,26 @@ def items_folder(root: str) -> Path:
 
 def adapter_folder(root: str, generation: int) -> Path:
     """Folder of a generation's adapter of the text encoder, if its rebuild trained one."""
-    return items_folder(root) / f"adapter-generation-{generation}"
+    return items_folder(root) / f"{_ADAPTER}{generation}"
+
+
+def earlier_adapters(root: str, generation: int) -> list[Path]:
+    """Folders of the adapters of earlier generations."""
+    return earlier_generations(items_folder(root), _ADAPTER, generation)
+
+
+def earlier_generations(folder: Path, prefix: str, generation: int) -> list[Path]:
+    """Entries of a folder that are named by a prefix and the number of an earlier generation."""
+    numbered = ((entry, entry.name.removeprefix(prefix)) for entry in sorted(folder.glob(f"{prefix}*")))
+    return [entry for entry, number in numbered if number.isdigit() and int(number) < generation]
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder; none is fine, too, as where two jobs remove the same."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def plot_file(root: str) -> Path:
@@ -67,12 +90,29 @@ def writer_lock(root: str) -> Iterator[None]:
         InputError: the folder cannot be written, or another job holds the lock.
         OutsideDownError: the file system does not answer.
     """
+    with _lock(root, "writer.lock", "another job is writing to"):
+        yield
+
+
+@contextmanager
+def upkeep_lock(root: str) -> Iterator[None]:
+    """Let one of the jobs `maintain` and `requeue` at a time work under a storage root, beside the job that writes.
+
+    Raises:
+        InputError: as `writer_lock`.
+    """
+    with _lock(root, "upkeep.lock", "maintain or requeue is running on"):
+        yield
+
+
+@contextmanager
+def _lock(root: str, name: str, held: str) -> Iterator[None]:
     try:
         Path(root).mkdir(parents=True, exist_ok=True)
-        lock = FileLock(Path(root) / "writer.lock")
+        lock = FileLock(Path(root) / name)
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise InputError(f"another job is writing to storage.root {root}: wait for its end, or stop it") from error
+        raise InputError(f"{held} storage.root {root}: wait for its end, or stop it") from error
     except OSError as error:
         kind = OutsideDownError if is_outage(error) else InputError
         raise kind(f"storage.root {root} cannot be written: {error.strerror or error}") from error

@@ -38,6 +38,17 @@ def test_a_job_that_ends_well_exits_with_0() -> None:
     assert seen == [4]
 
 
+def test_a_switch_is_handed_to_the_job() -> None:
+    seen: list[tuple[int, bool]] = []
+
+    def job(settings: Settings, dry_run: bool) -> None:
+        seen.append((settings.seed, dry_run))
+
+    for words in ([], ["--dry-run"], ["--dry-run", "seed=4"], ["seed=4", "--dry-run"]):
+        assert run_job(job, words, flags={"dry_run": "only say it"}) == DONE
+    assert seen == [(0, False), (0, True), (4, True), (4, True)]
+
+
 def test_a_fault_of_the_program_is_not_hidden() -> None:
     def broken(settings: Settings) -> None:
         raise ZeroDivisionError

@@ -1,4 +1,4 @@
-"""Typed settings: `settings` reads and validates them, `sections` and `model` define them."""
+"""Typed settings: `settings` reads and validates them, `sections`, `operation` and `model` define them."""
 
 from recsys.config.settings import Settings, load_settings
 

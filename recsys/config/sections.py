@@ -204,35 +204,6 @@ class Recommend(Section):
     )
 
 
-class Logging(Section):
-    """How the jobs log their work."""
-
-    format: Literal["text", "json"] = Field(
-        "text",
-        description="`text`: lines with time, level and step. `json`: the same as one JSON object per line.",
-    )
-
-
-class Monitoring(Section):
-    """Figures of a running stream for Prometheus, and its health, over HTTP."""
-
-    port: int | None = Field(
-        None,
-        ge=1,
-        le=65535,
-        description="Port that serves `/metrics` and `/healthz` while `stream_update` runs; `null`: none.",
-    )
-    host: str = Field(
-        "127.0.0.1",
-        description="Address to listen on. Anyone who reaches it can read the figures; `0.0.0.0`: all networks.",
-    )
-    unhealthy_after_seconds: PositiveFloat = Field(
-        600.0,
-        description="`/healthz` answers 503 once the last commit is older and events are waiting. Set it to a few "
-        "times what a batch takes.",
-    )
-
-
 class Replay(Section):
     """How `replay_events` turns a data set into a stream of event files."""
 

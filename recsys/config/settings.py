@@ -23,15 +23,14 @@ from pydantic import (
 
 from recsys.config.fingerprint import shapes
 from recsys.config.model import ConceptDrift, Decay, Model, Staleness
+from recsys.config.operation import Logging, Maintain, Monitoring, Requeue
 from recsys.config.section import Section
 from recsys.config.sections import (
     Evaluation,
     EventWeight,
     Gate,
     Items,
-    Logging,
     MLflow,
-    Monitoring,
     Recommend,
     Register,
     Replay,
@@ -86,6 +85,8 @@ class Settings(Section):
     logging: Logging = Field(default_factory=Logging)
     monitoring: Monitoring = Field(default_factory=Monitoring)
     replay: Replay = Field(default_factory=Replay)
+    maintain: Maintain = Field(default_factory=Maintain)
+    requeue: Requeue = Field(default_factory=Requeue)
     spark: dict[str, str] = Field(
         default_factory=dict, description="Extra Spark settings; they win over the defaults of the session."
     )

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import platform
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from recsys.contracts import StepId
 from recsys.errors import InputError
 from recsys.model.common.device import resolve_device
 from recsys.model.recommender import OnlineModel
+from recsys.storage import earlier_generations, remove
 
 FORMAT = "5"
 _SUFFIX = ".safetensors"
@@ -42,20 +42,24 @@ def steps(folder: Path, not_after: StepId) -> list[StepId]:
     return [StepId(not_after.generation, batch_id) for batch_id in batches if batch_id <= not_after.batch_id]
 
 
-def prune(folder: Path, generation: int, keep: int) -> None:
-    """Remove what a stream in this generation needs no more.
+def unneeded(folder: Path, generation: int, keep: int) -> list[Path]:
+    """What a stream in this generation needs no more: files and folders that may be removed beside a live stream.
 
-    That is all of its snapshots but the newest `keep`, those of earlier generations, and files that a crash left half
-    written.
+    These are all of its snapshots but the newest `keep`, and the folders of earlier generations.
     """
-    for batch_id in sorted(_batches(folder, generation), reverse=True)[keep:]:
-        path_for(folder, StepId(generation, batch_id)).unlink(missing_ok=True)
+    old = sorted(_batches(folder, generation), reverse=True)[keep:]
+    return [
+        *(path_for(folder, StepId(generation, batch_id)) for batch_id in old),
+        *earlier_generations(folder, _GENERATION, generation),
+    ]
+
+
+def prune(folder: Path, generation: int, keep: int) -> None:
+    """Remove what a stream in this generation needs no more, and files that a crash left half written."""
+    for path in unneeded(folder, generation, keep):
+        remove(path)
     for orphan in folder.glob(f"{_GENERATION}*/.*.tmp"):
         orphan.unlink(missing_ok=True)
-    for other in folder.glob(f"{_GENERATION}*"):
-        number = other.name.removeprefix(_GENERATION)
-        if number.isdigit() and int(number) < generation:
-            shutil.rmtree(other)
 
 
 def save_in(folder: Path, model: OnlineModel) -> Path:

@@ -94,24 +94,6 @@ class GenerationRun:
                 client.log_batch(run.info.run_id, params=missing[start : start + PARAMETERS_PER_CALL])
         return cls(client, generation, run, settings.mlflow.all_metrics_every_batches)
 
-    @classmethod
-    def find_id(cls, client: MlflowClient, settings: Settings, generation: int, stream_id: str) -> str | None:
-        """Id of the run of a generation, which stays as it is; None if there is none.
-
-        Args:
-            client: from `connect`.
-            settings: all settings.
-            generation: the generation.
-            stream_id: id of the stream.
-
-        Raises:
-            RegistryError: MLflow failed.
-        """
-        experiment = experiment_id(client, settings)
-        with registry_errors("cannot look for the MLflow run"):
-            run = _find(client, experiment, generation, stream_id)
-        return None if run is None else str(run.info.run_id)
-
     def send(self, rows: Sequence[LedgerRow] = ()) -> bool:
         """Log the metrics of rows, after those that still wait. The step of a metric is its batch id.
 
@@ -227,6 +209,25 @@ class GenerationRun:
 def _find(client: MlflowClient, experiment: str, generation: int, stream_id: str) -> Run | None:
     where = f"tags.{GENERATION_TAG} = '{generation}' and tags.{STREAM_TAG} = '{stream_id}'"
     return next(iter(client.search_runs([experiment], where, max_results=1)), None)
+
+
+def runs_of(client: MlflowClient, settings: Settings, stream_id: str) -> dict[int, str]:
+    """Ids of the runs of a stream, by generation; none if there is no experiment yet.
+
+    Raises:
+        RegistryError: MLflow failed.
+    """
+    with registry_errors("cannot list the MLflow runs"):
+        experiment = client.get_experiment_by_name(settings.mlflow.experiment)
+        found, token = dict[int, str](), None
+        while experiment is not None:
+            where = f"tags.{STREAM_TAG} = '{stream_id}'"
+            page = client.search_runs([experiment.experiment_id], where, page_token=token)
+            found |= {int(run.data.tags[GENERATION_TAG]): run.info.run_id for run in page}
+            token = page.token
+            if not token:
+                break
+        return found
 
 
 def _parameter_key(key: str) -> str:

@@ -8,6 +8,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
@@ -25,7 +26,7 @@ CHAMPION = "champion"
 CHALLENGER = "challenger"
 
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
-_MISSING = "RESOURCE_DOES_NOT_EXIST"
+MISSING = "RESOURCE_DOES_NOT_EXIST"
 _EXISTS = ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS")
 
 
@@ -143,6 +144,28 @@ def first(client: MlflowClient, name: str, run_id: str) -> Version | None:
         return next((_version(client, found) for found in reversed(_of_run(client, name, run_id))), None)
 
 
+def of_run(client: MlflowClient, name: str, run_id: str) -> list[Version]:
+    """The versions that a run registered, newest first.
+
+    Raises:
+        RegistryError: MLflow failed.
+    """
+    with registry_errors(f"cannot list the versions of '{name}'"):
+        return [_version(client, found) for found in _of_run(client, name, run_id)]
+
+
+def parse(uri: str) -> dict[str, Any]:
+    """Parts of a model's URI: name, and alias or version.
+
+    Raises:
+        ConfigError: the URI has neither form.
+    """
+    parts = _URI.fullmatch(uri)
+    if parts is None:
+        raise ConfigError(f"'{uri}' names no model: write models:/NAME@ALIAS or models:/NAME/VERSION")
+    return parts.groupdict()
+
+
 def resolve(client: MlflowClient, uri: str) -> Version:
     """The version that `models:/NAME@ALIAS` or `models:/NAME/VERSION` currently points at.
 
@@ -150,9 +173,7 @@ def resolve(client: MlflowClient, uri: str) -> Version:
         ConfigError: the URI has neither form.
         RegistryError: there is no such version, or MLflow failed.
     """
-    parts = _URI.fullmatch(uri)
-    if parts is None:
-        raise ConfigError(f"'{uri}' names no model: write models:/NAME@ALIAS or models:/NAME/VERSION")
+    parts = parse(uri)
     if parts["alias"]:
         version = _by_alias(client, parts["name"], parts["alias"])
     else:
@@ -236,7 +257,7 @@ def _by_alias(client: MlflowClient, name: str, alias: str) -> Version | None:
         try:
             aliases = client.get_registered_model(name).aliases
         except MlflowException as error:
-            if error.error_code == _MISSING:
+            if error.error_code == MISSING:
                 return None
             raise
         return _get(client, name, str(aliases[alias])) if alias in aliases else None
@@ -246,7 +267,7 @@ def _get(client: MlflowClient, name: str, number: str) -> Version | None:
     try:
         found = client.get_model_version(name, number)
     except MlflowException as error:
-        if error.error_code == _MISSING:
+        if error.error_code == MISSING:
             return None
         raise
     return _version(client, found)

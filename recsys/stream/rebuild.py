@@ -15,7 +15,7 @@ from recsys.model import snapshot
 from recsys.model.recommender import OnlineModel
 from recsys.registry import versions
 from recsys.registry.client import connect
-from recsys.registry.runs import GenerationRun
+from recsys.registry.runs import runs_of
 from recsys.registry.versions import Version
 from recsys.storage import checkpoint_folder, snapshot_folder, writer_lock
 from recsys.stream.handover import load, refuse_unfinished
@@ -81,7 +81,7 @@ def _unregistered(client: MlflowClient, settings: Settings, tables: Tables) -> t
     present = current_generation(tables)
     if present.number == 0 or present.last_batch >= present.first_batch:
         return None
-    run_id = GenerationRun.find_id(client, settings, present.number, tables.identity(INTERACTION_LOG))
+    run_id = runs_of(client, settings, tables.identity(INTERACTION_LOG)).get(present.number)
     if run_id is not None and versions.first(client, settings.mlflow.model_name, run_id) is not None:
         return None
     (row,) = ledger.read(tables, present.number, after=present.last_batch - 1)

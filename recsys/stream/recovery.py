@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from recsys.config import Settings
 from recsys.config.settings import differences
-from recsys.contracts import INTERACTION_LOG, StepId
+from recsys.contracts import StepId
 from recsys.errors import InputError
 from recsys.model import snapshot
 from recsys.model.recommender import OnlineModel
@@ -69,8 +69,7 @@ def logged_so_far(tables: Tables, generation: Generation) -> Logged:
         return Logged()
     if last.batch_id <= generation.last_batch:
         return Logged(last.batch_id)
-    noted = (commit.get("userMetadata") for commit in tables.commits(INTERACTION_LOG, 100))
-    return Logged(last.batch_id, next((text for text in noted if text is not None), None))
+    return Logged(last.batch_id, log.last_input(tables))
 
 
 def refuse_other_checkpoint(settings: Settings, generation: Generation, logged: Logged, first_batch: int = 0) -> None:

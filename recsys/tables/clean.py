@@ -53,6 +53,27 @@ def tag(events: DataFrame, settings: Settings) -> DataFrame:
         has one, `reasons` array of strings (empty for a good event), `raw` (null for a good event, where it is not
         needed) and `ingested_at`.
     """
+    ids = [F.col(EVENT_ID)] if EVENT_ID in events.columns else []
+    return with_reasons(events, settings).select(
+        USER,
+        ITEM,
+        EVENT_TYPE,
+        F.col(_VALUE).alias(VALUE),
+        F.col(_TIME).alias(EVENT_TIME),
+        *ids,
+        REASONS,
+        F.when(F.size(REASONS) > 0, F.col(RAW)).alias(RAW),
+        INGESTED_AT,
+    )
+
+
+def with_reasons(events: DataFrame, settings: Settings) -> DataFrame:
+    """Add every reason against a record, and the default event type where none is given; all columns are kept.
+
+    Args:
+        events: As for `tag`.
+        settings: As for `tag`.
+    """
     # In two steps, so that each field is parsed once, although many rules use it.
     typed = events.withColumns(
         {
@@ -69,18 +90,7 @@ def tag(events: DataFrame, settings: Settings) -> DataFrame:
     }
     broken = [F.when(F.coalesce(rule, F.lit(True)), F.lit(reason)) for reason, rule in rules.items()]
     reasons = F.when(F.isnotnull(UNREADABLE), F.array(UNREADABLE)).otherwise(F.array_compact(F.array(*broken)))
-    ids = [F.col(EVENT_ID)] if EVENT_ID in events.columns else []
-    return typed.withColumn(REASONS, reasons).select(
-        USER,
-        ITEM,
-        EVENT_TYPE,
-        F.col(_VALUE).alias(VALUE),
-        F.col(_TIME).alias(EVENT_TIME),
-        *ids,
-        REASONS,
-        F.when(F.size(REASONS) > 0, F.col(RAW)).alias(RAW),
-        INGESTED_AT,
-    )
+    return typed.withColumn(REASONS, reasons)
 
 
 def is_good() -> Column:

@@ -5,7 +5,7 @@ on a path, see `path_table`, and through Spark in a catalog, which may manage th
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from recsys.contracts import (
     INTERACTION_LOG,
     MODEL_UPDATES,
     QUARANTINE,
+    REQUEUED,
     TABLE_SCHEMAS,
     WRITERS,
     StepId,
@@ -79,7 +80,7 @@ class Tables:
         self.fence: Fence | None = None
         self._storage = storage
         named = bool(storage.catalog)
-        places = {name: self._identifier(name) if named else self.location(name) for name in TABLE_SCHEMAS}
+        places = {name: self._identifier(name) if named else self.location(name) for name in (*TABLE_SCHEMAS, REQUEUED)}
         self._by_spark = {name: SparkTable(spark, place, named) for name, place in places.items()}
         on_path = not named and ":/" not in storage.root
         self._on_path = {name: PathTable(place) for name, place in places.items()} if on_path else {}
@@ -90,21 +91,24 @@ class Tables:
             return f"{self._storage.catalog}.{name}"
         return table_path(self._storage.root, name)
 
-    def create_missing(self) -> None:
+    def create_missing(self, schemas: Mapping[str, str] = TABLE_SCHEMAS) -> None:
         """Create missing tables, and add the columns that tables of an earlier release lack.
+
+        Args:
+            schemas: Column definitions by table.
 
         Raises:
             InputError: the storage cannot be written to, or has a table of this name with other columns, such as one
                 that an earlier release made.
             OutsideDownError: the storage does not answer.
         """
-        for name, columns in TABLE_SCHEMAS.items():
+        for name, columns in schemas.items():
             wanted = cast(StructType, StructType.fromDDL(columns))
             try:
-                found = self._created(name, wanted)
+                found = self._created(name, columns)
                 if _lacks_last_columns(found, wanted):
                     self._add_columns(name, wanted.fields[len(found) :])
-                    found = self._created(name, wanted)
+                    found = self._created(name, columns)
             except (PySparkException, Py4JJavaError, DeltaError, OSError) as error:
                 explained = explain_failure(error)
                 if explained is not None:
@@ -240,6 +244,20 @@ class Tables:
         # One file: what the driver holds is small.
         return self.spark.createDataFrame(rows).coalesce(1) if isinstance(rows, pa.Table) else rows
 
+    def exists(self, name: str) -> bool:
+        """Whether a table has been made."""
+        if self._storage.catalog:
+            return self.spark.catalog.tableExists(self._identifier(name))
+        return (
+            self._on_path[name].exists() if self._on_path else DeltaTable.isDeltaTable(self.spark, self.location(name))
+        )
+
+    def sql_name(self, name: str) -> str:
+        """What a table is called in SQL, for statements that have no other interface."""
+        if self._storage.catalog:
+            return self._identifier(name)
+        return f"delta.`{self.location(name).replace('`', '``')}`"
+
     def _present_columns(self, name: str) -> list[str]:
         """Columns of a table, none if it is not there or cannot be read."""
         try:
@@ -256,31 +274,28 @@ class Tables:
                 f"events again from the start"
             )
 
-    def _created(self, name: str, columns: StructType) -> StructType:
+    def _created(self, name: str, columns: str) -> StructType:
         """Schema of a table, which is created if it is missing."""
-        properties = PROPERTIES.get(name, {})
+        properties, defined = PROPERTIES.get(name, {}), cast(StructType, StructType.fromDDL(columns))
         if self._on_path:
             table = self._on_path[name]
             if not table.exists():
-                table.create(columns.json(), properties)
+                table.create(defined.json(), properties)
             return StructType.fromJson(json.loads(table.schema()))
         if not self._storage.catalog:
-            builder = DeltaTable.createIfNotExists(self.spark).addColumns(columns).location(self.location(name))
+            builder = DeltaTable.createIfNotExists(self.spark).addColumns(defined).location(self.location(name))
             for key, value in properties.items():
                 builder = builder.property(key, value)
             return builder.execute().toDF().schema
         # SQL from our own constants, because the builder takes no three-part name.
         pairs = ", ".join(f"'{key}' = '{value}'" for key, value in properties.items())
         listed = f"TBLPROPERTIES ({pairs})" if pairs else ""
-        self.spark.sql(
-            f"CREATE TABLE IF NOT EXISTS {self._identifier(name)} ({TABLE_SCHEMAS[name]}) USING DELTA {listed}"
-        )
+        self.spark.sql(f"CREATE TABLE IF NOT EXISTS {self._identifier(name)} ({columns}) USING DELTA {listed}")
         return self.handle(name).toDF().schema
 
     def _add_columns(self, name: str, columns: list[StructField]) -> None:
-        table = self._identifier(name) if self._storage.catalog else f"delta.`{self.location(name).replace('`', '``')}`"
         added = ", ".join(f"{column.name} {column.dataType.simpleString()}" for column in columns)
-        self.spark.sql(f"ALTER TABLE {table} ADD COLUMNS ({added})")
+        self.spark.sql(f"ALTER TABLE {self.sql_name(name)} ADD COLUMNS ({added})")
 
     def _token(self, name: str) -> int | None:
         return self.fence.token if self.fence is not None and name in FENCED else None

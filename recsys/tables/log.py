@@ -157,6 +157,12 @@ def last_step(tables: Tables, generation: int | None = None, name: str = INTERAC
     return None if span is None else span[1]
 
 
+def last_input(tables: Tables) -> str | None:
+    """Fingerprint of what the last batch in the log has read; None if the last hundred commits do not say."""
+    noted = (commit.get("userMetadata") for commit in tables.commits(INTERACTION_LOG, 100))
+    return next((text for text in noted if text is not None), None)
+
+
 def _ranges(counts: Mapping[StepId, int], at_once: int) -> Iterator[list[StepId]]:
     """Cut steps in order into ranges of about so many rows; a range has at least one step."""
     steps: list[StepId] = []

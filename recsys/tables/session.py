@@ -97,6 +97,8 @@ def _local_settings() -> dict[str, str]:
         "spark.sql.adaptive.enabled": "false",
         # The default of 50 tasks for a Delta log of a few files costs seconds per table on a small machine.
         "spark.databricks.delta.snapshotPartitions": "2",
+        # By default VACUUM lists the files of a table with 10,000 tasks, which takes minutes.
+        "spark.sql.sources.parallelPartitionDiscovery.parallelism": str(2 * cores),
     }
 
 

@@ -159,19 +159,30 @@ def _read_json(spark: SparkSession, source: Source) -> DataFrame:
         raise InputError("source.options: multiLine is not supported, events must be one JSON object per line")
     first = _first_file(spark, source.path)
     lines = spark.readStream.options(**_stream_options(spark, source, first)).text(_streamed(source.path))
-    mapped = source.columns.model_dump()
+    raw = lines.select(F.make_valid_utf8("value").alias(RAW)).filter(F.col(RAW).rlike(r"\S"))
+    return parse_json(raw, source.columns.model_dump(), options)
+
+
+def parse_json(lines: DataFrame, mapped: Mapping[str, str | None], options: Mapping[str, str]) -> DataFrame:
+    """Read the fields of events from JSON text.
+
+    Args:
+        lines: With a column `raw`: one object each. Its other columns are kept.
+        mapped: Name of each of the event's columns in the objects; None: it has none.
+        options: For Spark's parser.
+
+    Returns:
+        The event's columns as text, and `unreadable`, as `read_events` has them.
+    """
     record = StructType([StructField(name, StringType()) for name in sorted(filter(None, set(mapped.values())))])
     # Parsed as a list, so that two objects in one line, or text after an object, are errors. The parser of a single
     # object would silently stop after the first one.
     as_list = F.concat(F.lit("["), F.col(RAW), F.lit("]"))
-    events = (
-        lines.select(F.make_valid_utf8("value").alias(RAW))
-        .filter(F.col(RAW).rlike(r"\S"))
-        .withColumn("events", F.from_json(as_list, ArrayType(record), _merged(options, {"mode": "PERMISSIVE"})))
-        .select(RAW, F.when(F.size("events") == 1, F.get("events", F.lit(0))).alias("event"))
-    )
+    events = lines.withColumn(
+        "events", F.from_json(as_list, ArrayType(record), _merged(options, {"mode": "PERMISSIVE"}))
+    ).select(*lines.columns, F.when(F.size("events") == 1, F.get("events", F.lit(0))).alias("event"))
     unreadable = F.when(F.isnull("event"), F.lit(NOT_JSON)).alias(UNREADABLE)
-    fields = events.select(*_named(mapped, lambda name: F.col("event").getField(name)), unreadable, RAW)
+    fields = events.select(*_named(mapped, lambda name: F.col("event").getField(name)), unreadable, *lines.columns)
     # A bare NaN, Infinity or 1e999 arrives in a text field with quotes around it.
     return fields.withColumn(VALUE, F.btrim(VALUE, F.lit('"')))
 

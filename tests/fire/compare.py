@@ -1,5 +1,6 @@
 """Compares two storages, one of them disturbed, without Spark: what was lost, what came twice, what else differs."""
 
+import json
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from recsys.config import Settings
-from recsys.contracts import INTERACTION_LOG, INTERACTIONS, MODEL_UPDATES, QUARANTINE, RECOMMENDATIONS, TABLE_SCHEMAS
+from recsys.contracts import INTERACTION_LOG, INTERACTIONS, MODEL_UPDATES, QUARANTINE, RECOMMENDATIONS
 from recsys.storage import snapshot_folder, table_path
 from recsys.tables.path_table import PathTable
 from tests.stream.disturbed import registry_content
@@ -58,14 +59,9 @@ def compare(disturbed: Settings, undisturbed: Settings) -> Difference:
 
 def _rows(settings: Settings, name: str) -> Counter[str]:
     table = PathTable(table_path(settings.storage.root, name))
-    columns = [column for column in _columns(name) if column not in VARIES]
+    names = [field["name"] for field in json.loads(table.schema())["fields"]]
+    columns = [name for name in names if name not in VARIES]
     return Counter(repr(_timeless(row)) for row in table.rows(columns, [[]]).to_pylist())
-
-
-def _columns(name: str) -> list[str]:
-    from pyspark.sql.types import StructType
-
-    return StructType.fromDDL(TABLE_SCHEMAS[name]).names
 
 
 def _timeless(row: dict[str, Any]) -> dict[str, Any]:

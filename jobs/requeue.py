@@ -1,0 +1,45 @@
+"""spark-submit jobs/requeue.py --config conf/local.yaml [--dry-run] [key.sub=value ...]"""
+
+import sys
+
+from recsys.cli import run_job
+from recsys.config import Settings
+from recsys.stream.requeue import requeue
+
+EXAMPLES = {
+    "how many records would come back, after a correction of my.yaml": "--config my.yaml --dry-run",
+    "those of two batches": "--config my.yaml requeue.batches=[17,18]",
+    "into another folder, because the source is not a folder of JSON lines": "--config my.yaml requeue.path=corrected",
+}
+SETTINGS = (
+    "requeue.reasons",
+    "requeue.batches",
+    "requeue.event_types",
+    "requeue.columns",
+    "requeue.path",
+    "source.path",
+    "source.columns.event_id",
+    "weights",
+    "storage.root",
+)
+FLAGS = {"dry_run": "count what would come back, and change nothing"}
+
+
+def requeue_records(settings: Settings, dry_run: bool) -> None:
+    """Bring quarantined records back that are good under the present settings, each of them once.
+
+    They are written to the source as a file of events, which the stream reads as any other. Records that are still bad
+    stay in the quarantine. It may run beside the stream.
+    """
+    summary = requeue(settings, dry_run)
+    print(f"{summary.records:,} records {'would come' if dry_run else 'have come'} back")
+    for file in summary.files:
+        print(f"  in {file}")
+    for reason, count in summary.remaining.items():
+        print(f"still bad: {count:,} records, {reason}")
+    if summary.files:
+        print("next: jobs/stream_update.py reads them, or the running stream does")
+
+
+if __name__ == "__main__":
+    sys.exit(run_job(requeue_records, examples=EXAMPLES, settings=SETTINGS, flags=FLAGS))

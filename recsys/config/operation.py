@@ -1,0 +1,75 @@
+"""Sections of the settings about running the jobs: what they log and show, and the upkeep of what they store."""
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+from recsys.config.section import Section
+
+
+class Logging(Section):
+    """How the jobs log their work."""
+
+    format: Literal["text", "json"] = Field(
+        "text",
+        description="`text`: lines with time, level and step. `json`: the same as one JSON object per line.",
+    )
+
+
+class Monitoring(Section):
+    """Figures of a running stream for Prometheus, and its health, over HTTP."""
+
+    port: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="Port that serves `/metrics` and `/healthz` while `stream_update` runs; `null`: none.",
+    )
+    host: str = Field(
+        "127.0.0.1",
+        description="Address to listen on. Anyone who reaches it can read the figures; `0.0.0.0`: all networks.",
+    )
+    unhealthy_after_seconds: PositiveFloat = Field(
+        600.0,
+        description="`/healthz` answers 503 once the last commit is older and events are waiting. Set it to a few "
+        "times what a batch takes.",
+    )
+
+
+class Maintain(Section):
+    """What `maintain` keeps."""
+
+    versions_kept: PositiveInt = Field(
+        20,
+        description="Newest registered versions that are kept, besides those with an alias, the first one of the "
+        "current generation, and those named by `recommend.model` or in the table `recommendations`.",
+    )
+    quarantine_days: PositiveInt | None = Field(
+        90,
+        description="Days after which rejected records are deleted; how many there were stays in `model_updates`. "
+        "`null`: never.",
+    )
+
+
+class Requeue(Section):
+    """Which quarantined records `requeue` brings back, and how they are corrected."""
+
+    reasons: list[str] = Field(
+        default_factory=list, description="Only records with one of these reasons; empty: with any."
+    )
+    batches: list[NonNegativeInt] = Field(
+        default_factory=list, description="Only records of batches with these ids; empty: of all batches."
+    )
+    event_types: dict[str, str] = Field(
+        default_factory=dict, description="Right event type for each wrong one, such as `{veiw: view}`."
+    )
+    columns: dict[Literal["user_id", "item_id", "event_type", "value", "event_time", "event_id"], str] = Field(
+        default_factory=dict,
+        description="Names that columns have in the records, where they differ from `source.columns`, such as "
+        "`{user_id: uid}`.",
+    )
+    path: str | None = Field(
+        None,
+        description="Folder for the corrected records, as JSON lines; `null`: `source.path`, which has to be a folder "
+        "of JSON lines.",
+    )

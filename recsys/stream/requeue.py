@@ -1,0 +1,198 @@
+"""Brings quarantined records back: those that are good now come in again, as a file of events like any other.
+
+    judge -> write a hidden file -> record its rows in `requeued` -> show the file under its name
+
+A record comes back once, wherever the job is killed. What counts is the commit to `requeued`: before it, the hidden
+file is only a leftover, and the next run deletes it; after it, the next run shows the file, which is complete on the
+disk. A hidden file exists until it is shown, so showing it is never done twice.
+"""
+
+import hashlib
+import itertools
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recsys.config import Settings
+from recsys.contracts import QUARANTINE
+from recsys.errors import ConfigError, InputError
+from recsys.storage import upkeep_lock
+from recsys.stream.recovery import current_generation, refuse_other_settings
+from recsys.tables import quarantine
+from recsys.tables import requeue as records
+from recsys.tables.clean import is_good
+from recsys.tables.delta import Tables
+from recsys.tables.session import build_session
+from recsys.tables.source import refuse_unusable
+
+logger = logging.getLogger(__name__)
+
+_PREFIX, _SUFFIX = "requeued-", ".json"
+
+
+@dataclass(frozen=True)
+class RequeueSummary:
+    """Result of a requeue.
+
+    Attributes:
+        records: number of records that came back, or would.
+        files: files that they are in, those that an earlier run had not come to show included.
+        remaining: number of records that are still bad, by reason; a record may have several.
+    """
+
+    records: int
+    files: tuple[Path, ...] = ()
+    remaining: Mapping[str, int] = field(default_factory=dict)
+
+
+def log_stage(stage: str, file: Path) -> None:
+    """The default observer of stages: writes a line to the debug log."""
+    logger.debug("%s: %s", file, stage)
+
+
+def requeue(
+    settings: Settings, dry_run: bool = False, observe: Callable[[str, Path], None] = log_stage
+) -> RequeueSummary:
+    """Write quarantined records that are good under these settings to the source of the stream, once each.
+
+    It may run beside the stream. The records stay in the quarantine, where they belong to the batches that they came
+    with.
+
+    Args:
+        settings: all settings, the same as those of the stream; the section `requeue` selects and corrects.
+        dry_run: only count.
+        observe: called with the file after each stage: `written`, `recorded`, `shown`.
+
+    Raises:
+        InputError: there is no quarantine, another upkeep is running, or the folder cannot be written to.
+        ConfigError: the source is not a folder of JSON lines, and no other folder is set.
+    """
+    refuse_unusable(settings)
+    folder, line_end = target(settings)
+    tables = Tables(build_session(settings), settings.storage)
+    if not tables.exists(QUARANTINE):
+        raise InputError(
+            f"there is no table {tables.location(QUARANTINE)}: set storage.root (and storage.catalog) to those of the "
+            f"stream"
+        )
+    refuse_other_settings(settings, current_generation(tables))
+    if dry_run:
+        rows, remaining = _judged(tables, settings)
+        return RequeueSummary(pc.sum(rows[records.RECORDS]).as_py() or 0, (), remaining)
+    with upkeep_lock(settings.storage.root):
+        records.create_missing(tables)
+        files = _finish(tables, folder)
+        rows, remaining = _judged(tables, settings)
+        for part in parts(rows, settings.source.max_records_per_batch):
+            digest = _digest(part)
+            file = folder / f"{_PREFIX}{digest[:16]}{_SUFFIX}"
+            _write_hidden(file, part, line_end)
+            observe("written", file)
+            records.record(tables, part, str(file), f"recsys:requeue:{digest}")
+            observe("recorded", file)
+            _show(file)
+            observe("shown", file)
+            files.append(file)
+    return RequeueSummary(pc.sum(rows[records.RECORDS]).as_py() or 0, tuple(files), remaining)
+
+
+def target(settings: Settings) -> tuple[Path, str]:
+    """The folder for the files, and what ends a line in them.
+
+    Raises:
+        ConfigError: see `requeue`.
+    """
+    if settings.requeue.path is not None:
+        return Path(settings.requeue.path).absolute(), "\n"
+    source = settings.source
+    options = {key.lower(): value for key, value in source.options.items()}
+    pattern, line_end = options.get("pathglobfilter", "*"), options.get("linesep", "\n")
+    why = None
+    if source.format != "json":
+        why = f"source.format is {source.format}"
+    elif not Path(source.path).is_dir():
+        why = f"source.path {source.path} is no folder"
+    elif not fnmatch(f"{_PREFIX}0{_SUFFIX}", pattern):
+        why = f"source.options.pathGlobFilter {pattern} leaves out {_PREFIX}*{_SUFFIX}"
+    elif line_end.strip("\r\n"):
+        why = "source.options.lineSep is no line break"
+    if why is not None:
+        raise ConfigError(
+            f"requeue writes files of JSON lines, and {why}: set requeue.path to a folder, and add what comes into it "
+            f"to the source"
+        )
+    return Path(source.path).absolute(), line_end
+
+
+def parts(rows: pa.Table, most: int | None) -> Iterator[pa.Table]:
+    """Cut rows into files of about `most` records, because the stream reads a file as a whole."""
+    counts = rows[records.RECORDS].to_numpy()
+    number = (np.cumsum(counts) - counts) // (most or max(1, counts.sum()))
+    edges = [*np.flatnonzero(np.diff(number, prepend=-1)), len(counts)]
+    for start, end in itertools.pairwise(edges):
+        yield rows.slice(start, end - start)
+
+
+def _judged(tables: Tables, settings: Settings) -> tuple[pa.Table, dict[str, int]]:
+    """The rows that are good now, and the number of others by reason."""
+    rows = records.judged(records.outstanding(tables, settings.requeue), settings).persist()
+    try:
+        return records.good(rows), quarantine.reasons(rows.filter(~is_good()))
+    finally:
+        rows.unpersist()
+
+
+def _digest(part: pa.Table) -> str:
+    keys = zip(*(part[column].to_pylist() for column in records.KEY), strict=True)
+    return hashlib.sha256(
+        "".join(f"{generation} {batch} {record}\n" for generation, batch, record in keys).encode()
+    ).hexdigest()
+
+
+def _finish(tables: Tables, folder: Path) -> list[Path]:
+    """Do what a run that was killed has left; returns the files that it had recorded, but not shown."""
+    late = [file for file in map(Path, records.recorded_files(tables)) if _hidden(file).exists()]
+    for file in late:
+        _show(file)
+    for leftover in folder.glob(f".{_PREFIX}*{_SUFFIX}"):
+        leftover.unlink()
+    return late
+
+
+def _hidden(file: Path) -> Path:
+    """The name under which a file is written; Spark ignores it."""
+    return file.with_name(f".{file.name}")
+
+
+def _write_hidden(file: Path, part: pa.Table, line_end: str) -> None:
+    lines = zip(part[records.LINE].to_pylist(), part[records.RECORDS].to_pylist(), strict=True)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with _hidden(file).open("w", encoding="utf-8", newline="") as written:
+            written.writelines(f"{line}{line_end}" * count for line, count in lines)
+            written.flush()
+            os.fsync(written.fileno())
+        _sync(file.parent)
+    except OSError as error:
+        raise InputError(f"cannot write {file}: {error.strerror or error}") from error
+
+
+def _show(file: Path) -> None:
+    os.utime(_hidden(file))  # Spark reads files in order of their times.
+    _hidden(file).rename(file)
+    _sync(file.parent)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,90 @@
+"""Upkeep of the tables while a stream writes to them: compaction, retention of rejected records, vacuum.
+
+The stream only appends to the tables that are compacted here, and an append never fails because of this. A compaction
+commits beside appends, too. A deletion does not: it starts again after an append, and gives up for this time where
+appends are too frequent. `interactions` and `recommendations` are overwritten as a whole, so there is nothing to
+compact in them, and only files that they no longer use are removed.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from delta.exceptions import ConcurrentAppendException, ConcurrentDeleteDeleteException, ConcurrentDeleteReadException
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+
+from recsys.contracts import INGESTED_AT, INTERACTION_LOG, MODEL_UPDATES, QUARANTINE, StepId
+from recsys.tables.conditions import between, to_column
+from recsys.tables.delta import Tables
+
+# Tables to which every batch adds a file.
+APPENDED = (INTERACTION_LOG, MODEL_UPDATES, QUARANTINE)
+# Spark lists at most this many files of a vacuum that is only tried.
+VACUUM_LISTS = 1000
+_ATTEMPTS = 10
+_CONFLICTS = (ConcurrentAppendException, ConcurrentDeleteReadException, ConcurrentDeleteDeleteException)
+
+
+def count_files(tables: Tables, name: str) -> int:
+    """Number of files that the latest version of a table consists of."""
+    return int(tables.handle(name).detail().select("numFiles").collect()[0][0])
+
+
+def compact(tables: Tables, name: str) -> tuple[int, int]:
+    """Join small files of a table; its rows stay the same, and so do earlier versions until they are vacuumed.
+
+    Returns:
+        Number of files that were joined, and of those that have their rows now.
+    """
+    metrics = tables.handle(name).optimize().executeCompaction().select("metrics.*").collect()[0]
+    return int(metrics.numFilesRemoved), int(metrics.numFilesAdded)
+
+
+def count_old_rejects(tables: Tables, before: datetime, through: StepId) -> int:
+    """Number of rejected records that `delete_old_rejects` would delete."""
+    return tables.read(QUARANTINE).filter(_is_old(before, through)).count()
+
+
+def delete_old_rejects(tables: Tables, before: datetime, through: StepId) -> bool:
+    """Delete rejected records; returns False where the stream appended to the table at every attempt.
+
+    Args:
+        tables: The tables.
+        before: Records ingested before this time are deleted.
+        through: Last step in the ledger. A batch that is not in it yet counts its rejected records in the table.
+    """
+    return succeeds(lambda: tables.handle(QUARANTINE).delete(_is_old(before, through)))
+
+
+def count_unused_files(tables: Tables, name: str) -> int:
+    """Number of files that `vacuum` would remove, counted up to `VACUUM_LISTS`."""
+    return len(_vacuum(tables, name, " DRY RUN"))
+
+
+def vacuum(tables: Tables, name: str) -> None:
+    """Remove files that no recent version of a table uses; older versions can no longer be read.
+
+    What is recent is the table's property `delta.deletedFileRetentionDuration`, a week by default. Delta ignores a
+    retention that is given with the command, and a change of the property would end the appends beside it.
+    """
+    _vacuum(tables, name, "")
+
+
+def _is_old(before: datetime, through: StepId) -> Column:
+    return (F.col(INGESTED_AT) < F.lit(before)) & to_column(between(None, through))
+
+
+def _vacuum(tables: Tables, name: str, mode: str) -> list[object]:
+    # In SQL, because DeltaTable.vacuum cannot be tried.
+    return list(tables.spark.sql(f"VACUUM {tables.sql_name(name)}{mode}").collect())
+
+
+def succeeds(change: Callable[[], object]) -> bool:
+    """Make a change to a table, again where a commit of another job came between; returns False if one always did."""
+    for _ in range(_ATTEMPTS):
+        try:
+            change()
+        except _CONFLICTS:
+            continue
+        return True
+    return False

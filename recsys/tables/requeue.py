@@ -1,0 +1,107 @@
+"""Reads quarantined records again, under the present settings, and keeps a record of those that have come back."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from recsys.config import Settings
+from recsys.config.operation import Requeue
+from recsys.contracts import (
+    BATCH,
+    EVENT_TYPE,
+    GENERATION,
+    QUARANTINE,
+    RAW,
+    REASONS,
+    RECORD,
+    REQUEUED,
+    REQUEUED_SCHEMA,
+)
+from recsys.tables.clean import is_good, with_reasons
+from recsys.tables.delta import Tables
+from recsys.tables.source import parse_json
+
+LINE, RECORDS, FILE = "line", "records", "file"
+# Which record of the quarantine: rows with all three alike are alike, and come back together.
+KEY = (GENERATION, BATCH, RECORD)
+
+_BEFORE = "reasons_before"
+_NOT_UTF8 = " is not UTF-8"
+
+
+def create_missing(tables: Tables) -> None:
+    """Make the table `requeued`, if it is missing."""
+    tables.create_missing({REQUEUED: REQUEUED_SCHEMA})
+
+
+def outstanding(tables: Tables, wanted: Requeue) -> DataFrame:
+    """Rows of the quarantine that have not come back, with their `record`.
+
+    Args:
+        tables: The tables.
+        wanted: Which reasons and batches.
+    """
+    rows = tables.read(QUARANTINE).filter(F.isnotnull(RAW)).withColumn(RECORD, F.sha2(RAW, 256))
+    if wanted.reasons:
+        rows = rows.filter(F.arrays_overlap(REASONS, F.array(*map(F.lit, wanted.reasons))))
+    if wanted.batches:
+        rows = rows.filter(F.col(BATCH).isin(wanted.batches))
+    if tables.exists(REQUEUED):
+        rows = rows.join(tables.read(REQUEUED), on=list(KEY), how="left_anti")
+    return rows
+
+
+def judged(rows: DataFrame, settings: Settings) -> DataFrame:
+    """Judge rows of the quarantine by the rules of the stream, as of the time when they were ingested.
+
+    Args:
+        rows: From `outstanding`.
+        settings: The sections source, weights and requeue are used.
+
+    Returns:
+        `generation, batch_id, record`, `reasons` under the present settings, and `line`: the record as the stream reads
+        it, a JSON object with the names of `source.columns`.
+    """
+    source, correction = settings.source, settings.requeue
+    # Only JSON is kept as it was read; of other formats the quarantine has a JSON object.
+    options = source.options if source.format == "json" else {}
+    names: dict[str, str | None] = source.columns.model_dump()
+    found = names | dict(correction.columns)
+    events = parse_json(rows.withColumnRenamed(REASONS, _BEFORE), found, options)
+    again = with_reasons(events.withColumn(EVENT_TYPE, _replaced(EVENT_TYPE, correction.event_types)), settings)
+    # The text in the quarantine has lost the bytes that made such a record bad.
+    lost = F.exists(_BEFORE, lambda reason: reason.endswith(_NOT_UTF8))
+    written = {name: F.col(column).alias(name) for column, name in names.items() if name is not None}
+    return again.select(
+        *KEY,
+        F.when(lost, F.col(_BEFORE)).otherwise(F.col(REASONS)).alias(REASONS),
+        F.to_json(F.struct(*written.values())).alias(LINE),
+    )
+
+
+def good(rows: DataFrame) -> pa.Table:
+    """The good ones of judged rows on the driver: key, `line` and `records`, one row per key, in order of the keys."""
+    lines = rows.filter(is_good()).groupBy(*KEY).agg(F.first(LINE).alias(LINE), F.count("*").alias(RECORDS))
+    return lines.toArrow().sort_by([(column, "ascending") for column in KEY])
+
+
+def record(tables: Tables, rows: pa.Table, file: str, app_id: str) -> None:
+    """Record rows of `good` as requeued in a file, once for each `app_id`."""
+    size, now = rows.num_rows, datetime.now(UTC)
+    noted = rows.select([*KEY, RECORDS])
+    noted = noted.append_column(FILE, pa.repeat(pa.scalar(file), size))
+    noted = noted.append_column("requeued_at", pa.repeat(pa.scalar(now, pa.timestamp("us", "UTC")), size))
+    tables.append(REQUEUED, noted, app_id, 0)
+
+
+def recorded_files(tables: Tables) -> Sequence[str]:
+    """Paths of all files that are recorded."""
+    return sorted(row[FILE] for row in tables.read(REQUEUED).select(FILE).distinct().collect())
+
+
+def _replaced(column: str, replacements: dict[str, str]) -> Column:
+    cases = [F.when(F.col(column) == wrong, F.lit(right)) for wrong, right in replacements.items()]
+    return F.coalesce(*cases, F.col(column))
