@@ -75,7 +75,7 @@ def _merged_by_spark(tables: Tables, missing: Conditions, keep: bool) -> DataFra
 
 def refreshed_through(tables: Tables) -> StepId | None:
     """Last step that `interactions` includes, read from its history; None if the history does not say."""
-    changes = (commit for commit in tables.commits(INTERACTIONS) if commit["operation"] not in _KEEP_ROWS)
+    changes = (commit for commit in tables.commits(INTERACTIONS, 100) if commit["operation"] not in _KEEP_ROWS)
     last = next(changes, None)
     noted = None if last is None else last.get("userMetadata")
     if noted is None:

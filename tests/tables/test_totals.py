@@ -1,11 +1,21 @@
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from pyspark.sql import SparkSession
 
+from recsys.config import Settings
 from recsys.contracts import INTERACTION_LOG, INTERACTIONS, WEIGHT_PARTS, StepId
+from recsys.tables import log, totals
 from recsys.tables.delta import Tables
 from recsys.tables.totals import refresh, refreshed_through
-from tests.tables.helpers import append_batches
+from tests.tables.helpers import append_batches, log_rows
 
 # As fine as weights of events can be.
 ROWS = [
@@ -36,6 +46,75 @@ def test_any_schedule_gives_the_sums_of_the_log(tables: Tables, schedule: list[i
     found = written(tables).to_pylist()
     assert {(row["user_id"], row["item_id"]): row["weight"] for row in found} == sums
     assert sum(row["events"] for row in found) == tables.read(INTERACTION_LOG).count()
+
+
+class Crashed(Exception):
+    """The process dies right before the commit of a refresh."""
+
+
+@hypothesis_settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.sampled_from(["batch", "again", "refresh", "crash", "compact", "vacuum", "rebuild"]), max_size=12))
+def test_any_interleaving_equals_the_aggregated_log(
+    spark: SparkSession,
+    settings: Callable[..., Settings],
+    empty_tables: Callable[[str], None],
+    tmp_path_factory: pytest.TempPathFactory,
+    acts: list[str],
+) -> None:
+    """Batches and their replays, refreshes and crashes in them, compaction, vacuum, and new generations."""
+    storage = settings(tmp_path_factory.mktemp("law")).storage
+    empty_tables(storage.root)
+    tables, step, sums = Tables(spark, storage), StepId(0, -1), dict[tuple[str, str], float]()
+
+    def batch(step: StepId) -> None:
+        rows = ROWS[step.batch_id % len(ROWS)]
+        log.append(tables, log_rows(*rows), step, f"stream {step.generation}")
+
+    def crashing(*_: object) -> None:
+        raise Crashed
+
+    for act in acts:
+        if act == "batch":
+            step = replace(step, batch_id=step.batch_id + 1)
+            batch(step)
+            for user, item, weight in ROWS[step.batch_id % len(ROWS)]:
+                sums[user, item] = sums.get((user, item), 0.0) + weight
+        elif act == "again" and step.batch_id >= 0:
+            batch(step)
+        elif act == "refresh":
+            refresh(tables)
+        elif act == "crash" and step.batch_id >= 0 and refreshed_through(tables) != log.last_step(tables):
+            with pytest.MonkeyPatch.context() as patched:
+                patched.setattr(tables, "overwrite", crashing)
+                with pytest.raises(Crashed):
+                    refresh(tables)
+        elif act in ("compact", "vacuum"):
+            for name in (INTERACTION_LOG, INTERACTIONS):
+                table = DeltaTable(tables.location(name))
+                if act == "compact":
+                    table.optimize.compact()
+                else:
+                    table.vacuum(0, dry_run=False, enforce_retention_duration=False)
+        elif act == "rebuild":
+            step = replace(step, generation=step.generation + 1)
+    refresh(tables)
+    columns = ["user_id", "item_id", "weight"]
+    found = {(row["user_id"], row["item_id"]): row["weight"] for row in tables.rows(INTERACTIONS, columns).to_pylist()}
+    assert found == sums
+
+
+def test_large_totals_wait_until_the_log_has_grown_by_a_share(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then Spark adds up what the driver does for small ones."""
+    many = [[(f"u{user}", "i", 1.0) for user in range(16)]]
+    append_batches(tables, many)
+    refresh(tables)
+    monkeypatch.setattr(totals, "THROUGH_DRIVER", 0)
+    append_batches(tables, [[("u1", "i", 0.5)]], first=1)
+    assert refresh(tables) == StepId(0, 0), "one row is less than an eighth of sixteen"
+    append_batches(tables, [[("new", "i", 0.25)]], first=2)
+    assert refresh(tables) == StepId(0, 2)
+    weights = {row["user_id"]: row["weight"] for row in written(tables).to_pylist()}
+    assert weights == {f"u{user}": 1.0 for user in range(16)} | {"u1": 1.5, "new": 0.25}
 
 
 def test_a_refresh_with_nothing_new_makes_no_commit(tables: Tables) -> None:
