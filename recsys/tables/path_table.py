@@ -14,13 +14,15 @@ from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_d
 from deltalake.exceptions import CommitFailedError
 
 from recsys.contracts import BATCH, GENERATION, StepId
-from recsys.errors import LeaseError
+from recsys.errors import InputError, LeaseError
 from recsys.tables.conditions import Conditions, to_expression
 
 # Application id under which every commit of a writer has the token of its lease. Delta lets no two commits that were
 # made at the same time have one application id, so a writer whose lease was taken over cannot commit.
 WRITER = "recsys:writer"
 _TRIES = 20
+# What delta-rs gives to Arrow: tables without deletion vectors and column mapping.
+_READER_VERSION = 1
 
 
 class PathTable:
@@ -205,6 +207,13 @@ class PathTable:
     def _latest(self) -> DeltaTable:
         if self._opened is None:
             self._opened = DeltaTable(self.path)
+            needed = self._opened.protocol().min_reader_version
+            if needed > _READER_VERSION:
+                raise InputError(
+                    f"table {self.path} needs Delta reader version {needed} (for deletion vectors, column mapping or "
+                    f"the like), and a stream reads version {_READER_VERSION}: drop the feature with ALTER TABLE ... "
+                    "DROP FEATURE, or keep the tables in a catalog (storage.catalog)"
+                )
         else:
             self._opened.update_incremental()
         return self._opened

@@ -112,6 +112,13 @@ def test_tables_of_a_catalog(spark: SparkSession, settings: Factory, tmp_path: P
         spark.sql("DROP DATABASE shop CASCADE")
 
 
+def test_a_table_that_only_newer_readers_read_is_refused(tables: Tables) -> None:
+    name = tables.sql_name(INTERACTION_LOG)
+    tables.spark.sql(f"ALTER TABLE {name} SET TBLPROPERTIES ('delta.enableDeletionVectors' = true)")
+    with pytest.raises(InputError, match=f"{INTERACTION_LOG} needs Delta reader version 3 .*DROP FEATURE"):
+        tables.create_missing()
+
+
 def test_the_ledger_gives_back_what_it_was_given(tables: Tables) -> None:
     rows = [
         LedgerRow(
