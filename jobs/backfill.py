@@ -4,7 +4,6 @@ import sys
 
 from recsys.cli import run_job
 from recsys.config import Settings
-from recsys.stream.backfill import backfill
 
 EXAMPLES = {
     "a folder of JSON lines with the standard column names": "source.path=/data/history",
@@ -35,6 +34,9 @@ def backfill_history(settings: Settings) -> None:
     order, and a first version is registered. The storage has to be empty. After a stop or a kill, run the same command
     again to continue. Afterward jobs/stream_update.py reads new events.
     """
+    # Imported here, so that neither help nor a wrong setting waits for Spark and torch.
+    from recsys.stream.backfill import backfill
+
     summary = backfill(settings)
     if not summary.finished:
         print(f"stopped after {summary.learned:,} batches: run the same command again to continue")

@@ -2,12 +2,9 @@
 
 import sys
 
-from recsys.batch_scoring import chosen_version, score
 from recsys.cli import run_job
 from recsys.config import Settings
 from recsys.contracts import ITEM, RECOMMENDATIONS, USER
-from recsys.tables.delta import Tables
-from recsys.tables.session import build_session
 
 EXAMPLES = {
     "the champion's lists for every user": "--config my.yaml",
@@ -32,6 +29,11 @@ def batch_score(settings: Settings) -> None:
 
     All lists are written to the table `recommendations` in one commit.
     """
+    # Imported here, so that neither help nor a wrong setting waits for Spark and torch.
+    from recsys.batch_scoring import chosen_version, score
+    from recsys.tables.delta import Tables
+    from recsys.tables.session import build_session
+
     version = chosen_version(settings)
     tables = Tables(build_session(settings), settings.storage)
     tables.create_missing()

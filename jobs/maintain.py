@@ -4,7 +4,6 @@ import sys
 
 from recsys.cli import run_job
 from recsys.config import Settings
-from recsys.stream.maintenance import maintain
 
 EXAMPLES = {
     "say what would go, and change nothing": "--config my.yaml --dry-run",
@@ -29,6 +28,9 @@ def maintain_storage(settings: Settings, dry_run: bool) -> None:
     That is: files of old table versions, old rejected records, and snapshots, adapters and registered versions that
     nothing uses. Each deletion is logged.
     """
+    # Imported here, so that neither help nor a wrong setting waits for Spark and torch.
+    from recsys.stream.maintenance import maintain
+
     lines = maintain(settings, dry_run)
     if not lines:
         print("nothing to do")

@@ -4,7 +4,6 @@ import sys
 
 from recsys.cli import run_job
 from recsys.config import Settings
-from recsys.stream.rebuild import rebuild
 
 EXAMPLES = {
     "after a change of model settings in my.yaml": "--config my.yaml",
@@ -30,6 +29,9 @@ def rebuild_model(settings: Settings) -> None:
 
     The model is registered as a version, and the stream continues from it. Stop the stream first.
     """
+    # Imported here, so that neither help nor a wrong setting waits for Spark and torch.
+    from recsys.stream.rebuild import rebuild
+
     rebuilt = rebuild(settings)
     size = f"{rebuilt.users:,} users and {rebuilt.items:,} items"
     print(f"generation {rebuilt.generation} begins with {size}, retrained in {rebuilt.seconds:.1f} s")

@@ -4,7 +4,6 @@ import sys
 
 from recsys.cli import run_job
 from recsys.config import Settings
-from recsys.stream.replay import replay
 
 EXAMPLES = {
     "a Parquet file with the standard column names": ("source.path=var/replay replay.dataset=/data/events.parquet"),
@@ -26,6 +25,9 @@ SETTINGS = (
 
 def replay_events(settings: Settings) -> None:
     """Turn a data set (`replay.dataset`) into a stream of JSON-lines files in `source.path`, in order of time."""
+    # Imported here, so that neither help nor a wrong setting waits for Spark and torch.
+    from recsys.stream.replay import replay
+
     written = replay(settings)
     print(f"{written.events:,} events written to {written.files:,} files in {settings.source.path}")
     print("next: jobs/stream_update.py, with the same settings, reads them")

@@ -4,7 +4,6 @@ import sys
 
 from recsys.cli import run_job
 from recsys.config import Settings
-from recsys.stream.requeue import requeue
 
 EXAMPLES = {
     "how many records would come back, after a correction of my.yaml": "--config my.yaml --dry-run",
@@ -31,6 +30,9 @@ def requeue_records(settings: Settings, dry_run: bool) -> None:
     They are written to the source as a file of events, which the stream reads as any other. Records that are still bad
     stay in the quarantine. It may run beside the stream.
     """
+    # Imported here, so that neither help nor a wrong setting waits for Spark and torch.
+    from recsys.stream.requeue import requeue
+
     summary = requeue(settings, dry_run)
     print(f"{summary.records:,} records {'would come' if dry_run else 'have come'} back")
     for file in summary.files:

@@ -4,7 +4,6 @@ import sys
 
 from recsys.cli import run_job
 from recsys.config import Settings
-from recsys.stream.job import run_stream
 
 EXAMPLES = {
     "process what has arrived since the last run, then end": "--config my.yaml",
@@ -31,6 +30,9 @@ def stream_update(settings: Settings) -> None:
     Each micro-batch is evaluated, then learned, and versions are registered in MLflow. After a stop or a kill, the next
     run continues where this one ended. For a long history, run jobs/backfill.py first: it is faster.
     """
+    # Imported here, so that neither help nor a wrong setting waits for Spark and torch.
+    from recsys.stream.job import run_stream
+
     summary = run_stream(settings)
     duplicates = f", {summary.duplicates:,} duplicates dropped" if summary.duplicates else ""
     print(f"{summary.batches:,} batches, {summary.events:,} events learned{duplicates}")
