@@ -95,6 +95,7 @@ def test_what_is_wrong_here_is_a_fault(fault: Exception) -> None:
         run_job(wrong, [])
 
 
+@pytest.mark.process  # the job's imports start some
 def test_a_storage_that_does_not_answer(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
