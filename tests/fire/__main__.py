@@ -14,6 +14,8 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,7 +56,7 @@ class Tally:
     difference: Difference = field(default_factory=Difference)
 
 
-def scenario(folder: Path, kind: str, seed: int, spark_settings: dict[str, str], quick: bool) -> Tally:
+def scenario(folder: Path, kind: str, seed: int, spark_settings: dict[str, str], kills: int | None = None) -> Tally:
     """Run all jobs undisturbed, and again under fire, and compare.
 
     Args:
@@ -62,7 +64,7 @@ def scenario(folder: Path, kind: str, seed: int, spark_settings: dict[str, str],
         kind: `model.kind`.
         seed: chooses passes, random instants and, for the quick form, points.
         spark_settings: section `spark` of the settings.
-        quick: kill at a sample of the points.
+        kills: kill at a sample of about so many points; None: at all.
     """
     draw, tally = random.Random(f"{kind} {seed}"), Tally()
     stored = folder / "all"
@@ -83,15 +85,15 @@ def scenario(folder: Path, kind: str, seed: int, spark_settings: dict[str, str],
     for job, files in _phases(stored, folder, "disturbed"):
         files()
         targets = recorded[job]
-        if quick:
-            chosen = sorted(draw.sample(range(len(targets)), max(1, round(QUICK_KILLS * len(targets) / total))))
+        if kills is not None:
+            chosen = sorted(draw.sample(range(len(targets)), max(1, round(kills * len(targets) / total))))
             targets = [targets[place] for place in chosen]
         _under_fire(job, configs["disturbed"], targets, draw, tally)
     tally.difference = compare(*(load_settings(configs[name]) for name in ("disturbed", "undisturbed")))
     return tally
 
 
-def _phases(stored, folder, name):  # type: ignore[no-untyped-def]
+def _phases(stored: Path, folder: Path, name: str) -> Iterator[tuple[str, Callable[[], None]]]:
     """The jobs in their order, each with what puts the files of events in place that it reads."""
     events = folder / name / "events"
 
@@ -161,9 +163,10 @@ def main(arguments: list[str] | None = None) -> int:
                 own = Path(folder, f"{kind}-{seed}")
                 own.mkdir()
                 try:
-                    tallies[kind, seed] = scenario(own, kind, seed, spark_settings, given.quick)
-                except Exception as error:  # The other scenarios go on; this one is reported.
-                    failures.append(f"{kind}, seed {seed}: {error}")
+                    sample = QUICK_KILLS if given.quick else None
+                    tallies[kind, seed] = scenario(own, kind, seed, spark_settings, sample)
+                except Exception:  # The other scenarios go on; this one is reported.
+                    failures.append(f"{kind}, seed {seed}: {traceback.format_exc()}")
                 progress.update()
 
         workers = [threading.Thread(target=work) for _ in range(2)]

@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.process, pytest.mark.heavy]
 
 @pytest.mark.parametrize("kind", ["mixture", "ncf"])
 def test_nothing_is_lost_doubled_or_different(kind: str, tmp_path: Path, spark_settings: dict[str, str]) -> None:
-    tally = scenario(tmp_path, kind, 0, spark_settings, quick=True)
+    tally = scenario(tmp_path, kind, 0, spark_settings, QUICK_KILLS)
     assert len(tally.points) >= 150
     assert tally.kills >= QUICK_KILLS - 2
     assert {job for job, _ in tally.killed} == {"backfill", "stream_update", "batch_score", "rebuild"}

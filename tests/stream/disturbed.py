@@ -19,6 +19,7 @@ from recsys.contracts import INTERACTION_LOG, MODEL_UPDATES, StepId
 from recsys.model import snapshot
 from recsys.registry import versions
 from recsys.registry.client import connect, experiment_id
+from recsys.registry.runs import GENERATION_TAG
 from recsys.storage import snapshot_folder
 from recsys.tables import ledger
 from recsys.tables.delta import Tables
@@ -120,15 +121,23 @@ def assert_arrays_are_equal(disturbed: Settings, undisturbed: Settings, batches:
 def registry_content(settings: Settings) -> dict[str, Any]:
     """What MLflow holds, without its own ids and clock times."""
     client: MlflowClient = connect(settings)
-    runs = client.search_runs([experiment_id(client, settings)])
-    assert len(runs) == 1
-    run = runs[0].info.run_id
+    runs = {
+        run.data.tags[GENERATION_TAG]: run.info.run_id for run in client.search_runs([experiment_id(client, settings)])
+    }
     found = client.search_model_versions(f"name='{settings.mlflow.model_name}'")
     champion = versions.champion(client, settings.mlflow.model_name)
-    assert champion is not None
+    assert champion is not None, "nothing was registered"
+
+    def logged(key: str) -> dict[str, list[tuple[int, float]]]:
+        histories = {generation: client.get_metric_history(run, key) for generation, run in runs.items()}
+        return {
+            generation: sorted((metric.step, metric.value) for metric in history)
+            for generation, history in histories.items()
+        }
+
     return {
-        "steps": sorted(metric.step for metric in client.get_metric_history(run, "events")),
-        "ndcg": [metric.value for metric in client.get_metric_history(run, "model/ndcg_at_5")],
+        "events": logged("events"),
+        "ndcg": logged("model/ndcg_at_5"),
         "versions": sorted(
             ((int(version.tags["generation"]), int(version.tags["batch_id"])), version.tags["gate.passed"])
             for version in found
