@@ -22,7 +22,8 @@ _WIDTH = 100
 _LAST_WORDS = """\
 all settings: docs/settings.md. A YAML file (--config) overrides the defaults, environment variables
   (RECSYS__STORAGE__ROOT=/data sets storage.root) override the file, and key.sub=value overrides both.
-exit codes: 0 done; 2 bad configuration or input; 75 something outside is down, try again; 1 anything else."""
+exit codes: 0 done; 2 bad configuration or input; 75 something outside is down or the feed is
+  broken, try again; 1 anything else."""
 
 
 def run_job(
@@ -41,9 +42,9 @@ def run_job(
 
     Returns:
         Exit code: 0 done, 2 for bad settings or input, 75 if something outside is down, such as a source, the storage
-        or MLflow, or if another job writes the tables (both with one line on stderr). Any other exception is a fault:
-        it is raised, so that Python shows where it happened and exits with 1; where the log is JSON, it is logged, and
-        the code is 1.
+        or MLflow, if the feed is broken, or if another job writes the tables (all with one line on stderr). Any other
+        exception is a fault: it is raised, so that Python shows where it happened and exits with 1; where the log is
+        JSON, it is logged, and the code is 1.
     """
     program = f"python jobs/{Path(sys.argv[0]).name}"
     parser = argparse.ArgumentParser(

@@ -31,7 +31,7 @@ class RegistryError(RecsysError):
 
 
 class OutsideDownError(RecsysError):
-    """Something outside does not answer: the source, the storage or MLflow. The same call may work later."""
+    """Something outside does not work: the source, the storage or MLflow. The same call may work later."""
 
 
 class RegistryDownError(RegistryError, OutsideDownError):
@@ -40,6 +40,10 @@ class RegistryDownError(RegistryError, OutsideDownError):
 
 class LeaseError(OutsideDownError):
     """Another job writes the same tables, or has taken them over; the same call may work later."""
+
+
+class BrokenFeedError(OutsideDownError):
+    """The source delivers what cannot be used, or nothing; what it delivered is stored, and a new start goes on."""
 
 
 class SolveError(RecsysError):

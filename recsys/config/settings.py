@@ -21,6 +21,7 @@ from pydantic import (
     ValidationError,
 )
 
+from recsys.config.feed import Feed, Quarantine
 from recsys.config.fingerprint import shapes
 from recsys.config.model import ConceptDrift, Decay, Model, Staleness
 from recsys.config.section import Section
@@ -65,6 +66,8 @@ class Settings(Section):
     source: Source = Field(default_factory=Source)
     trigger: Trigger = Field(default_factory=Trigger)
     storage: Storage = Field(default_factory=Storage)
+    quarantine: Quarantine = Field(default_factory=Quarantine)
+    feed: Feed = Field(default_factory=Feed)
     weights: dict[str, EventWeight] = Field(
         default_factory=lambda: {kind: EventWeight(weight=weight) for kind, weight in DEFAULT_WEIGHTS.items()},
         description="Weight of each event type; a type that is not listed is quarantined.",
