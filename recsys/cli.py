@@ -11,7 +11,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from recsys.config import Settings, load_settings
 from recsys.config.table import default_weights, described_settings
-from recsys.errors import OutsideDownError, RecsysError, is_outage
+from recsys.errors import InputError, OutsideDownError, RecsysError, is_forbidden, is_outage
 from recsys.logs import configure
 
 logger = logging.getLogger(__name__)
@@ -85,7 +85,10 @@ def _explained(error: Exception) -> RecsysError | None:
     if isinstance(error, RecsysError):
         return error
     if isinstance(error, OSError):
-        return OutsideDownError(" ".join(str(error).split())) if is_outage(error) else None
+        text = " ".join(str(error).split())
+        if is_forbidden(error):
+            return InputError(f"{text}: let the user that runs the job read and write there, then start again")
+        return OutsideDownError(f"{text}: start again once that is mended") if is_outage(error) else None
     if "pyspark" not in sys.modules:
         return None
     from py4j.protocol import Py4JJavaError

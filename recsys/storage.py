@@ -65,7 +65,7 @@ def writer_lock(root: str) -> Iterator[None]:
 
     Raises:
         InputError: the folder cannot be written, or another job holds the lock.
-        OutsideDownError: the file system does not answer.
+        OutsideDownError: the file system does not answer, or is full.
     """
     try:
         Path(root).mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ from recsys.stream.publish import ROWS_KEPT
 from recsys.stream.watch import StreamWatch
 from recsys.tables import alerts, checkpoint
 from recsys.tables.delta import Tables
+from recsys.tables.failures import TABLE_FAILURES
 
 logger = logging.getLogger(__name__)
 
@@ -91,14 +92,12 @@ class FeedWatch(StreamWatch):
             if not duplicates or not rows or rows[-1].step != step:
                 return
             self._silent_since = self._clock()
-            found = duplicate_alert(rows, self._dropped, self._settings)
-            self._tell([found] if found else [])
+            self._tell_aside(duplicate_alert(rows, self._dropped, self._settings))
 
     def idle(self) -> None:
         """Judge the time since the last record."""
         with self._lock:
-            found = silence_alert(self._last, self._silent_since, self._clock(), self._settings)
-            self._tell([found] if found else [])
+            self._tell_aside(silence_alert(self._last, self._silent_since, self._clock(), self._settings))
 
     def refuse_broken(self) -> None:
         """End the stream as a failure if an alert has stopped it.
@@ -112,6 +111,13 @@ class FeedWatch(StreamWatch):
                 f"{self._last} complete: start it again to go on after it"
             )
 
+    def _tell_aside(self, found: Alert | None) -> None:
+        """Tell of an alert outside a batch: Spark's listeners have nobody who would see an error."""
+        try:
+            self._tell([found] if found else [])
+        except TABLE_FAILURES as error:
+            logger.warning("an alert did not reach its table: %s", error)
+
     def _tell(self, found: Iterable[Alert]) -> None:
         for alert in found:
             if (alert.step, alert.kind) in self._told:
@@ -119,8 +125,8 @@ class FeedWatch(StreamWatch):
             self._told.add((alert.step, alert.kind))
             logger.error("the feed looks broken: %s", alert.message)
             self._watch.alert(alert)
-            query = checkpoint.query_id(checkpoint_folder(self._settings.storage.root))
-            alerts.append(self._tables, alert, f"recsys:{query}:{alert.kind}")
             if alert.kind in self._settings.feed.stop_on:
                 self._broken = self._broken or alert
                 self._stop.set()
+            query = checkpoint.query_id(checkpoint_folder(self._settings.storage.root))
+            alerts.append(self._tables, alert, f"recsys:{query}:{alert.kind}")

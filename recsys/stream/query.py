@@ -22,6 +22,7 @@ from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from recsys.config import Settings
 from recsys.config.sections import Trigger
+from recsys.errors import RecsysError
 from recsys.storage import checkpoint_folder
 from recsys.stream.pipeline import Pipeline
 from recsys.stream.watch import StreamWatch
@@ -112,6 +113,8 @@ def run_query(
 
 def raise_cause(error: StreamingQueryException, raised: list[Exception]) -> NoReturn:
     """Raise what made a query fail: a line for people, or what a batch raised in Python, or the error itself."""
+    if raised and isinstance(raised[0], RecsysError):
+        raise raised[0] from None
     explained = explain_failure(error)
     if explained is not None:
         raise explained from error
