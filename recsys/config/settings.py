@@ -23,7 +23,7 @@ from pydantic import (
 
 from recsys.config.feed import Feed, Quarantine
 from recsys.config.fingerprint import shapes
-from recsys.config.model import ConceptDrift, Decay, Model, Staleness
+from recsys.config.model import ConceptDrift, Decay, Model, Robustness, Staleness
 from recsys.config.section import Section
 from recsys.config.sections import (
     Evaluation,
@@ -74,6 +74,7 @@ class Settings(Section):
         min_length=1,
     )
     decay: Decay = Field(default_factory=Decay)
+    robustness: Robustness = Field(default_factory=Robustness)
     model: Model = Field(default_factory=Model)
     staleness: Staleness = Field(default_factory=Staleness)
     concept_drift: ConceptDrift = Field(default_factory=ConceptDrift)
