@@ -11,7 +11,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from recsys.config import load_settings
 from recsys.config.table import default_weights, described_settings
-from recsys.errors import OutsideDownError, RecsysError, is_outage
+from recsys.errors import InputError, OutsideDownError, RecsysError, is_forbidden, is_outage
 from recsys.logs import configure
 
 logger = logging.getLogger(__name__)
@@ -22,7 +22,8 @@ _WIDTH = 100
 _LAST_WORDS = """\
 all settings: docs/settings.md. A YAML file (--config) overrides the defaults, environment variables
   (RECSYS__STORAGE__ROOT=/data sets storage.root) override the file, and key.sub=value overrides both.
-exit codes: 0 done; 2 bad configuration or input; 75 something outside is down, try again; 1 anything else."""
+exit codes: 0 done; 2 bad configuration or input; 75 something outside is down or the feed is
+  broken, try again; 1 anything else."""
 
 
 def run_job(
@@ -43,9 +44,9 @@ def run_job(
 
     Returns:
         Exit code: 0 done, 2 for bad settings or input, 75 if something outside is down, such as a source, the storage
-        or MLflow, or if another job writes the tables (both with one line on stderr). Any other exception is a fault:
-        it is raised, so that Python shows where it happened and exits with 1; where the log is JSON, it is logged, and
-        the code is 1.
+        or MLflow, if the feed is broken, or if another job writes the tables (all with one line on stderr). Any other
+        exception is a fault: it is raised, so that Python shows where it happened and exits with 1; where the log is
+        JSON, it is logged, and the code is 1.
     """
     program = f"python jobs/{Path(sys.argv[0]).name}"
     parser = argparse.ArgumentParser(
@@ -88,7 +89,10 @@ def _explained(error: Exception) -> RecsysError | None:
     if isinstance(error, RecsysError):
         return error
     if isinstance(error, OSError):
-        return OutsideDownError(" ".join(str(error).split())) if is_outage(error) else None
+        text = " ".join(str(error).split())
+        if is_forbidden(error):
+            return InputError(f"{text}: let the user that runs the job read and write there, then start again")
+        return OutsideDownError(f"{text}: start again once that is mended") if is_outage(error) else None
     if "pyspark" not in sys.modules:
         return None
     from py4j.protocol import Py4JJavaError

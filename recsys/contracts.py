@@ -50,6 +50,7 @@ MODEL_UPDATES = "model_updates"
 RECOMMENDATIONS = "recommendations"
 WRITERS = "writers"
 REQUEUED = "requeued"
+ALERTS = "alerts"
 
 _TOTALS = f"""
     {USER} STRING NOT NULL, {ITEM} STRING NOT NULL, {WEIGHT} DOUBLE NOT NULL, {EVENTS} BIGINT NOT NULL,
@@ -76,6 +77,9 @@ TABLE_SCHEMAS = {
         token BIGINT NOT NULL, revision BIGINT NOT NULL, job STRING NOT NULL, host STRING NOT NULL,
         process BIGINT NOT NULL, since TIMESTAMP NOT NULL, renewed_at TIMESTAMP NOT NULL,
         lease_seconds BIGINT NOT NULL, released BOOLEAN NOT NULL""",
+    ALERTS: f"""
+        {GENERATION} BIGINT NOT NULL, {BATCH} BIGINT NOT NULL, kind STRING NOT NULL, message STRING NOT NULL,
+        value DOUBLE NOT NULL, limit DOUBLE NOT NULL, at TIMESTAMP NOT NULL""",
 }
 
 # Made by the first run of `requeue`: which records of the quarantine have come back, in which file. `record` is the
@@ -153,3 +157,23 @@ class LedgerRow:
     decisions: tuple[str, ...] = ()
     input: str | None = None
     settings: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Alert:
+    """The feed of a stream is broken.
+
+    Attributes:
+        step: the batch that shows it; of a silence, the last batch before it.
+        kind: `quarantine`, `unknown_types`, `duplicates` or `silence`.
+        message: what is wrong, and what to do.
+        value: what was measured; limit: the setting that it exceeds.
+        at: when (UTC): the time of the batch, so that it is the same in a replay.
+    """
+
+    step: StepId
+    kind: str
+    message: str
+    value: float
+    limit: float
+    at: datetime

@@ -12,6 +12,8 @@ _DOWN = {
     errno.ENETDOWN,
     errno.ENETUNREACH,
 }
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 class RecsysError(Exception):
@@ -31,7 +33,7 @@ class RegistryError(RecsysError):
 
 
 class OutsideDownError(RecsysError):
-    """Something outside does not answer: the source, the storage or MLflow. The same call may work later."""
+    """Something outside does not work: the source, the storage or MLflow. The same call may work later."""
 
 
 class RegistryDownError(RegistryError, OutsideDownError):
@@ -40,6 +42,10 @@ class RegistryDownError(RegistryError, OutsideDownError):
 
 class LeaseError(OutsideDownError):
     """Another job writes the same tables, or has taken them over; the same call may work later."""
+
+
+class BrokenFeedError(OutsideDownError):
+    """The source delivers what cannot be used, or nothing; what it delivered is stored, and a new start goes on."""
 
 
 class SolveError(RecsysError):
@@ -51,5 +57,10 @@ class InputWarning(UserWarning):
 
 
 def is_outage(error: OSError) -> bool:
-    """Whether what failed is down, and not missing, full or forbidden."""
-    return isinstance(error, ConnectionError | TimeoutError) or error.errno in _DOWN
+    """Whether the same call may work later: what failed is down or full, and not missing or forbidden."""
+    return isinstance(error, ConnectionError | TimeoutError) or error.errno in _DOWN | _FULL
+
+
+def is_forbidden(error: OSError) -> bool:
+    """Whether a file system is read-only, or this user may not do that there."""
+    return error.errno in _FORBIDDEN

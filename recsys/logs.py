@@ -12,6 +12,9 @@ from recsys.contracts import StepId
 
 LogFormat = Literal["text", "json"]
 
+# These log an error with its traceback and raise it, too: whoever catches it reports it.
+_TWICE = ("py4j.clientserver", "py4j.java_gateway", "mlflow.store.db.utils")
+
 _step: ContextVar[StepId | None] = ContextVar("step", default=None)
 
 
@@ -37,6 +40,8 @@ def configure(log_format: LogFormat) -> None:
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("recsys").setLevel(logging.INFO)
     logging.captureWarnings(log_format == "json")
+    for name in _TWICE:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 class TextFormatter(logging.Formatter):

@@ -88,7 +88,7 @@ def writer_lock(root: str) -> Iterator[None]:
 
     Raises:
         InputError: the folder cannot be written, or another job holds the lock.
-        OutsideDownError: the file system does not answer.
+        OutsideDownError: the file system does not answer, or is full.
     """
     with _lock(root, "writer.lock", "another job is writing to"):
         yield

@@ -60,6 +60,8 @@ def test_a_fault_of_the_program_is_not_hidden() -> None:
 OUTAGES = [
     OSError(errno.ESTALE, "Stale file handle", "/mnt/recsys"),
     OSError(errno.EIO, "Input/output error"),
+    OSError(errno.ENOSPC, "No space left on device, not for the storage"),
+    StreamingQueryException("[STREAM_FAILED] java.io.IOException: No space left on device\n\tat the storage"),
     ConnectionRefusedError("broker:9092"),
     TimeoutError("storage"),
     OutsideDownError("the source is down"),
@@ -70,8 +72,7 @@ OUTAGES = [
     StreamingQueryException("KafkaException\n" + "Caused by: java.net.UnknownHostException: broker"),
 ]
 FAULTS = [
-    OSError(errno.EACCES, "Permission denied"),
-    OSError(errno.ENOSPC, "No space left on device"),
+    OSError(errno.EISDIR, "Is a directory"),
     StreamingQueryException("java.net.SocketTimeoutException: Accept timed out, where a Python worker died"),
     StreamingQueryException("java.util.concurrent.TimeoutException: a future"),
 ]
@@ -84,6 +85,16 @@ def test_what_is_down_outside_is_tried_again(capsys: pytest.CaptureFixture[str],
 
     printed = refused(capsys, down, status=TRY_AGAIN)
     assert re.search("file handle|output error|broker|storage|source|node assignment", printed)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_what_may_not_be_written_is_named(capsys: pytest.CaptureFixture[str], number: int) -> None:
+    def forbidden(settings: Settings) -> None:
+        raise OSError(number, "not there", "/mnt/recsys")
+
+    printed = refused(capsys, forbidden)
+    assert "/mnt/recsys" in printed
+    assert "let the user that runs the job" in printed
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=str)

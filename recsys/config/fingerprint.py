@@ -37,7 +37,15 @@ _MIXTURE = (
     "recommend.exclude_seen",
     "evaluation.users_per_batch",
 )
-_ALL = ("weights", "model.kind", "decay", "concept_drift", "seed", "evaluation.popularity_half_life_days")
+_ALL = (
+    "weights",
+    "model.kind",
+    "decay",
+    "robustness",
+    "concept_drift",
+    "seed",
+    "evaluation.popularity_half_life_days",
+)
 
 
 def shapes(key: str, kind: str, members: Sequence[str]) -> bool:

@@ -210,6 +210,21 @@ class Model(Section):
     mixture: MixtureSettings = Field(default_factory=MixtureSettings)
 
 
+class Robustness(Section):
+    """Bounds on what one user can do to the model in one batch; the log keeps every event."""
+
+    events_per_pair: PositiveFloat | None = Field(
+        20.0,
+        description="A user's events with one item count at most as so many of the heaviest type of `weights`; `null`: "
+        "no bound. Both bounds are for a batch of up to 40,000 events, and rise in proportion in larger ones.",
+    )
+    repeats_per_user: PositiveFloat | None = Field(
+        200.0,
+        description="What a user does with items beyond one event each counts at most as so many events altogether, in "
+        "the same unit; `null`: no bound.",
+    )
+
+
 class Staleness(Section):
     """How far incremental factors may be from those of a full solve."""
 

@@ -21,8 +21,9 @@ from pydantic import (
     ValidationError,
 )
 
+from recsys.config.feed import Feed, Quarantine
 from recsys.config.fingerprint import shapes
-from recsys.config.model import ConceptDrift, Decay, Model, Staleness
+from recsys.config.model import ConceptDrift, Decay, Model, Robustness, Staleness
 from recsys.config.operation import Logging, Maintain, Monitoring, Requeue
 from recsys.config.section import Section
 from recsys.config.sections import (
@@ -64,12 +65,15 @@ class Settings(Section):
     source: Source = Field(default_factory=Source)
     trigger: Trigger = Field(default_factory=Trigger)
     storage: Storage = Field(default_factory=Storage)
+    quarantine: Quarantine = Field(default_factory=Quarantine)
+    feed: Feed = Field(default_factory=Feed)
     weights: dict[str, EventWeight] = Field(
         default_factory=lambda: {kind: EventWeight(weight=weight) for kind, weight in DEFAULT_WEIGHTS.items()},
         description="Weight of each event type; a type that is not listed is quarantined.",
         min_length=1,
     )
     decay: Decay = Field(default_factory=Decay)
+    robustness: Robustness = Field(default_factory=Robustness)
     model: Model = Field(default_factory=Model)
     staleness: Staleness = Field(default_factory=Staleness)
     concept_drift: ConceptDrift = Field(default_factory=ConceptDrift)

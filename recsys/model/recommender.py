@@ -18,9 +18,9 @@ from recsys.model.common.randomness import Purpose, generator
 from recsys.model.counts.popularity import Popularity
 from recsys.model.drift.surprise import AS_USUAL, DriftController, measure_surprise
 from recsys.model.frozen import FrozenModel
+from recsys.model.interactions.damping import to_learn
 from recsys.model.interactions.decay import SECONDS_PER_DAY
 from recsys.model.interactions.history import History
-from recsys.model.interactions.merge import merge_pairs
 from recsys.model.interactions.vocab import Vocabulary
 from recsys.model.learner import CodedBatch, Learner, State
 from recsys.model.mixture.mixture import MEMBERS, Mixture
@@ -38,8 +38,8 @@ class OnlineModel:
     bit, also when a snapshot is taken and loaded in between, and with any number of threads (on one kind of machine).
 
     Args:
-        settings: The sections model, decay, staleness, concept_drift, evaluation (half-life of the popularity), and the
-            keys device and seed are used.
+        settings: The sections weights, model, decay, robustness, staleness, concept_drift, evaluation (half-life of the
+            popularity), and the keys device and seed are used.
 
     Raises:
         ConfigError: the device is not there.
@@ -77,22 +77,23 @@ class OnlineModel:
             step: Its generation and number, larger than the last one.
 
         Returns:
-            Figures for the ledger: `new_users`, `new_items`, the metrics of the learner, and how the batch was learned:
-            its `surprise`, unless there were too few known pairs to measure it, `effort`, `learning_rate`, `halvings`.
+            Figures for the ledger: `new_users`, `new_items`, those of `to_learn`, the metrics of the learner, and how
+            the batch was learned: its `surprise`, unless there were too few known pairs to measure it, `effort`,
+            `learning_rate`, `halvings`.
             The attribute `decision` gives the reasons.
 
         Raises:
             ValueError: the step is not larger than the last one learned.
             SolveError: the equations have no finite solution.
         """
-        batch = merge_pairs(batch, self.settings.decay.half_life_days)
+        batch, damped = to_learn(batch, self.settings)
         known = len(self.users), len(self.items)
         users, items = self._enter(batch, step)
         decided = self._decide(batch, users, items, known, step) if len(batch) else {}
         coded = self._take_in(batch, users, items)
         figures = self.learner.update(coded, self.history, step, self.decision)
         new = {"new_users": coded.user_count - known[0], "new_items": coded.item_count - known[1]}
-        return {**{name: float(count) for name, count in new.items()}, **decided, **figures}
+        return {**{name: float(count) for name, count in new.items()}, **damped, **decided, **figures}
 
     @one_thread()
     def absorb(self, batch: InteractionBatch, step: StepId) -> None:
@@ -101,7 +102,7 @@ class OnlineModel:
         Raises:
             ValueError: the step is not larger than the last one learned.
         """
-        batch = merge_pairs(batch, self.settings.decay.half_life_days)
+        batch, _ = to_learn(batch, self.settings)
         self.learner.absorb(self._take_in(batch, *self._enter(batch, step)), self.history, step)
 
     @one_thread()

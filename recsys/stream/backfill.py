@@ -32,7 +32,6 @@ from recsys.stream.publish import Observer, log_stage
 from recsys.stream.query import StopRequested, run_query, stop_signals
 from recsys.stream.recovery import Logged
 from recsys.stream.report import StreamReport
-from recsys.stream.watch import StreamWatch
 from recsys.tables import history, lease, log, quarantine
 from recsys.tables.delta import Tables
 from recsys.tables.history import HistoryCounts
@@ -96,7 +95,7 @@ def backfill(settings: Settings, observe: Observer = log_stage) -> BackfillSumma
         with StreamReport(settings.recommend.k, log_format=settings.logging.format) as report:
             pipeline = open_pipeline(settings, tables, report, observe)
             reading = _Reading(pipeline, report, held, stop)
-            duplicates = run_query(events, settings, reading.handle, pipeline, stop, StreamWatch())
+            duplicates = run_query(events, settings, reading.handle, pipeline, stop)
         batches = reading.held.batches
         if batches is None and not stop.is_set():
             raise InputError(f"source.path {settings.source.path} has no records: set it to the folder of your events")

@@ -13,6 +13,7 @@ from recsys.contracts import EVENT_ID, LedgerRow, StepId
 from recsys.logs import log_step
 from recsys.registry.client import connect
 from recsys.storage import checkpoint_folder, snapshot_folder, writer_lock
+from recsys.stream.feed import FeedWatch
 from recsys.stream.handover import first_batch
 from recsys.stream.monitoring import watched
 from recsys.stream.pipeline import Pipeline
@@ -63,6 +64,7 @@ def run_stream(settings: Settings, observe: Observer = log_stage, batches: int |
     Raises:
         InputError: the source, the storage, the checkpoint or the port of the figures cannot be used.
         LeaseError: another job writes the tables, or has taken them over.
+        BrokenFeedError: an alert of `feed.stop_on`; everything up to it is learned.
         RegistryError: the tracking server refuses, or does not answer at the first start of all.
     """
     with (
@@ -83,14 +85,20 @@ def run_stream(settings: Settings, observe: Observer = log_stage, batches: int |
             reports, observers = both(watch.report, report), both(watch.observe, observe)
             pipeline = open_pipeline(settings, tables, reports, observers, first)
 
+            feed = FeedWatch(settings, tables, pipeline, first, watch, stop)
+
             def handle_batch(batch: DataFrame, batch_id: int) -> None:
                 watch.begins()
                 with log_step(StepId(pipeline.generation.number, first + batch_id)):
                     pipeline.handle_batch(batch, first + batch_id, planned(settings, batch_id))
+                    feed.judge()
                 watch.committed(pipeline.publisher.waiting)
 
-            duplicates = run_query(events, settings, handle_batch, pipeline, stop, watch)
+            duplicates = run_query(events, settings, handle_batch, pipeline, stop, watch, feed)
+        if not stop.is_set():
+            feed.idle()
         plot = close(pipeline)
+        feed.refuse_broken()
         return StreamSummary(report.batches, report.events, duplicates, pipeline.publisher.champion_version, plot)
 
 

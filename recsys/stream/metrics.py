@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from pyspark.sql.streaming.listener import StreamingQueryProgress
 
 from recsys.config import Settings
-from recsys.contracts import LedgerRow, StepId
+from recsys.config.feed import AlertKind
+from recsys.contracts import Alert, LedgerRow, StepId
 from recsys.stream.watch import StreamWatch
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
@@ -71,6 +73,9 @@ class Metrics(StreamWatch):
         self._quarantined = counter("quarantined_records", "Records in quarantine")
         self._reasons = counter("quarantined_reasons", "Reasons of the records in quarantine", "reason")
         self._set_aside = counter("set_aside_batches", "Batches that could not be learned")
+        self._alerts = counter("alerts", "Alerts about the feed", "kind")
+        for kind in get_args(AlertKind):
+            self._alerts.labels(kind)  # 0 from the start, so that the first one is an increase.
         texts = {"batch": "Seconds that a batch took, MLflow included", "stage": "Seconds that a stage of a batch took"}
         self._batch, self._stage = (
             Histogram(f"recsys_{name}_seconds", text, labels, registry=self.registry, buckets=_SECONDS)
@@ -152,6 +157,10 @@ class Metrics(StreamWatch):
     def idle(self) -> None:
         """Nothing waits, so nothing is late."""
         self._up_to_date = self._clock()
+
+    def alert(self, alert: Alert) -> None:
+        """Count it."""
+        self._alerts.labels(alert.kind).inc()
 
     def health(self) -> Health:
         """Whether the stream makes progress now."""

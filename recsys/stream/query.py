@@ -3,7 +3,7 @@
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
@@ -22,6 +22,7 @@ from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from recsys.config import Settings
 from recsys.config.sections import Trigger
+from recsys.errors import RecsysError
 from recsys.storage import checkpoint_folder
 from recsys.stream.pipeline import Pipeline
 from recsys.stream.watch import StreamWatch
@@ -44,7 +45,7 @@ def run_query(
     handle_batch: Callable[[DataFrame, int], None],
     pipeline: Pipeline,
     stop: threading.Event,
-    watch: StreamWatch,
+    *watches: StreamWatch,
 ) -> int:
     """Run the query to its end.
 
@@ -54,7 +55,7 @@ def run_query(
         handle_batch: the function for `foreachBatch`.
         pipeline: its MLflow run is ended if the query fails.
         stop: once it is set, no further batch begins.
-        watch: is told what Spark reports.
+        watches: are told what Spark reports.
 
     Returns:
         Number of dropped duplicates.
@@ -74,7 +75,7 @@ def run_query(
             raise
 
     spark = events.sparkSession
-    listener = DuplicateCounter(watch)
+    listener = DuplicateCounter(watches)
     spark.streams.addListener(listener)
     writer = (
         events.writeStream.queryName(settings.mlflow.model_name)
@@ -112,6 +113,8 @@ def run_query(
 
 def raise_cause(error: StreamingQueryException, raised: list[Exception]) -> NoReturn:
     """Raise what made a query fail: a line for people, or what a batch raised in Python, or the error itself."""
+    if raised and isinstance(raised[0], RecsysError):
+        raise raised[0] from None
     explained = explain_failure(error)
     if explained is not None:
         raise explained from error
@@ -144,15 +147,15 @@ class DuplicateCounter(StreamingQueryListener):
     Spark reports a batch some time after it is done, and the end of the query after the last batch.
 
     Args:
-        watch: is told of each batch, and of Spark finding nothing new.
+        watches: are told of each batch, and of Spark finding nothing new.
 
     Attributes:
         dropped: duplicates so far.
         finished: set when everything has been reported.
     """
 
-    def __init__(self, watch: StreamWatch) -> None:
-        self.watch = watch
+    def __init__(self, watches: Sequence[StreamWatch]) -> None:
+        self.watches = watches
         self.dropped = 0
         self.finished = threading.Event()
 
@@ -165,11 +168,13 @@ class DuplicateCounter(StreamingQueryListener):
         if dropped:
             self.dropped += dropped
             logger.info("%d duplicates dropped", dropped)
-        self.watch.progress(event.progress, dropped)
+        for watch in self.watches:
+            watch.progress(event.progress, dropped)
 
     def onQueryIdle(self, event: QueryIdleEvent) -> None:  # noqa: N802 - Spark's name
         """Pass on that nothing waits."""
-        self.watch.idle()
+        for watch in self.watches:
+            watch.idle()
 
     def onQueryTerminated(self, event: QueryTerminatedEvent) -> None:  # noqa: N802 - Spark's name
         """Note that everything has been reported."""

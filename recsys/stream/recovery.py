@@ -6,14 +6,14 @@ is a pure function of the log; a snapshot only saves the time to recompute it.
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
 from recsys.config import Settings
 from recsys.config.settings import differences
-from recsys.contracts import StepId
+from recsys.contracts import INTERACTION_LOG, InteractionBatch, StepId
 from recsys.errors import InputError
 from recsys.model import snapshot
 from recsys.model.recommender import OnlineModel
@@ -150,7 +150,7 @@ def recover_model(settings: Settings, tables: Tables, generation: Generation) ->
         logger.info("recovering the model from step %s to %s", start, last)
         set_aside = ledger.set_aside(tables, start)
         for step, batch in tqdm(
-            log.batches(tables, start, last),
+            complete_batches(tables, start, last),
             desc="recovering the model",
             unit=" batches",
             leave=False,
@@ -160,7 +160,32 @@ def recover_model(settings: Settings, tables: Tables, generation: Generation) ->
                 model.update(batch, step)
         if model.step != last:  # The last batches had nothing to learn.
             model.update(log.to_batch(log.ROWS.empty_table()), last)
+    else:
+        for _ in complete_batches(tables, StepId(last.generation, last.batch_id - 1), last):
+            pass  # A snapshot has the last batch, but the next recovery may need the log.
     return model
+
+
+def complete_batches(
+    tables: Tables, after: StepId | None, through: StepId
+) -> Iterator[tuple[StepId, InteractionBatch]]:
+    """Batches of the log in order, as `log.batches`; none that the ledger has may be missing.
+
+    A commit of Delta that a full disk or a power failure has left empty is read as one that adds nothing.
+
+    Raises:
+        InputError: the log lacks a batch.
+    """
+    expected = ledger.events(tables, after, through)
+    for step, batch in log.batches(tables, after, through):
+        expected.pop(step, None)
+        yield step, batch
+    lost = min((step for step, events in expected.items() if events), default=None)
+    if lost is not None:
+        raise InputError(
+            f"table {tables.location(INTERACTION_LOG)} lacks batch {lost}, which has {expected[lost]} events in the "
+            f"ledger: a commit of it was damaged or deleted, so restore tables and checkpoint of the same time"
+        )
 
 
 def _newest_snapshot(settings: Settings, last: StepId) -> OnlineModel | None:
@@ -194,6 +219,6 @@ def rebuilt_model(settings: Settings, tables: Tables, begin: StepId) -> OnlineMo
     """
     model = OnlineModel(settings)
     last_before = StepId(begin.generation - 1, sys.maxsize)
-    logged = log.batches(tables, through=last_before)
+    logged = complete_batches(tables, None, last_before)
     model.rebuild(tqdm(logged, desc="reading the log", unit=" batches", leave=False, disable=None), begin)
     return model

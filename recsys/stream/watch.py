@@ -2,7 +2,7 @@
 
 from pyspark.sql.streaming.listener import StreamingQueryProgress
 
-from recsys.contracts import LedgerRow, StepId
+from recsys.contracts import Alert, LedgerRow, StepId
 
 
 class StreamWatch:
@@ -25,3 +25,6 @@ class StreamWatch:
 
     def idle(self) -> None:
         """Spark found nothing new in the source."""
+
+    def alert(self, alert: Alert) -> None:
+        """The feed is broken."""

@@ -19,6 +19,7 @@ from pyspark.sql.types import StructField, StructType
 
 from recsys.config.sections import Storage
 from recsys.contracts import (
+    ALERTS,
     INTERACTION_LOG,
     MODEL_UPDATES,
     QUARANTINE,
@@ -41,10 +42,12 @@ PROPERTIES = {
     INTERACTION_LOG: _STREAMED,
     QUARANTINE: _STREAMED,
     MODEL_UPDATES: _STREAMED,
+    ALERTS: _STREAMED,
     # One row that is replaced every few minutes: the history of a day is enough.
     WRITERS: {f"delta.{kept}RetentionDuration": "interval 1 days" for kept in ("deletedFile", "log")},
 }
-# The tables that only the holder of the lease may append to. The totals say themselves how far they are.
+# The tables that only the holder of the lease may append to. The totals say themselves how far they are, and an alert
+# harms nothing.
 FENCED = (INTERACTION_LOG, QUARANTINE, MODEL_UPDATES)
 
 # What an earlier release called the column `generation`.

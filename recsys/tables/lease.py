@@ -18,17 +18,14 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
-from deltalake.exceptions import DeltaError
-from py4j.protocol import Py4JError
-from pyspark.errors import PySparkException
 
 from recsys.contracts import WRITERS
 from recsys.errors import LeaseError
 from recsys.tables.delta import Fence, Tables
+from recsys.tables.failures import TABLE_FAILURES
 
 logger = logging.getLogger(__name__)
 
-_OUTAGE = (DeltaError, OSError, PySparkException, Py4JError)
 _TIME = pa.timestamp("us", "UTC")
 
 
@@ -158,7 +155,7 @@ class Lease:
         while not self._lost and not ended.wait(self.holder.lease_seconds / 3):
             try:
                 self._write(released=False)
-            except _OUTAGE as error:
+            except TABLE_FAILURES as error:
                 logger.warning("the lease could not be renewed, the next try follows: %s", error)
         if self._lost:
             logger.error("another job has taken over the tables: the next batch will fail")
@@ -168,7 +165,7 @@ class Lease:
         try:
             if not self._lost:
                 self._write(released=True)
-        except _OUTAGE as error:
+        except TABLE_FAILURES as error:
             logger.warning(
                 "the lease could not be released: it is free after %d s: %s", self.holder.lease_seconds, error
             )

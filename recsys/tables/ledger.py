@@ -17,6 +17,7 @@ from recsys.contracts import (
     LedgerRow,
     StepId,
 )
+from recsys.tables.conditions import between
 from recsys.tables.delta import Tables
 
 _NUMBERS = (GENERATION, BATCH, "log_version", EVENTS, "users", "items", "duration_ms")
@@ -61,6 +62,12 @@ def last_row(tables: Tables) -> LedgerRow | None:
     """The row of the latest step; None if the ledger is empty."""
     span = tables.span(MODEL_UPDATES)
     return None if span is None else read(tables, span[1].generation, after=span[1].batch_id - 1)[-1]
+
+
+def events(tables: Tables, after: StepId | None, through: StepId | None) -> dict[StepId, int]:
+    """Number of events of each batch after a step, through another one; None: without that bound."""
+    rows = tables.rows(MODEL_UPDATES, [GENERATION, BATCH, EVENTS], between(after, through)).to_pylist()
+    return {StepId(row[GENERATION], row[BATCH]): row[EVENTS] for row in rows}
 
 
 def set_aside(tables: Tables, after: StepId) -> set[int]:

@@ -16,6 +16,7 @@ from deltalake.exceptions import CommitFailedError
 from recsys.contracts import BATCH, GENERATION, StepId
 from recsys.errors import InputError, LeaseError
 from recsys.tables.conditions import Conditions, to_expression
+from recsys.tables.failures import table_failures
 
 # Application id under which every commit of a writer has the token of its lease. Delta lets no two commits that were
 # made at the same time have one application id, so a writer whose lease was taken over cannot commit.
@@ -144,7 +145,8 @@ class PathTable:
         commit = CommitProperties(custom_metadata=noted, app_transactions=[*transactions, *held])
         try:
             self._refuse_other_token(token)
-            write_deltalake(table, rows, mode=mode, commit_properties=commit)
+            with table_failures(self.path, reading=False):
+                write_deltalake(table, rows, mode=mode, commit_properties=commit)
         except CommitFailedError:
             self._latest()
             self._refuse_other_token(token)
@@ -169,16 +171,18 @@ class PathTable:
             where: what must hold; files whose statistics exclude it are not read.
             version: Delta version; None for the latest.
         """
-        return self._dataset(version).to_table(columns=list(columns), filter=to_expression(where))
+        with table_failures(self.path, reading=True):
+            return self._dataset(version).to_table(columns=list(columns), filter=to_expression(where))
 
     def rows_by_step(self, where: Conditions, version: int | None = None) -> dict[StepId, int]:
         """Number of rows of each step, in the order of the steps."""
         counts: Counter[StepId] = Counter()
-        parts = self._dataset(version).to_batches(columns=[GENERATION, BATCH], filter=to_expression(where))
-        for part in parts:
-            counted = pa.table(part).group_by([GENERATION, BATCH]).aggregate([([], "count_all")])
-            for generation, batch, rows in zip(*(column.to_pylist() for column in counted.columns), strict=True):
-                counts[StepId(generation, batch)] += rows
+        with table_failures(self.path, reading=True):
+            parts = self._dataset(version).to_batches(columns=[GENERATION, BATCH], filter=to_expression(where))
+            for part in parts:
+                counted = pa.table(part).group_by([GENERATION, BATCH]).aggregate([([], "count_all")])
+                for generation, batch, rows in zip(*(column.to_pylist() for column in counted.columns), strict=True):
+                    counts[StepId(generation, batch)] += rows
         return dict(sorted(counts.items()))
 
     def span(self, generation: int | None = None) -> tuple[StepId, StepId] | None:
@@ -205,17 +209,18 @@ class PathTable:
         return int(pc.max(known[f"max.{GENERATION}"]).as_py())
 
     def _latest(self) -> DeltaTable:
-        if self._opened is None:
+        with table_failures(self.path, reading=True):
+            if self._opened is not None:
+                self._opened.update_incremental()
+                return self._opened
             self._opened = DeltaTable(self.path)
-            needed = self._opened.protocol().min_reader_version
-            if needed > _READER_VERSION:
-                raise InputError(
-                    f"table {self.path} needs Delta reader version {needed} (for deletion vectors, column mapping or "
-                    f"the like), and a stream reads version {_READER_VERSION}: drop the feature with ALTER TABLE ... "
-                    "DROP FEATURE, or keep the tables in a catalog (storage.catalog)"
-                )
-        else:
-            self._opened.update_incremental()
+        needed = self._opened.protocol().min_reader_version
+        if needed > _READER_VERSION:
+            raise InputError(
+                f"table {self.path} needs Delta reader version {needed} (for deletion vectors, column mapping or the "
+                f"like), and a stream reads version {_READER_VERSION}: drop the feature with ALTER TABLE ... "
+                "DROP FEATURE, or keep the tables in a catalog (storage.catalog)"
+            )
         return self._opened
 
     def _dataset(self, version: int | None) -> Any:

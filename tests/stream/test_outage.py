@@ -1,15 +1,18 @@
-"""A stream that starts while its tracking server, or its source, is down."""
+"""A stream whose tracking server, or its source, is down, slow or failing."""
 
 import math
+import threading
 from contextlib import ExitStack
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import yaml
 from pyspark.sql import SparkSession
 
-from recsys.cli import TRY_AGAIN, run_job
-from recsys.config import Settings
+from recsys.cli import DONE, TRY_AGAIN, run_job
+from recsys.config import Settings, load_settings
 from recsys.contracts import StepId
 from recsys.errors import RegistryDownError
 from recsys.registry import attempts, versions
@@ -91,3 +94,66 @@ def test_a_source_that_does_not_answer_is_tried_again(
         spark.conf.unset("ipc.client.connect.max.retries")
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert "does not answer (java.net.ConnectException" in line
+
+
+class Ailing(BaseHTTPRequestHandler):
+    """A tracking server that fails every request, or answers none."""
+
+    hanging = threading.Event()
+    over = threading.Event()
+
+    def do_GET(self) -> None:
+        """Answer with an error, or hang until the test is over."""
+        if self.hanging.is_set():
+            self.over.wait()
+            return
+        self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR)
+
+    def do_POST(self) -> None:
+        """The same."""
+        self.do_GET()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing to do."""
+
+
+@pytest.mark.mlflow
+def test_a_tracking_server_that_fails_or_hangs_never_stops_the_stream(
+    spark: SparkSession,
+    stream: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    folder, tables = Path(stream.source.path), Tables(spark, stream.storage)
+    config = tmp_path / "stream.yaml"
+    config.write_text(yaml.safe_dump(stream.model_dump(mode="json", by_alias=True)))
+    write_stream(folder, files=1)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Ailing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        at_server = ["--config", str(config), f"mlflow.tracking_uri=http://127.0.0.1:{server.server_port}"]
+        try:
+            assert run_job(run_stream, [*at_server, f"storage.root={tmp_path / 'new'}"]) == TRY_AGAIN
+            assert "MLflow does not answer at http://127.0.0.1" in capsys.readouterr().err
+            assert run_job(run_stream, ["--config", str(config)]) == DONE
+            for files in (2, 3):
+                write_stream(folder, files=files, first=files - 1)
+                assert run_job(run_stream, at_server) == DONE
+                Ailing.hanging.set()
+        finally:
+            Ailing.over.set()
+            server.shutdown()
+    rows = ledger.read(tables, generation=0, after=-1)
+    assert [(row.step.batch_id, row.events) for row in rows] == [(0, 120), (1, 120), (2, 120)]
+    assert caplog.text.count("metrics of 1 batches did not reach MLflow") == 2
+    assert "Traceback" not in capsys.readouterr().err + caplog.text
+    write_stream(folder, files=4, first=3)
+    assert run_job(run_stream, ["--config", str(config)]) == DONE
+    settings = load_settings(config)
+    client = connect(settings)
+    (run,) = client.search_runs([experiment_id(client, settings)])
+    sent = [metric.step for metric in client.get_metric_history(run.info.run_id, "events")]
+    assert sorted(sent) == [0, 1, 2, 3], "what did not reach MLflow comes from the ledger"

@@ -13,7 +13,7 @@ from recsys.contracts import InteractionBatch, StepId
 from recsys.model.common.arrays import IntArray, offsets_of
 from recsys.model.common.randomness import Purpose, generator
 from recsys.model.evaluation.metrics import RankingFigures, Relevant, coverage, ranking_figures
-from recsys.model.interactions.merge import merge_pairs
+from recsys.model.interactions.damping import to_learn
 from recsys.model.interactions.vocab import Vocabulary
 from recsys.model.recommender import OnlineModel
 
@@ -69,7 +69,7 @@ def evaluate(
         batch: The batch, not yet learned.
         model: The live model.
         rivals: Other models by name, such as `Rivals`.
-        settings: The sections recommend, evaluation and decay, and the seed, are used.
+        settings: The sections recommend, evaluation, decay and robustness, and the seed, are used.
         step: Generation and number of the batch; they seed the sample of users.
 
     Returns:
@@ -80,7 +80,7 @@ def evaluate(
     """
     if not len(batch):
         return {}
-    batch = merge_pairs(batch, settings.decay.half_life_days)
+    batch, _ = to_learn(batch, settings)
     users, items = model.users.lookup(batch.user_ids), model.items.lookup(batch.item_ids)
     cold = (users < 0) | (items < 0)
     sample = _draw(batch, users, items, model, settings, step)

@@ -1,0 +1,1 @@
+"""What holds when things go wrong: `python -m bench.reliability.NAME`."""
