@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from recsys.config import Settings
 from recsys.config.sections import EventWeight
-from recsys.contracts import EVENT_ID, EVENT_TIME, EVENT_TYPE, ITEM, USER, VALUE, WEIGHT_PARTS
+from recsys.contracts import EVENT_ID, EVENT_TIME, EVENT_TYPE, ITEM, MAX_ID_BYTES, USER, VALUE, WEIGHT_PARTS
 from recsys.errors import InputError
 from recsys.parsing import parse_number, parse_time, strict_log2, to_micros
 
@@ -85,6 +85,8 @@ def judge(columns: Mapping[str, pa.Array], settings: Settings, now: datetime) ->
         "missing item_id": _given(items).is_null().to_numpy(zero_copy_only=False),
         "user_id is not UTF-8": bad_users,
         "item_id is not UTF-8": bad_items,
+        "user_id is too long": ~bad_users & _is_long(users),
+        "item_id is too long": ~bad_items & _is_long(items),
         "missing event_type": missing_kind,
         "unknown event_type": ~missing_kind & (codes < 0),
         "missing event_time": ~time_given,
@@ -250,6 +252,12 @@ def _given(text: pa.Array) -> pa.Array:
     """The text of a column, null if it is blank."""
     blank = pc.equal(pc.utf8_trim(text, characters=_BLANK), "")
     return pc.if_else(blank, pa.scalar(None, pa.string()), text)
+
+
+def _is_long(ids: pa.Array) -> Mask:
+    """Whether an id has more bytes than an id may have."""
+    long: Mask = pc.greater(pc.binary_length(ids), MAX_ID_BYTES).fill_null(False).to_numpy(zero_copy_only=False)
+    return long
 
 
 def _codes(kinds: pa.Array, known: list[str]) -> IntArray:

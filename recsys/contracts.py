@@ -26,6 +26,9 @@ WEIGHT_PARTS = 2.0**20
 TIME_SLOT_SECONDS = 3600
 # Epoch times from here on are milliseconds: as seconds they would lie beyond the year 5138.
 MILLISECONDS_FROM = 1e11
+# An id of a user or an item has at most so many bytes of UTF-8. It stays in memory, in every snapshot and in every
+# version for as long as the model lives, so a few records with a longer text in its place could exhaust the memory.
+MAX_ID_BYTES = 1_024
 
 GENERATION = "generation"
 BATCH = "batch_id"

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from recsys.contracts import MILLISECONDS_FROM
 
 _SPACE = r"[ \t\n\x0b\f\r]*"
-_DECIMAL = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
+# Digits match in one way only: `\d+\.?\d*` would try every cut of a long row of them.
+_DECIMAL = r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?"
 _TIME_NUMBER = re.compile(_SPACE + _DECIMAL + _SPACE, re.ASCII)
 _NUMBER = re.compile(_DECIMAL + "[dDfF]?", re.ASCII)
 _HEXADECIMAL = re.compile(r"[+-]?0[xX]([0-9a-fA-F]+\.?|[0-9a-fA-F]*\.[0-9a-fA-F]+)[pP][+-]?\d+[dDfF]?", re.ASCII)

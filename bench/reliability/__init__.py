@@ -1,1 +1,1 @@
-"""What holds when things go wrong: `python -m bench.reliability.NAME`."""
+"""Whether it holds: hostile records, attacks, hours of running. `python -m bench.reliability.NAME` prints a figure."""

@@ -18,6 +18,7 @@ from recsys.contracts import (
     INGESTED_AT,
     ITEM,
     LAST_TIME,
+    MAX_ID_BYTES,
     MILLISECONDS_FROM,
     RAW,
     REASONS,
@@ -36,7 +37,8 @@ UNREADABLE = "unreadable"
 # Columns with the parsed value and time, which the rules compare with the text.
 _VALUE, _TIME = "_value", "_time"
 
-_NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
+# Digits match in one way only: `\d+\.?\d*` would try every cut of a long row of them.
+_NUMBER = r"^\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*$"
 # Begins with a date. Spark would read a bare time of day as a time of the current day.
 _DATE = r"^\s*[+-]?\d{4,}-\d"
 
@@ -169,7 +171,11 @@ def _id_rules() -> dict[str, Column]:
     missing = {f"missing {column}": F.isnull(_given(column)) for column in (USER, ITEM)}
     # Only typed sources can contain such bytes, and Python could not read them back.
     broken = {f"{column} is not UTF-8": F.isnotnull(column) & ~F.is_valid_utf8(column) for column in (USER, ITEM)}
-    return missing | broken
+    long = {
+        f"{column} is too long": F.isnotnull(column) & F.is_valid_utf8(column) & (F.octet_length(column) > MAX_ID_BYTES)
+        for column in (USER, ITEM)
+    }
+    return missing | broken | long
 
 
 def _type_rules(weights: Mapping[str, EventWeight]) -> dict[str, Column]:

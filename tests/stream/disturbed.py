@@ -24,7 +24,7 @@ from recsys.storage import snapshot_folder
 from recsys.tables import ledger
 from recsys.tables.delta import Tables
 
-HOSTILE_IDS = ["quote'\"`;--", "path/../../etc", "new\nline", "🛒" * 3, "x" * 10_000]
+HOSTILE_IDS = ["quote'\"`;--", "path/../../etc", "new\nline", "🛒" * 3, "x" * 1_024]
 
 
 class InterruptedStage(Exception):
@@ -48,6 +48,7 @@ def write_event_files(folder: Path, files: int) -> None:
             }
             lines.append(json.dumps(record, ensure_ascii=False))
         lines += draw.sample(written, min(5, len(written))) + lines[:3]
+        lines.append(json.dumps({"user_id": "x" * 1_025, "item_id": "i1", "event_type": "view", "event_time": 1.7e9}))
         lines += ['{"user_id": "u1"', '{"user_id": "u1", "item_id": "i1", "event_type": "stare"}', "[1, 2]"]
         written += lines[:20]
         file = folder / f"{number:03d}.json"

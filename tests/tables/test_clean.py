@@ -46,6 +46,10 @@ RULES = [
     ({"user_id": None}, ["missing user_id"]),
     ({"user_id": " \t"}, ["missing user_id"]),
     ({"item_id": ""}, ["missing item_id"]),
+    ({"user_id": "é" * 512}, []),
+    ({"user_id": "é" * 512 + "x"}, ["user_id is too long"]),
+    ({"item_id": "x" * 1025}, ["item_id is too long"]),
+    ({"user_id": " " * 1025}, ["missing user_id", "user_id is too long"]),
     ({"event_type": None}, ["missing event_type"]),
     ({"event_type": "sneeze"}, ["unknown event_type"]),
     ({"event_time": None}, ["missing event_time"]),
@@ -127,6 +131,8 @@ TIMES = {
     "T12": None,
     "2024-13-01": None,
     "9" * 400: None,
+    # Of so many digits, a pattern that can cut them in two ways tries half a million million cuts.
+    "9" * 1_000_000 + "x": None,
     "1d": None,
     "": None,
 }

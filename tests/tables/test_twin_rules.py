@@ -132,7 +132,9 @@ def test_typed_columns(spark: SparkSession, settings: Factory, tmp_path: Path) -
         "exact": pa.array([Decimal(number) / 8 for number in range(40)], pa.decimal128(12, 3)),
     }
     users = {"whole": pa.array(range(40)), "text": pa.array([f"u{number % 7}" for number in range(40)])}
-    users["bytes"] = pa.array([b"\xff\xfe", b"", None, *(f"é{number}".encode() for number in range(37))])
+    users["bytes"] = pa.array(
+        [b"\xff\xfe", b"", None, b"\xff" * 1025, "é".encode() * 513, *(f"é{n}".encode() for n in range(35))]
+    )
     kinds = pa.array(["view", "watch", "rate", None] * 10).dictionary_encode().dictionary_decode()
     configured = settings(tmp_path, weights=WEIGHTS)
     items = pa.array([number % 3 for number in range(40)], pa.int16())
