@@ -23,13 +23,21 @@ class Attempts:
         self._not_before = -math.inf  # monotonic seconds
 
     def make(self, call: Callable[[], object]) -> bool:
-        """Make a call, unless it is too early; returns whether it was made and succeeded."""
+        """Make a call to MLflow, unless it is too early; returns whether it was made and succeeded."""
+
+        def called() -> None:
+            with registry_errors("MLflow failed"):
+                call()
+
+        return self.pace(called)
+
+    def pace(self, call: Callable[[], object]) -> bool:
+        """The same for a call that turns MLflow's errors into RegistryError itself; other errors are raised."""
         start = time.monotonic()
         if start < self._not_before:
             return False
         try:
-            with registry_errors("MLflow failed"):
-                call()
+            call()
         except RegistryError as error:
             now = time.monotonic()
             self._not_before = now + (now - start) / SHARE_OF_TIME

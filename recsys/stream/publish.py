@@ -224,7 +224,7 @@ class Publisher:
         def call() -> None:
             self.connection = Connection.open(self.settings, self.generation, self._stream_id)
 
-        if self.connection is None and self._attempts.make(call):
+        if self.connection is None and self._attempts.pace(call):
             assert self.connection is not None
             self._new_rivals |= self.connection.served
             run, rows = self.connection.run, list(self.rows)
@@ -248,7 +248,7 @@ class Publisher:
     def _publish_or_wait(self, model: OnlineModel, step: StepId, observe: Observer) -> None:
         """Publish and plot; a registry failure only delays the version, by more the longer it took to fail."""
         before = self._registrations.failure
-        if self._registrations.make(lambda: self.publish(model, step, observe)):
+        if self._registrations.pace(lambda: self.publish(model, step, observe)):
             self.plot()
         elif self._registrations.failure is not before:
             failure = self._registrations.failure

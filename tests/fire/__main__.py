@@ -69,20 +69,16 @@ def scenario(folder: Path, kind: str, seed: int, spark_settings: dict[str, str],
     draw, tally = random.Random(f"{kind} {seed}"), Tally()
     stored = folder / "all"
     write_event_files(stored, FILES)
-    configs = {}
-    for name in ("undisturbed", "disturbed"):
-        own = folder / name
-        (own / "events").mkdir(parents=True)
-        configs[name] = _config(own, kind, spark_settings)
+    configs = {name: _config(folder, name, kind, spark_settings) for name in ("undisturbed", "disturbed")}
     recorded: dict[str, list[str]] = {}
-    for job, files in _phases(stored, folder, "undisturbed"):
+    for job, files in _phases(stored, folder / "events"):
         files()
         record = folder / f"{job}.points"
         _finish(job, configs["undisturbed"], record)
         recorded[job] = [line.partition(" ")[2] for line in record.read_text().splitlines()]
         tally.points |= {(job, point) for point in recorded[job]}
     total = sum(len(points) for points in recorded.values())
-    for job, files in _phases(stored, folder, "disturbed"):
+    for job, files in _phases(stored, folder / "events"):
         files()
         targets = recorded[job]
         if kills is not None:
@@ -93,9 +89,10 @@ def scenario(folder: Path, kind: str, seed: int, spark_settings: dict[str, str],
     return tally
 
 
-def _phases(stored: Path, folder: Path, name: str) -> Iterator[tuple[str, Callable[[], None]]]:
+def _phases(stored: Path, events: Path) -> Iterator[tuple[str, Callable[[], None]]]:
     """The jobs in their order, each with what puts the files of events in place that it reads."""
-    events = folder / name / "events"
+    shutil.rmtree(events, ignore_errors=True)
+    events.mkdir()
 
     def put(begin: int, end: int) -> None:
         for file in sorted(stored.iterdir())[begin:end]:
@@ -131,8 +128,8 @@ def _finish(job: str, config: Path, record: Path | None = None) -> None:
         raise RuntimeError(f"{job} did not end: {jobs.printed(config).read_text()[-4000:]}")
 
 
-def _config(folder: Path, kind: str, spark_settings: dict[str, str]) -> Path:
-    file = write_config(folder, "recsys", spark_settings)
+def _config(folder: Path, name: str, kind: str, spark_settings: dict[str, str]) -> Path:
+    file = write_config(folder, name, spark_settings)
     settings = yaml.safe_load(file.read_text())
     settings["model"] = {"kind": kind, "factors": 8}
     settings["source"]["max_records_per_batch"] = 150
