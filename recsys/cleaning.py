@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from recsys.config import Settings
 from recsys.config.sections import EventWeight
-from recsys.contracts import EVENT_ID, EVENT_TIME, EVENT_TYPE, ITEM, MAX_ID_BYTES, USER, VALUE, WEIGHT_PARTS
+from recsys.contracts import EVENT_ID, EVENT_TIME, EVENT_TYPE, ITEM, LOST_BYTES, MAX_ID_BYTES, USER, VALUE, WEIGHT_PARTS
 from recsys.errors import InputError
 from recsys.parsing import parse_number, parse_time, strict_log2, to_micros
 
@@ -69,7 +69,7 @@ def judge(columns: Mapping[str, pa.Array], settings: Settings, now: datetime) ->
     """
     size = len(columns[USER])
     nothing = pa.nulls(size, pa.string())
-    (users, bad_users), (items, bad_items), (kinds, _), (event_ids, _) = (
+    users, items, kinds, event_ids = (
         _text(columns.get(name, nothing), name) for name in (USER, ITEM, EVENT_TYPE, EVENT_ID)
     )
     event_ids = _given(event_ids)
@@ -79,6 +79,7 @@ def judge(columns: Mapping[str, pa.Array], settings: Settings, now: datetime) ->
     values, numeric, value_given = _numbers(columns.get(VALUE, nothing))
     times, timed, time_given = _times(columns[EVENT_TIME])
     codes = _codes(kinds, list(settings.weights))
+    bad_users, bad_items = _is_broken(users), _is_broken(items)
     missing_kind = kinds.is_null().to_numpy(zero_copy_only=False)
     rules = {
         "missing user_id": _given(users).is_null().to_numpy(zero_copy_only=False),
@@ -149,8 +150,8 @@ def _weigh(values: FloatArray, codes: IntArray, weights: Mapping[str, EventWeigh
     return rounded
 
 
-def _text(column: pa.Array, name: str) -> tuple[pa.Array, Mask]:
-    """Text of ids and types, null where there is none; and where bytes are not UTF-8, which are replaced.
+def _text(column: pa.Array, name: str) -> pa.Array:
+    """Text of ids and types, null where there is none; bytes that are not UTF-8 are replaced by `LOST_BYTES`.
 
     Whole numbers become text without a point, also where missing values made floating-point numbers of them.
 
@@ -158,16 +159,15 @@ def _text(column: pa.Array, name: str) -> tuple[pa.Array, Mask]:
         InputError: the column holds neither text nor whole numbers.
     """
     column, kind = _plain(column)
-    whole = np.zeros(len(column), dtype=bool)
     if pa.types.is_integer(kind) or pa.types.is_null(kind):
-        return column.cast(pa.string()), whole
+        return column.cast(pa.string())
     if pa.types.is_floating(kind):
         numbers = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
         missing = np.isnan(numbers)
         # Infinity is not below the limit, so it is refused here, too.
         if not (missing | ((np.abs(numbers) < _EXACT) & (numbers == np.round(numbers)))).all():
             raise InputError(f"column '{name}' holds numbers with decimals: cast it to text or to whole numbers")
-        return pa.array(np.where(missing, 0, numbers).astype(np.int64), mask=missing).cast(pa.string()), whole
+        return pa.array(np.where(missing, 0, numbers).astype(np.int64), mask=missing).cast(pa.string())
     if _is_binary(kind):
         return _decoded(column)
     if not _is_text(kind):
@@ -176,7 +176,7 @@ def _text(column: pa.Array, name: str) -> tuple[pa.Array, Mask]:
         column.validate(full=True)
     except pa.ArrowInvalid:
         return _decoded(column.cast(pa.large_binary()))
-    return column.cast(pa.string()), whole
+    return column.cast(pa.string())
 
 
 def _numbers(column: pa.Array) -> tuple[FloatArray, Mask, Mask]:
@@ -194,7 +194,7 @@ def _numbers(column: pa.Array) -> tuple[FloatArray, Mask, Mask]:
         column, kind = column.cast(pa.string()), pa.string()
     if not (_is_text(kind) or _is_binary(kind) or pa.types.is_null(kind)):
         raise InputError(f"column '{VALUE}' holds {kind}: cast it to numbers")
-    text = _given(_text(column, VALUE)[0])
+    text = _given(_text(column, VALUE))
     numbers, numeric = _parsed(text, parse_number, np.float64)
     return numbers, numeric, text.is_valid().to_numpy(zero_copy_only=False)
 
@@ -216,7 +216,7 @@ def _times(column: pa.Array) -> tuple[IntArray, Mask, Mask]:
         raise InputError(
             f"column '{EVENT_TIME}' holds {kind}: give timestamps, ISO 8601 text, or seconds or milliseconds since 1970"
         )
-    text = _given(_text(column, EVENT_TIME)[0])
+    text = _given(_text(column, EVENT_TIME))
     times, timed = _parsed(text, parse_time, np.int64)
     return times, timed, text.is_valid().to_numpy(zero_copy_only=False)
 
@@ -236,16 +236,16 @@ def _is_binary(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
-def _decoded(column: pa.Array) -> tuple[pa.Array, Mask]:
-    """Bytes as text; and where they are not UTF-8, which are replaced."""
-    broken, decoded = np.zeros(len(column), dtype=bool), list[str | None]()
-    for number, value in enumerate(column.to_pylist()):
-        try:
-            decoded.append(None if value is None else value.decode())
-        except UnicodeDecodeError:
-            decoded.append(value.decode(errors="replace"))
-            broken[number] = True
-    return pa.array(decoded, pa.string()), broken
+def _decoded(column: pa.Array) -> pa.Array:
+    """Bytes as text; those that are not UTF-8 are replaced."""
+    decoded = [None if value is None else value.decode(errors="replace") for value in column.to_pylist()]
+    return pa.array(decoded, pa.string())
+
+
+def _is_broken(ids: pa.Array) -> Mask:
+    """Whether bytes of an id were no UTF-8."""
+    broken: Mask = pc.match_substring(ids, LOST_BYTES).fill_null(False).to_numpy(zero_copy_only=False)
+    return broken
 
 
 def _given(text: pa.Array) -> pa.Array:

@@ -29,6 +29,8 @@ MILLISECONDS_FROM = 1e11
 # An id of a user or an item has at most so many bytes of UTF-8. It stays in memory, in every snapshot and in every
 # version for as long as the model lives, so a few records with a longer text in its place could exhaust the memory.
 MAX_ID_BYTES = 1_024
+# What readers put in the place of bytes that are no text: with it, different ids would become the same one.
+LOST_BYTES = "\ufffd"
 
 GENERATION = "generation"
 BATCH = "batch_id"

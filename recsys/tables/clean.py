@@ -18,6 +18,7 @@ from recsys.contracts import (
     INGESTED_AT,
     ITEM,
     LAST_TIME,
+    LOST_BYTES,
     MAX_ID_BYTES,
     MILLISECONDS_FROM,
     RAW,
@@ -169,10 +170,11 @@ def _given(column: str) -> Column:
 
 def _id_rules() -> dict[str, Column]:
     missing = {f"missing {column}": F.isnull(_given(column)) for column in (USER, ITEM)}
-    # Only typed sources can contain such bytes, and Python could not read them back.
-    broken = {f"{column} is not UTF-8": F.isnotnull(column) & ~F.is_valid_utf8(column) for column in (USER, ITEM)}
+    # Typed sources hold the bytes themselves, which Python could not read back; in text they are replaced by now.
+    text = {column: F.is_valid_utf8(column) & ~F.contains(column, F.lit(LOST_BYTES)) for column in (USER, ITEM)}
+    broken = {f"{column} is not UTF-8": F.isnotnull(column) & ~text[column] for column in (USER, ITEM)}
     long = {
-        f"{column} is too long": F.isnotnull(column) & F.is_valid_utf8(column) & (F.octet_length(column) > MAX_ID_BYTES)
+        f"{column} is too long": F.isnotnull(column) & text[column] & (F.octet_length(column) > MAX_ID_BYTES)
         for column in (USER, ITEM)
     }
     return missing | broken | long

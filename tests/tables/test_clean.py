@@ -48,6 +48,7 @@ RULES = [
     ({"item_id": ""}, ["missing item_id"]),
     ({"user_id": "é" * 512}, []),
     ({"user_id": "é" * 512 + "x"}, ["user_id is too long"]),
+    ({"user_id": "J\ufffdrgen"}, ["user_id is not UTF-8"]),
     ({"item_id": "x" * 1025}, ["item_id is too long"]),
     ({"user_id": " " * 1025}, ["missing user_id", "user_id is too long"]),
     ({"event_type": None}, ["missing event_type"]),

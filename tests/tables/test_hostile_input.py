@@ -181,6 +181,12 @@ def test_ids_of_any_kind_pass_through_the_log_unchanged(
 
 
 def test_ids_that_are_no_text_are_set_aside(spark: SparkSession, settings: Factory, tmp_path: Path) -> None:
+    (tmp_path / "lines/events").mkdir(parents=True)
+    lines = [json.dumps(event(user_id=f"J{letter}rgen"), ensure_ascii=False).encode("latin-1") for letter in "üöu"]
+    (tmp_path / "lines/events/a.json").write_bytes(b"\n".join(lines))
+    drained = drain(spark, settings(tmp_path / "lines"))
+    assert [pair[0] for pair in drained.pairs] == ["Jurgen"]
+    assert drained.reasons == [["user_id is not UTF-8"]] * 2, "and are not taken for one user"
     schema = pa.schema([("user_id", pa.binary()), *[(name, pa.string()) for name in list(event())[1:]]])
     rows = [event(user_id=b"\xff\xfe"), event(user_id="é".encode())]
     (tmp_path / "events").mkdir()
