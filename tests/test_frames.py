@@ -11,14 +11,19 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from recsys.config import Settings
-from recsys.contracts import InteractionBatch
+from recsys.contracts import WEIGHT_PARTS, InteractionBatch
 from recsys.errors import InputError
 from recsys.frames import WeighedEvents, read_events
 from tests.model.helpers import make_batch
 
 NOW = datetime(2024, 5, 1, tzinfo=UTC)
 rows = st.lists(
-    st.tuples(st.sampled_from(["a", "é", "🍵", "B"]), st.sampled_from("xyz"), st.floats(-9, 9), st.integers(0, 5)),
+    st.tuples(
+        st.sampled_from(["a", "é", "🍵", "B"]),
+        st.sampled_from("xyz"),
+        st.integers(-9 * 2**20, 9 * 2**20).map(lambda part: part / WEIGHT_PARTS),
+        st.integers(0, 5),
+    ),
     min_size=1,
     max_size=40,
 )
