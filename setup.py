@@ -2,7 +2,7 @@
 
 from setuptools import find_packages, setup
 
-# Tables and streams with their figures for Prometheus, and with MLflow the jobs.
+# Tables and streams with their metrics for Prometheus, and with MLflow the jobs.
 SPARK = ["pyspark>=4.1,<=4.2.0", "delta-spark>=4.1,<=4.4.0", "deltalake>=1.6,<2", "prometheus-client>=0.21,<1"]
 # Runs and registered versions, which take and give pandas frames.
 MLFLOW = ["mlflow>=3.8,<3.18", "pandas>=2.2,<3"]

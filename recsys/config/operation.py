@@ -27,7 +27,7 @@ class Monitoring(Section):
     )
     host: str = Field(
         "127.0.0.1",
-        description="Address to listen on. Anyone who reaches it can read the figures; `0.0.0.0`: all networks.",
+        description="Address to listen on. Anyone who reaches it can read the metrics; `0.0.0.0`: all networks.",
     )
     unhealthy_after_seconds: PositiveFloat = Field(
         600.0,
