@@ -123,9 +123,9 @@ def test_a_stream_exports_all_that_board_and_rules_ask_for(
         scrape(made)
 
 
-def test_every_figure_is_described_and_no_other() -> None:
+def test_every_metric_is_described_and_no_other() -> None:
     page = (ROOT / "docs" / "how-to" / "operate.md").read_text("utf-8")
-    table = page.partition("\n| figure | ")[2].partition("\n\n")[0]
+    table = page.partition("\n| metric | kind ")[2].partition("\n\n")[0]
     described = {word for line in table.splitlines()[2:] for word in re.findall(r"`(recsys_\w+)", line.split(" | ")[0])}
     made = Metrics(load_settings()).registry.collect()
     assert described == {one.name + ("_total" if one.type == "counter" else "") for one in made}
