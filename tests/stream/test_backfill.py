@@ -73,6 +73,7 @@ def test_a_history_ends_where_a_stream_of_it_ends(
         "not JSON": 2 * batches,
         "missing event_time": batches,
         "unknown event_type": batches,
+        "user_id is too long": batches,
     }
     for name in (INTERACTION_LOG, INTERACTIONS):
         assert_tables_are_equal(spark, name, filled, streamed)

@@ -64,7 +64,8 @@ def test_any_interleaving_equals_the_aggregated_log(
     """Batches and their replays, refreshes and crashes in them, compaction, vacuum, and new generations."""
     storage = settings(tmp_path_factory.mktemp("law")).storage
     empty_tables(storage.root)
-    tables, step, sums = Tables(spark, storage), StepId(0, -1), dict[tuple[str, str], float]()
+    tables, sums = Tables(spark, storage), dict[tuple[str, str], float]()
+    step = last = StepId(0, -1)
 
     def batch(step: StepId) -> None:
         rows = ROWS[step.batch_id % len(ROWS)]
@@ -75,12 +76,12 @@ def test_any_interleaving_equals_the_aggregated_log(
 
     for act in acts:
         if act == "batch":
-            step = replace(step, batch_id=step.batch_id + 1)
-            batch(step)
+            step = last = replace(step, batch_id=step.batch_id + 1)
+            batch(last)
             for user, item, weight in ROWS[step.batch_id % len(ROWS)]:
                 sums[user, item] = sums.get((user, item), 0.0) + weight
-        elif act == "again" and step.batch_id >= 0:
-            batch(step)
+        elif act == "again" and last.batch_id >= 0:
+            batch(last)
         elif act == "refresh":
             refresh(tables)
         elif act == "crash" and step.batch_id >= 0 and refreshed_through(tables) != log.last_step(tables):
