@@ -86,10 +86,11 @@ class PathTable:
             LeaseError: the table has another token.
         """
         # Nothing is refused because of its transaction id alone: whoever writes has to look.
-        done = self._latest().transaction_version(app_id)
+        table = self._latest()
+        done = table.transaction_version(app_id)
         if done is not None and done >= txn_version:
-            return self.version()
-        return self._write(rows, "append", user_metadata, token, Transaction(app_id, txn_version))
+            return table.version()
+        return self._write(table, rows, "append", user_metadata, token, Transaction(app_id, txn_version))
 
     def overwrite(self, rows: pa.Table, user_metadata: str | None = None) -> int:
         """Replace all rows in one commit.
@@ -101,13 +102,14 @@ class PathTable:
         Returns:
             Delta version of the commit.
         """
-        return self._write(rows, "overwrite", user_metadata, None)
+        return self._write(self._latest(), rows, "overwrite", user_metadata, None)
 
     def replace(self, rows: pa.Table, revision: int) -> bool:
         """Replace all rows if the last revision of the table is `revision - 1`; returns whether it was."""
         try:
-            if (self._latest().transaction_version(WRITER) or 0) == revision - 1:
-                self._write(rows, "overwrite", None, None, Transaction(WRITER, revision))
+            table = self._latest()
+            if (table.transaction_version(WRITER) or 0) == revision - 1:
+                self._write(table, rows, "overwrite", None, None, Transaction(WRITER, revision))
                 return True
         except CommitFailedError:
             pass  # Another one was faster.
@@ -119,13 +121,13 @@ class PathTable:
         Raises:
             LeaseError: the table has a greater token.
         """
-        nothing = self._latest().schema().to_arrow()
         for _ in range(_TRIES):
-            before = self._latest().transaction_version(WRITER) or 0
-            if before > token:
+            table = self._latest()
+            if (table.transaction_version(WRITER) or 0) > token:
                 break
+            nothing = pa.schema(table.schema().to_arrow()).empty_table()
             try:
-                self._write(pa.schema(nothing).empty_table(), "append", None, None, Transaction(WRITER, token))
+                self._write(table, nothing, "append", None, None, Transaction(WRITER, token))
             except CommitFailedError:
                 continue  # The writer before this one was in the middle of a commit.
             return
@@ -133,13 +135,15 @@ class PathTable:
 
     def _write(
         self,
+        table: DeltaTable,
         rows: pa.Table,
         mode: Literal["append", "overwrite"],
         user_metadata: str | None,
         token: int | None,
         *transactions: Transaction,
     ) -> int:
-        table = self._latest()
+        # The state that the caller has looked at: brought up to date here, it would no longer conflict with a commit
+        # that came after that look.
         noted = {} if user_metadata is None else {"userMetadata": user_metadata}
         held = () if token is None else (Transaction(WRITER, token),)
         commit = CommitProperties(custom_metadata=noted, app_transactions=[*transactions, *held])
