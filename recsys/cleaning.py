@@ -86,6 +86,7 @@ def judge(columns: Mapping[str, pa.Array], settings: Settings, now: datetime) ->
         "missing item_id": _given(items).is_null().to_numpy(zero_copy_only=False),
         "user_id is not UTF-8": bad_users,
         "item_id is not UTF-8": bad_items,
+        "event_id is not UTF-8": _is_broken(event_ids),
         "user_id is too long": ~bad_users & _is_long(users),
         "item_id is too long": ~bad_items & _is_long(items),
         "missing event_type": missing_kind,

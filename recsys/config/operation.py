@@ -44,7 +44,7 @@ class Maintain(Section):
         description="Newest registered versions that are kept, besides those with an alias, the first one of the "
         "current generation, and those named by `recommend.model` or in the table `recommendations`.",
     )
-    quarantine_days: PositiveInt | None = Field(
+    quarantine_days: PositiveFloat | None = Field(
         90,
         description="Days after which rejected records are deleted; how many there were stays in `model_updates`. "
         "`null`: never.",

@@ -20,7 +20,7 @@ from recsys.contracts import StepId
 from recsys.errors import InputError
 from recsys.model.common.device import resolve_device
 from recsys.model.recommender import OnlineModel
-from recsys.storage import earlier_generations, remove
+from recsys.storage import earlier_generations, remove, sync
 
 FORMAT = "5"
 _SUFFIX = ".safetensors"
@@ -93,13 +93,13 @@ def save(path: Path, model: OnlineModel) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         save_file(state, temporary, metadata)
-        _sync(temporary)
+        sync(temporary)
         os.replace(temporary, path)
     except SafetensorError as error:
         raise OSError(str(error)) from error
     finally:
         temporary.unlink(missing_ok=True)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def load(path: Path, settings: Settings) -> OnlineModel:
@@ -151,12 +151,3 @@ def _batches(folder: Path, generation: int) -> list[int]:
     names = [path.name for path in (folder / f"{_GENERATION}{generation}").glob(f"batch-*{_SUFFIX}")]
     numbers = [name.removeprefix("batch-").removesuffix(_SUFFIX) for name in names]
     return [int(number) for number in numbers if number.removeprefix("-").isdigit()]
-
-
-def _sync(path: Path) -> None:
-    """Have the operating system write a file or folder out."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

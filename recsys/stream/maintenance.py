@@ -86,7 +86,7 @@ def _old_rejects(settings: Settings, tables: Tables, learned: StepId) -> Iterato
         return
     before = datetime.now(UTC) - timedelta(days=days)
     count = maintenance.count_old_rejects(tables, before, learned)
-    rows = f"{count:,} rows of {QUARANTINE} ingested more than {days} days ago"
+    rows = f"{count:,} rows of {QUARANTINE} ingested more than {days:g} days ago"
 
     def run() -> str:
         if maintenance.delete_old_rejects(tables, before, learned):

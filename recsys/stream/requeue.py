@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from recsys.config import Settings
 from recsys.contracts import QUARANTINE
 from recsys.errors import ConfigError, InputError
-from recsys.storage import upkeep_lock
+from recsys.storage import sync, upkeep_lock
 from recsys.stream.recovery import current_generation, refuse_other_settings
 from recsys.tables import quarantine
 from recsys.tables import requeue as records
@@ -179,7 +179,7 @@ def _write_hidden(file: Path, part: pa.Table, line_end: str) -> None:
             written.writelines(f"{line}{line_end}" * count for line, count in lines)
             written.flush()
             os.fsync(written.fileno())
-        _sync(file.parent)
+        sync(file.parent)
     except OSError as error:
         raise InputError(f"cannot write {file}: {error.strerror or error}") from error
 
@@ -187,12 +187,4 @@ def _write_hidden(file: Path, part: pa.Table, line_end: str) -> None:
 def _show(file: Path) -> None:
     os.utime(_hidden(file))  # Spark reads files in order of their times.
     _hidden(file).rename(file)
-    _sync(file.parent)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(file.parent)

@@ -86,7 +86,7 @@ def with_reasons(events: DataFrame, settings: Settings) -> DataFrame:
         }
     )
     rules = {
-        **_id_rules(),
+        **_id_rules([name for name in (USER, ITEM, EVENT_ID) if name in events.columns]),
         **_type_rules(settings.weights),
         **_time_rules(settings.source.earliest_time),
         **_value_rules(settings.weights),
@@ -168,11 +168,11 @@ def _given(column: str) -> Column:
     return F.when(F.col(column).rlike(r"\S"), F.col(column))
 
 
-def _id_rules() -> dict[str, Column]:
+def _id_rules(names: Sequence[str]) -> dict[str, Column]:
     missing = {f"missing {column}": F.isnull(_given(column)) for column in (USER, ITEM)}
     # Typed sources hold the bytes themselves, which Python could not read back; in text they are replaced by now.
-    text = {column: F.is_valid_utf8(column) & ~F.contains(column, F.lit(LOST_BYTES)) for column in (USER, ITEM)}
-    broken = {f"{column} is not UTF-8": F.isnotnull(column) & ~text[column] for column in (USER, ITEM)}
+    text = {column: F.is_valid_utf8(column) & ~F.contains(column, F.lit(LOST_BYTES)) for column in names}
+    broken = {f"{column} is not UTF-8": F.isnotnull(column) & ~text[column] for column in names}
     long = {
         f"{column} is too long": F.isnotnull(column) & text[column] & (F.octet_length(column) > MAX_ID_BYTES)
         for column in (USER, ITEM)

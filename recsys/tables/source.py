@@ -15,12 +15,17 @@ from pyspark.sql.types import ArrayType, StringType, StructField, StructType
 
 from recsys.config import Settings
 from recsys.config.sections import Columns, Source
-from recsys.contracts import EVENT_ID, EVENT_TYPE, INGESTED_AT, RAW, VALUE
+from recsys.contracts import EVENT_ID, EVENT_TYPE, INGESTED_AT, ITEM, LOST_BYTES, RAW, USER, VALUE
 from recsys.errors import ConfigError, InputError
 from recsys.tables.clean import UNREADABLE, has_id, tag
 from recsys.tables.failures import explain_failure, first_line
 
 NOT_JSON, MALFORMED = "not JSON", "malformed record"
+# An escaped half of a character without its other half. Java's text has no such thing, and a `?` takes its place.
+_HALF = (
+    r"(?<!\\)(\\\\)*(\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
+    r"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F])"
+)
 _KEY, _CORRUPT = "_deduplication_key", "_corrupt_record"
 # Bytes per record, assumed while there is no file from which the size of a record can be estimated.
 _BYTES_PER_RECORD = 200
@@ -184,7 +189,14 @@ def parse_json(lines: DataFrame, mapped: Mapping[str, str | None], options: Mapp
     unreadable = F.when(F.isnull("event"), F.lit(NOT_JSON)).alias(UNREADABLE)
     fields = events.select(*_named(mapped, lambda name: F.col("event").getField(name)), unreadable, *lines.columns)
     # A bare NaN, Infinity or 1e999 arrives in a text field with quotes around it.
-    return fields.withColumn(VALUE, F.btrim(VALUE, F.lit('"')))
+    ids = {name: _whole(name) for name in (USER, ITEM, EVENT_ID) if name in fields.columns}
+    return fields.withColumns({VALUE: F.btrim(VALUE, F.lit('"')), **ids})
+
+
+def _whole(column: str) -> Column:
+    """An id, in which a `?` that stands for half a character is marked as lost, so that a rule refuses it."""
+    lost = F.contains(column, F.lit("?")) & F.col(RAW).rlike(_HALF)
+    return F.when(lost, F.replace(column, F.lit("?"), F.lit(LOST_BYTES))).otherwise(F.col(column))
 
 
 def _read_csv(spark: SparkSession, source: Source) -> DataFrame:

@@ -7,6 +7,7 @@ that a job does not pass any more, because all its work is done, is reported as 
 """
 
 import argparse
+import os
 import random
 import shutil
 import signal
@@ -15,7 +16,6 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,9 +31,10 @@ from tests.stream.disturbed import write_config, write_event_files
 
 FILES = 30
 # A backfill takes the first files, too few for a version that is due; the stream goes on with what arrives after it.
-HISTORY = 2
+ARRIVING = {"backfill": slice(2), "stream_update": slice(2, FILES)}
+JOBS = ("backfill", "stream_update", "batch_score", "rebuild", "maintain")
 KINDS = ("mixture", "ncf")
-QUICK_KILLS = 14
+QUICK_SHARE = 1 / 14
 _MADE = "MLflow create_model_version"
 
 
@@ -57,52 +58,44 @@ class Tally:
     difference: Difference = field(default_factory=Difference)
 
 
-def scenario(folder: Path, kind: str, seed: int, spark_settings: dict[str, str], kills: int | None = None) -> Tally:
-    """Run all jobs undisturbed, and again under fire, and compare.
+def scenario(folder: Path, kind: str, seed: int, spark_settings: dict[str, str], share: float = 1) -> Tally:
+    """Run one job after the other, undisturbed in one storage and under fire in another, and compare.
 
     Args:
         folder: an empty folder.
         kind: `model.kind`.
-        seed: chooses passes, random instants and, for the quick form, points.
+        seed: chooses random instants and, for a share below 1, points.
         spark_settings: section `spark` of the settings.
-        kills: kill at a sample of about so many points; None: at all.
+        share: of each job's points, how many it is killed at.
     """
     draw, tally = random.Random(f"{kind} {seed}"), Tally()
-    stored = folder / "all"
+    stored, events = folder / "all", folder / "events"
     write_event_files(stored, FILES)
-    configs = {name: _config(folder, name, kind, spark_settings) for name in ("undisturbed", "disturbed")}
-    recorded: dict[str, list[str]] = {}
-    for job, files in _phases(stored, folder / "events"):
-        files()
+    events.mkdir()
+    undisturbed, disturbed = (_config(folder, name, kind, spark_settings) for name in ("undisturbed", "disturbed"))
+    for job in JOBS:
+        for file in sorted(stored.iterdir())[ARRIVING.get(job, slice(0))]:
+            shutil.copy2(file, events / file.name)
+        if job == "maintain":
+            # It deletes some of what there is to compare.
+            tally.difference += compare(load_settings(disturbed), load_settings(undisturbed))
+            _abandon_files(folder)
         record = folder / f"{job}.points"
-        _finish(job, configs["undisturbed"], record)
-        recorded[job] = _deadly(job, [line.partition(" ")[2] for line in record.read_text().splitlines()])
-        tally.points |= {(job, point) for point in recorded[job]}
-    total = sum(len(points) for points in recorded.values())
-    for job, files in _phases(stored, folder / "events"):
-        files()
-        targets = recorded[job]
-        if kills is not None:
-            chosen = sorted(draw.sample(range(len(targets)), max(1, round(kills * len(targets) / total))))
-            targets = [targets[place] for place in chosen]
-        _under_fire(job, configs["disturbed"], targets, draw, tally)
-    tally.difference = compare(*(load_settings(configs[name]) for name in ("disturbed", "undisturbed")))
+        _finish(job, undisturbed, record)
+        points = _deadly(job, [line.partition(" ")[2] for line in record.read_text().splitlines()])
+        tally.points |= {(job, point) for point in points}
+        chosen = sorted(draw.sample(range(len(points)), max(1, round(share * len(points)))))
+        _under_fire(job, disturbed, [points[place] for place in chosen], draw, tally)
+    tally.difference += compare(load_settings(disturbed), load_settings(undisturbed))
     return tally
 
 
-def _phases(stored: Path, events: Path) -> Iterator[tuple[str, Callable[[], None]]]:
-    """The jobs in their order, each with what puts the files of events in place that it reads."""
-    shutil.rmtree(events, ignore_errors=True)
-    events.mkdir()
-
-    def put(begin: int, end: int) -> None:
-        for file in sorted(stored.iterdir())[begin:end]:
-            shutil.copy2(file, events / file.name)
-
-    yield "backfill", lambda: put(0, HISTORY)
-    yield "stream_update", lambda: put(HISTORY, FILES)
-    yield "batch_score", lambda: None
-    yield "rebuild", lambda: None
+def _abandon_files(folder: Path) -> None:
+    """Leave in every table what a writer leaves that died long ago, so that there is something to vacuum."""
+    for table in folder.glob("*disturbed/tables/*"):
+        file = table / "abandoned.parquet"
+        file.touch()
+        os.utime(file, (0, 0))
 
 
 def _deadly(job: str, points: list[str]) -> list[str]:
@@ -144,6 +137,7 @@ def _config(folder: Path, name: str, kind: str, spark_settings: dict[str, str]) 
     settings = yaml.safe_load(file.read_text())
     settings["model"] = {"kind": kind, "factors": 8}
     settings["source"]["max_records_per_batch"] = 150
+    settings["maintain"] = {"versions_kept": 1, "quarantine_days": 1e-9}
     file.write_text(yaml.safe_dump(settings))
     return file
 
@@ -171,8 +165,8 @@ def main(arguments: list[str] | None = None) -> int:
                 own = Path(folder, f"{kind}-{seed}")
                 own.mkdir()
                 try:
-                    sample = QUICK_KILLS if given.quick else None
-                    tallies[kind, seed] = scenario(own, kind, seed, spark_settings, sample)
+                    share = QUICK_SHARE if given.quick else 1
+                    tallies[kind, seed] = scenario(own, kind, seed, spark_settings, share)
                 except Exception:  # The other scenarios go on; this one is reported.
                     failures.append(f"{kind}, seed {seed}: {traceback.format_exc()}")
                 progress.update()

@@ -31,6 +31,9 @@ class Difference:
     doubled: int = 0
     different: list[str] = field(default_factory=list)
 
+    def __add__(self, other: "Difference") -> "Difference":
+        return Difference(self.lost + other.lost, self.doubled + other.doubled, [*self.different, *other.different])
+
 
 def compare(disturbed: Settings, undisturbed: Settings) -> Difference:
     """Compare tables, arrays of the last snapshot, and registry."""

@@ -14,6 +14,7 @@ from recsys.cli import run_job
 from recsys.config import Settings
 from recsys.stream.backfill import backfill
 from recsys.stream.job import run_stream
+from recsys.stream.maintenance import maintain
 from recsys.stream.rebuild import rebuild
 from recsys.tables.delta import Tables
 from recsys.tables.session import build_session
@@ -38,6 +39,7 @@ JOBS: dict[str, Callable[[Settings], object]] = {
     "backfill": backfill,
     "rebuild": rebuild,
     "batch_score": batch_score,
+    "maintain": maintain,
 }
 
 

@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 from recsys.model import snapshot
 from recsys.registry import artifacts
 from recsys.stream.pipeline import Pipeline
+from recsys.tables import maintenance
 from recsys.tables.path_table import PathTable
 from recsys.tables.spark_table import SparkTable
 
@@ -32,8 +33,8 @@ def install(reached: Reached) -> None:
         _wrap(PathTable, method, reached, lambda own, method=method: f"{Path(own.path).name}: {method}")
     for method in ("append", "overwrite", "replace"):
         _wrap(SparkTable, method, reached, lambda own, method=method: f"{Path(own._location).name}: {method} by Spark")
-    for method in ("vacuum", "delete"):
-        _wrap(DeltaTable, method, reached, lambda own, method=method: f"{method} by Spark")
+    _wrap(DeltaTable, "delete", reached, lambda own: "delete by Spark")
+    _wrap(maintenance, "vacuum", reached, lambda *_: "vacuum by Spark")
     _wrap(DeltaOptimizeBuilder, "executeCompaction", reached, lambda own: "compaction by Spark")
     _wrap(Pipeline, "handle_batch", reached, lambda own: "batch")
     for module in (snapshot, artifacts):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fire.__main__ import QUICK_KILLS, scenario
+from tests.fire.__main__ import JOBS, QUICK_SHARE, scenario
 from tests.fire.compare import Difference
 
 pytestmark = [pytest.mark.process, pytest.mark.heavy]
@@ -12,8 +12,8 @@ pytestmark = [pytest.mark.process, pytest.mark.heavy]
 
 @pytest.mark.parametrize("kind", ["mixture", "ncf"])
 def test_nothing_is_lost_doubled_or_different(kind: str, tmp_path: Path, spark_settings: dict[str, str]) -> None:
-    tally = scenario(tmp_path, kind, 0, spark_settings, QUICK_KILLS)
+    tally = scenario(tmp_path, kind, 0, spark_settings, QUICK_SHARE)
     assert len(tally.points) >= 150
-    assert tally.kills >= QUICK_KILLS - 2
-    assert {job for job, _ in tally.killed} == {"backfill", "stream_update", "batch_score", "rebuild"}
+    assert tally.kills >= 12
+    assert {job for job, _ in tally.killed} == set(JOBS)
     assert tally.difference == Difference()

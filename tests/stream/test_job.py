@@ -233,7 +233,7 @@ def test_one_job_at_a_time_writes(stream: Settings) -> None:
 @pytest.mark.process
 def test_sigterm_finishes_the_batch_and_stops(spark: SparkSession, stream: Settings, tmp_path: Path) -> None:
     """A real process that would run for ever; the files that are left are worked off by the next start."""
-    write_stream(Path(stream.source.path), files=12)
+    write_stream(Path(stream.source.path), files=7)
     config = tmp_path / "stream.yaml"
     endless = stream.model_dump(mode="json", by_alias=True)
     endless["trigger"] = {"mode": "processing_time", "interval": "0 seconds"}
@@ -252,6 +252,6 @@ def test_sigterm_finishes_the_batch_and_stops(spark: SparkSession, stream: Setti
     tables = Tables(spark, stream.storage)
     done = steps(tables)
     assert done == [(0, batch) for batch in range(len(done))]
-    assert 2 <= len(done) < 12, "".join(output)
-    assert run_stream(stream).batches == 12 - len(done)
-    assert tables.read(INTERACTION_LOG).agg(F.sum("events")).collect()[0][0] == 12 * 120
+    assert 2 <= len(done) < 7, "".join(output)
+    assert run_stream(stream).batches == 7 - len(done)
+    assert tables.read(INTERACTION_LOG).agg(F.sum("events")).collect()[0][0] == 7 * 120

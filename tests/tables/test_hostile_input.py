@@ -194,3 +194,19 @@ def test_ids_that_are_no_text_are_set_aside(spark: SparkSession, settings: Facto
     drained = drain(spark, settings(tmp_path, source={"format": "parquet"}))
     assert [pair[0] for pair in drained.pairs] == ["é"]
     assert drained.reasons == [["user_id is not UTF-8"]]
+
+
+def test_half_a_character_in_an_id_is_no_question_mark(spark: SparkSession, settings: Factory, tmp_path: Path) -> None:
+    """Java writes `?` for it, so different ids, also those of events, would become the same."""
+    good = ["what?", "\U0001f600?", "a\\ud800?"]
+    halves = ["\ud800", "\udfff", "x\ud83d?", "\\\ud83dx", "\udc00\ud800"]
+    write_lines(
+        tmp_path / "events/1.json",
+        *(json.dumps(event(item_id=text, event_id=text)) for text in good),
+        *(json.dumps(event(item_id=text)) for text in halves),
+        *(json.dumps(event(user_id=f"u{number}", event_id=text)) for number, text in enumerate(halves)),
+    )
+    drained = drain(spark, settings(tmp_path))
+    assert sorted(pair[1] for pair in drained.pairs) == sorted(good)
+    reasons = [["event_id is not UTF-8"]] * len(halves) + [["item_id is not UTF-8"]] * len(halves)
+    assert sorted(drained.reasons) == reasons

@@ -32,6 +32,7 @@ def start(**environment: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.process
+@pytest.mark.heavy
 def test_a_session_starts_without_a_word_on_the_error_stream(spark: SparkSession) -> None:
     done = start()
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["3", "UTC", "local[1]"], "")
