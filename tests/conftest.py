@@ -5,9 +5,7 @@ its folder, so nobody has to mark it; a test that starts something without a mar
 """
 
 import importlib.util
-import os
 import shutil
-import subprocess
 import sys
 import threading
 from collections import defaultdict
@@ -16,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from filelock import FileLock
 
 from recsys.config import Settings
 
@@ -105,45 +102,13 @@ def _starts_nothing_unmarked(request: pytest.FixtureRequest, _watch: Watch) -> I
 # --- Spark, tables and registry --------------------------------------------------------------------------------------
 
 
-def _resolved() -> list[str]:
-    """Have Spark resolve Delta once, as the jobs do, and return the jars that it lacks itself."""
-    program = (
-        "from recsys.config import Settings; from recsys.tables.session import build_session; "
-        "print(build_session(Settings(spark={'spark.master': 'local[1]'})).sparkContext.getConf().get('spark.jars'))"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    jars = [jar.removeprefix("file://") for jar in done.stdout.strip().split(",")]
-    return [jar for jar in jars if Path(jar).name.startswith(("io.delta", "io.unitycatalog"))]
-
-
 @pytest.fixture(scope="session")
-def spark_settings(pytestconfig: pytest.Config) -> dict[str, str]:
-    """For every session of the tests: Delta's jars by their paths, which are resolved once in a checkout."""
-    assert pytestconfig.cache is not None
-    return settings_with_jars(pytestconfig.cache.mkdir("delta"))
-
-
-def settings_with_jars(folder: Path) -> dict[str, str]:
-    """Spark's settings with the paths of Delta's jars, which are kept in a folder."""
-    from recsys.tables.session import delta_package
-
-    kept = folder / delta_package().replace(":", "_")
-    with FileLock(folder / "lock"):
-        jars = kept.read_text().splitlines() if kept.exists() else []
-        if not jars or not all(Path(jar).is_file() for jar in jars):
-            jars = _resolved()
-            kept.write_text("\n".join(jars))
-    return {**SPARK_SETTINGS, "spark.driver.extraClassPath": os.pathsep.join(jars)}
-
-
-@pytest.fixture(scope="session")
-def spark(spark_settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> "Iterator[SparkSession]":
+def spark(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[SparkSession]":
     """One real session with Delta, started as the jobs start theirs."""
     from recsys.tables.session import build_session
 
     warehouse = tmp_path_factory.mktemp("warehouse")
-    session = build_session(Settings(spark={**spark_settings, "spark.sql.warehouse.dir": str(warehouse)}))
+    session = build_session(Settings(spark={**SPARK_SETTINGS, "spark.sql.warehouse.dir": str(warehouse)}))
     yield session
     session.stop()
 

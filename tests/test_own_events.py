@@ -19,6 +19,7 @@ import yaml
 from pyspark.sql import SparkSession
 
 from recsys.config import load_settings
+from tests.conftest import SPARK_SETTINGS
 
 ROOT = Path(__file__).parents[1]
 SECTION = (ROOT / "README.md").read_text("utf-8").partition("\n## Your own events\n")[2].partition("\n## ")[0]
@@ -94,7 +95,6 @@ def test_the_commands_end_in_recommendations(
     tmp_path: Path,
     kind: str,
     spark: SparkSession,
-    spark_settings: dict[str, str],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -113,7 +113,7 @@ def test_the_commands_end_in_recommendations(
     (tmp_path / "jobs").symlink_to(ROOT / "jobs")
     (file,) = blocks("yaml")
     assert "format: csv" in file
-    small = yaml.safe_dump({"spark": spark_settings, "device": "cpu"})
+    small = yaml.safe_dump({"spark": SPARK_SETTINGS, "device": "cpu"})
     (tmp_path / "my.yaml").write_text(file.replace("format: csv", f"format: {kind}") + small)
     setup, on_the_command_line = blocks("bash")
     first, activate, *commands = setup.splitlines()

@@ -112,10 +112,14 @@ def parse_time(text: Column) -> Column:
     Returns:
         Timestamp with microseconds; null where the text is none of these.
     """
+    # The usual form, 2024-05-01..., is seen by its first letters, at a tenth of the cost of the regular expressions.
+    dated = text.between("1", "3") & (F.substring(text, 5, 1) == "-") & (F.substring(text, 8, 1) == "-")
     number = F.when(text.rlike(_NUMBER), text.try_cast("double"))
     micros = F.round(number * F.when(F.abs(number) >= MILLISECONDS_FROM, 1e3).otherwise(1e6))
-    iso = F.when(text.rlike(_DATE), text.try_cast("timestamp"))
-    return F.coalesce(F.timestamp_micros(micros.try_cast("bigint")), iso)
+    other = F.coalesce(
+        F.timestamp_micros(micros.try_cast("bigint")), F.when(text.rlike(_DATE), text.try_cast("timestamp"))
+    )
+    return F.when(dated, text.try_cast("timestamp")).otherwise(other)
 
 
 def weigh(tagged: DataFrame, weights: Mapping[str, EventWeight]) -> DataFrame:
@@ -163,9 +167,15 @@ def totals(rows: DataFrame, within: Sequence[str] = ()) -> DataFrame:
     return sums.select(*within, *TOTALS)
 
 
+def is_written(text: Column) -> Column:
+    """Whether a text holds more than white space; null for null."""
+    # All white space of `\S` sorts before `!`, so most texts need no regular expression.
+    return (text >= F.lit("!")) | text.rlike(r"\S")
+
+
 def _given(column: str) -> Column:
     """The text of a column, or null if it is blank."""
-    return F.when(F.col(column).rlike(r"\S"), F.col(column))
+    return F.when(is_written(F.col(column)), F.col(column))
 
 
 def _id_rules(names: Sequence[str]) -> dict[str, Column]:

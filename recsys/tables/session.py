@@ -14,6 +14,7 @@ from pyspark.sql import SparkSession
 
 from recsys.config import Settings
 from recsys.errors import InputError
+from recsys.tables import jars
 
 # Required in every session, including one that was created elsewhere.
 ALWAYS = {
@@ -22,7 +23,7 @@ ALWAYS = {
     # A batch without data would only expire old state, which the next batch with data does anyway.
     "spark.sql.streaming.noDataMicroBatches.enabled": "false",
 }
-PACKAGES, JAVA_OPTIONS = "spark.jars.packages", "spark.driver.extraJavaOptions"
+PACKAGES, JARS, JAVA_OPTIONS = "spark.jars.packages", "spark.jars", "spark.driver.extraJavaOptions"
 
 
 def build_session(settings: Settings) -> SparkSession:
@@ -41,12 +42,10 @@ def build_session(settings: Settings) -> SparkSession:
                 active.conf.set(key, value)
         return active
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ
-    conf = SparkConf()
-    for key, value in _session_settings(settings.spark, local=not submitted).items():
-        conf.set(key, value)
+    values = _session_settings(settings.spark, local=not submitted)
     if not submitted and SparkContext._gateway is None:
-        SparkContext(conf=conf, gateway=_start_java(conf))
-    session = SparkSession.builder.config(conf=conf).getOrCreate()
+        _start_spark(values)
+    session = SparkSession.builder.config(conf=_conf(values)).getOrCreate()
     _check_delta(session)
     return session
 
@@ -77,7 +76,7 @@ def _session_settings(given: dict[str, str], local: bool) -> dict[str, str]:
     values |= given
     if local:
         log_settings = resources.files("recsys") / "conf" / "log4j2.properties"
-        brought = any("delta-spark" in given.get(key, "") for key in ("spark.jars", "spark.driver.extraClassPath"))
+        brought = any("delta-spark" in given.get(key, "") for key in (JARS, "spark.driver.extraClassPath"))
         values[PACKAGES] = ",".join(filter(None, [None if brought else delta_package(), given.get(PACKAGES)]))
         values[JAVA_OPTIONS] = f"-Dlog4j2.configurationFile={log_settings} {given.get(JAVA_OPTIONS, '')}".strip()
     return values
@@ -100,6 +99,31 @@ def _local_settings() -> dict[str, str]:
         # By default VACUUM lists the files of a table with 10,000 tasks, which takes minutes.
         "spark.sql.sources.parallelPartitionDiscovery.parallelism": str(2 * cores),
     }
+
+
+def _start_spark(values: dict[str, str]) -> None:
+    """Start Java and the Spark context; jars that an earlier start has resolved take the place of their packages."""
+    packages, given = values[PACKAGES], values.get(JARS, "")
+    with jars.lookup(packages) as found:
+        if found:
+            values |= {PACKAGES: "", JARS: ",".join(filter(None, [given, *found]))}
+        conf = _conf(values)
+        context = SparkContext(conf=conf, gateway=_start_java(conf))
+        if packages and not found:
+            # Spark adds what it has resolved to the jars that were given.
+            before, after = (_paths(listed) for listed in (given, context.getConf().get(JARS, "")))
+            jars.remember(packages, [jar for jar in after if jar not in before])
+
+
+def _conf(values: dict[str, str]) -> SparkConf:
+    conf = SparkConf()
+    for key, value in values.items():
+        conf.set(key, value)
+    return conf
+
+
+def _paths(listed: str) -> list[str]:
+    return [jar.removeprefix("file://") for jar in listed.split(",") if jar]
 
 
 def _start_java(conf: SparkConf) -> JavaGateway:

@@ -23,7 +23,6 @@ import yaml
 from tqdm import tqdm
 
 from recsys.config import load_settings
-from tests.conftest import settings_with_jars
 from tests.fire import jobs
 from tests.fire.compare import Difference, compare
 from tests.fire.jobs import Fault
@@ -58,21 +57,20 @@ class Tally:
     difference: Difference = field(default_factory=Difference)
 
 
-def scenario(folder: Path, kind: str, seed: int, spark_settings: dict[str, str], share: float = 1) -> Tally:
+def scenario(folder: Path, kind: str, seed: int, share: float = 1) -> Tally:
     """Run one job after the other, undisturbed in one storage and under fire in another, and compare.
 
     Args:
         folder: an empty folder.
         kind: `model.kind`.
         seed: chooses random instants and, for a share below 1, points.
-        spark_settings: section `spark` of the settings.
         share: of each job's points, how many it is killed at.
     """
     draw, tally = random.Random(f"{kind} {seed}"), Tally()
     stored, events = folder / "all", folder / "events"
     write_event_files(stored, FILES)
     events.mkdir()
-    undisturbed, disturbed = (_config(folder, name, kind, spark_settings) for name in ("undisturbed", "disturbed"))
+    undisturbed, disturbed = (_config(folder, name, kind) for name in ("undisturbed", "disturbed"))
     for job in JOBS:
         for file in sorted(stored.iterdir())[ARRIVING.get(job, slice(0))]:
             shutil.copy2(file, events / file.name)
@@ -109,12 +107,18 @@ def _deadly(job: str, points: list[str]) -> list[str]:
 
 
 def _under_fire(job: str, config: Path, targets: list[str], draw: random.Random, tally: Tally) -> None:
-    """Kill a job at one point after the other, at random instants in between, and let it end."""
-    for target in targets:
+    """Kill a job at one point after the other, at random instants in between, and let it end.
+
+    A rebuild that ends before its point is the rebuild: started again, it would be another one.
+    """
+    for place, target in enumerate(targets):
         started = time.monotonic()
         status = jobs.end(jobs.start(job, config, Fault(target)), config)
         if status == 0:
             tally.missed.add((job, target))
+            if job == "rebuild":
+                tally.missed |= {(job, later) for later in targets[place:]}
+                return
             continue
         tally.kills += 1
         tally.killed.add((job, target))
@@ -132,8 +136,8 @@ def _finish(job: str, config: Path, record: Path | None = None) -> None:
         raise RuntimeError(f"{job} did not end: {jobs.printed(config).read_text()[-4000:]}")
 
 
-def _config(folder: Path, name: str, kind: str, spark_settings: dict[str, str]) -> Path:
-    file = write_config(folder, name, spark_settings)
+def _config(folder: Path, name: str, kind: str) -> Path:
+    file = write_config(folder, name)
     settings = yaml.safe_load(file.read_text())
     settings["model"] = {"kind": kind, "factors": 8}
     settings["source"]["max_records_per_batch"] = 150
@@ -154,7 +158,6 @@ def main(arguments: list[str] | None = None) -> int:
     failures: list[str] = []
     waiting, lock = list(rounds), threading.Lock()
     with tempfile.TemporaryDirectory() as folder, tqdm(total=len(rounds), unit=" scenarios") as progress:
-        spark_settings = settings_with_jars(Path(folder))
 
         def work() -> None:
             while True:
@@ -166,7 +169,7 @@ def main(arguments: list[str] | None = None) -> int:
                 own.mkdir()
                 try:
                     share = QUICK_SHARE if given.quick else 1
-                    tallies[kind, seed] = scenario(own, kind, seed, spark_settings, share)
+                    tallies[kind, seed] = scenario(own, kind, seed, share)
                 except Exception:  # The other scenarios go on; this one is reported.
                     failures.append(f"{kind}, seed {seed}: {traceback.format_exc()}")
                 progress.update()

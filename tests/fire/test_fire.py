@@ -11,8 +11,8 @@ pytestmark = [pytest.mark.process, pytest.mark.heavy]
 
 
 @pytest.mark.parametrize("kind", ["mixture", "ncf"])
-def test_nothing_is_lost_doubled_or_different(kind: str, tmp_path: Path, spark_settings: dict[str, str]) -> None:
-    tally = scenario(tmp_path, kind, 0, spark_settings, QUICK_SHARE)
+def test_nothing_is_lost_doubled_or_different(kind: str, tmp_path: Path) -> None:
+    tally = scenario(tmp_path, kind, 0, QUICK_SHARE)
     assert len(tally.points) >= 150
     assert tally.kills >= 12
     assert {job for job, _ in tally.killed} == set(JOBS)

@@ -13,14 +13,13 @@ from tests.stream.checks import MakeSettings
 @pytest.fixture
 def ready(
     settings: MakeSettings,
-    spark_settings: dict[str, str],
     empty_tables: Callable[[str], None],
     empty_registry: Callable[[str], None],
 ) -> MakeSettings:
     """The factory of all tests, for storage whose empty tables and MLflow database are made already."""
 
     def make(folder: Path, **overrides: Any) -> Settings:
-        made = settings(folder, **{"spark": spark_settings, **overrides})
+        made = settings(folder, **overrides)
         empty_tables(made.storage.root)
         empty_registry(made.storage.root)
         return made

@@ -23,6 +23,7 @@ from recsys.registry.runs import GENERATION_TAG
 from recsys.storage import snapshot_folder
 from recsys.tables import ledger
 from recsys.tables.delta import Tables
+from tests.conftest import SPARK_SETTINGS
 
 HOSTILE_IDS = ["quote'\"`;--", "path/../../etc", "new\nline", "🛒" * 3, "x" * 1_024]
 
@@ -56,7 +57,7 @@ def write_event_files(folder: Path, files: int) -> None:
         os.utime(file, (1_700_000_000 + number, 1_700_000_000 + number))
 
 
-def write_config(folder: Path, name: str, spark_settings: dict[str, str]) -> Path:
+def write_config(folder: Path, name: str) -> Path:
     """Settings that have something to do for every stage, for the files in `folder/events`."""
     config = {
         "source": {"path": str(folder / "events"), "options": {"maxFilesPerTrigger": 1}},
@@ -69,7 +70,7 @@ def write_config(folder: Path, name: str, spark_settings: dict[str, str]) -> Pat
         "recommend": {"k": 5},
         "evaluation": {"users_per_batch": 20},
         "device": "cpu",
-        "spark": spark_settings,
+        "spark": SPARK_SETTINGS,
     }
     file = folder / f"{name}.yaml"
     file.write_text(yaml.safe_dump(config))

@@ -56,13 +56,11 @@ def steps(spark: SparkSession, settings: Settings) -> list[tuple[int, int]]:
     return sorted((row.generation, row.batch_id) for row in rows)
 
 
-def test_a_history_ends_where_a_stream_of_it_ends(
-    spark: SparkSession, spark_settings: dict[str, str], tmp_path: Path
-) -> None:
+def test_a_history_ends_where_a_stream_of_it_ends(spark: SparkSession, tmp_path: Path) -> None:
     """The files of the stream are its batches; the history is cut into the same by time."""
     batches = 8
     write_event_files(tmp_path / "events", batches)
-    streamed, filled = (load_settings(write_config(tmp_path, name, spark_settings)) for name in ("streamed", "filled"))
+    streamed, filled = (load_settings(write_config(tmp_path, name)) for name in ("streamed", "filled"))
     cut = filled.source.model_copy(update={"max_records_per_batch": 150})
     run_stream(streamed)
     summary = backfill(filled.model_copy(update={"source": cut}))
@@ -217,13 +215,11 @@ def interrupted_after(settings: Settings, stops: Sequence[tuple[str, int]]) -> N
 
 
 def test_a_backfill_interrupted_after_every_stage_ends_where_an_undisturbed_one_ends(
-    spark: SparkSession, spark_settings: dict[str, str], tmp_path: Path
+    spark: SparkSession, tmp_path: Path
 ) -> None:
     """The quick form of `tests.fire`."""
     write_event_files(tmp_path / "events", 6)
-    disturbed, undisturbed = (
-        load_settings(write_config(tmp_path, name, spark_settings)) for name in ("disturbed", "undisturbed")
-    )
+    disturbed, undisturbed = (load_settings(write_config(tmp_path, name)) for name in ("disturbed", "undisturbed"))
     cut = undisturbed.source.model_copy(update={"max_records_per_batch": 150})
     disturbed, undisturbed = (made.model_copy(update={"source": cut}) for made in (disturbed, undisturbed))
     seen: dict[str, int] = {}

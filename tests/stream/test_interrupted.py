@@ -26,12 +26,10 @@ STAGES = {
 
 
 def test_a_stream_interrupted_after_every_stage_ends_where_an_undisturbed_one_ends(
-    spark: SparkSession, spark_settings: dict[str, str], tmp_path: Path
+    spark: SparkSession, tmp_path: Path
 ) -> None:
     write_event_files(tmp_path / "events", BATCHES)
-    interrupted, undisturbed = (
-        load_settings(write_config(tmp_path, name, spark_settings)) for name in ("interrupted", "undisturbed")
-    )
+    interrupted, undisturbed = (load_settings(write_config(tmp_path, name)) for name in ("interrupted", "undisturbed"))
     first: dict[str, int] = {}
 
     def note(stage: str, step: StepId) -> None:

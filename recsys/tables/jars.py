@@ -1,0 +1,57 @@
+"""Where the jars of Maven packages lie on this disk: they are resolved once, which takes seconds at every start."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+
+_KEPT = "resolved-jars.json"
+
+
+@contextmanager
+def lookup(packages: str) -> Iterator[list[str]]:
+    """The jars of packages; an empty list where they must be resolved.
+
+    In that case other processes wait until the context ends, so that two do not download the same file.
+
+    Args:
+        packages: Maven coordinates, joined by commas.
+    """
+    found = _read(packages)
+    if found or not packages:
+        yield found
+        return
+    folder = _folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):
+        yield _read(packages)
+
+
+def remember(packages: str, jars: Sequence[str]) -> None:
+    """Note where the jars of packages are; call it within the context of `lookup`."""
+    kept = _folder() / _KEPT
+    hidden = kept.with_suffix(f".{os.getpid()}.tmp")
+    hidden.write_text(json.dumps({**_all(kept), packages: list(jars)}, indent=1), encoding="utf-8")
+    hidden.replace(kept)
+
+
+def _read(packages: str) -> list[str]:
+    """The jars of packages if all are still there, else an empty list."""
+    jars = _all(_folder() / _KEPT).get(packages, [])
+    return jars if all(Path(jar).is_file() for jar in jars) else []
+
+
+def _all(kept: Path) -> dict[str, list[str]]:
+    try:
+        found = json.loads(kept.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _folder() -> Path:
+    """The folder of the user for what can be made again (XDG Base Directory Specification)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recsys-stream"
