@@ -34,7 +34,12 @@ def backfill_history(settings: Settings) -> None:
     order, and a first version is registered. The storage has to be empty. After a stop or a kill, run the same command
     again to continue. Afterward jobs/stream_update.py reads new events.
     """
-    # Imported here, so that neither help nor a wrong setting waits for Spark and torch.
+    # Imported here, so that neither help nor a wrong setting waits for Spark and torch, nor one for the other.
+    from recsys.tables.session import begin_session
+    from recsys.tables.source import refuse_unusable
+
+    refuse_unusable(settings)
+    begin_session(settings)
     from recsys.stream.backfill import backfill
 
     summary = backfill(settings)

@@ -29,7 +29,10 @@ def rebuild_model(settings: Settings) -> None:
 
     The model is registered as a version, and the stream continues from it. Stop the stream first.
     """
-    # Imported here, so that neither help nor a wrong setting waits for Spark and torch.
+    # Imported here, so that neither help nor a wrong setting waits for Spark and torch, nor one for the other.
+    from recsys.tables.session import begin_session
+
+    begin_session(settings)
     from recsys.stream.rebuild import rebuild
 
     rebuilt = rebuild(settings)

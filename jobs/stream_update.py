@@ -30,7 +30,12 @@ def stream_update(settings: Settings) -> None:
     Each micro-batch is evaluated, then learned, and versions are registered in MLflow. After a stop or a kill, the next
     run continues where this one ended. For a long history, run jobs/backfill.py first: it is faster.
     """
-    # Imported here, so that neither help nor a wrong setting waits for Spark and torch.
+    # Imported here, so that neither help nor a wrong setting waits for Spark and torch, nor one for the other.
+    from recsys.tables.session import begin_session
+    from recsys.tables.source import refuse_unusable
+
+    refuse_unusable(settings)
+    begin_session(settings)
     from recsys.stream.job import run_stream
 
     summary = run_stream(settings)

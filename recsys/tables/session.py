@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import metadata, resources
 
 from delta import DeltaTable
@@ -26,6 +27,21 @@ ALWAYS = {
 PACKAGES, JARS, JAVA_OPTIONS = "spark.jars.packages", "spark.jars", "spark.driver.extraJavaOptions"
 
 
+# A session that `begin_session` is starting.
+_beginning: "list[Future[SparkSession]]" = []
+
+
+def begin_session(settings: Settings) -> None:
+    """Start Spark in the background, where it is not running yet; `build_session` waits for it.
+
+    Java takes as long to start as torch and MLflow take to be imported.
+    """
+    if SparkContext._active_spark_context is None and not _beginning:
+        starter = ThreadPoolExecutor(1, thread_name_prefix="spark-start")
+        _beginning.append(starter.submit(_build, settings))
+        starter.shutdown(wait=False)
+
+
 def build_session(settings: Settings) -> SparkSession:
     """Get the active session (Databricks, notebooks, tests) or start one.
 
@@ -35,6 +51,12 @@ def build_session(settings: Settings) -> SparkSession:
     Raises:
         InputError: Java is missing or too old, or the Delta jar cannot be found.
     """
+    while _beginning:
+        _beginning.pop().result()
+    return _build(settings)
+
+
+def _build(settings: Settings) -> SparkSession:
     active = SparkSession.getActiveSession()
     if active is not None:
         for key, value in {**ALWAYS, **settings.spark}.items():
