@@ -34,9 +34,10 @@ from recsys.stream.recovery import Logged
 from recsys.stream.report import StreamReport
 from recsys.tables import history, lease, log, quarantine
 from recsys.tables.delta import Tables
+from recsys.tables.formats import RATE_LIMITS
 from recsys.tables.history import HistoryCounts
 from recsys.tables.session import build_session
-from recsys.tables.source import RATE_LIMITS, open_events, refuse_unusable
+from recsys.tables.source import open_events, refuse_unusable
 
 # More files than any source has, so that the whole history is one micro-batch.
 _ALL_FILES = str(2**31 - 1)

@@ -22,7 +22,7 @@ from recsys.contracts import (
 )
 from recsys.tables.clean import is_good, with_reasons
 from recsys.tables.delta import Tables
-from recsys.tables.source import parse_json
+from recsys.tables.formats import parse_json
 
 LINE, RECORDS, FILE = "line", "records", "file"
 # Which record of the quarantine: rows with all three alike are alike, and come back together.

@@ -24,7 +24,7 @@ from recsys.errors import InputError
 from recsys.frames import named_columns, read_events
 from recsys.tables import log
 from recsys.tables.clean import tag
-from recsys.tables.source import _typed
+from recsys.tables.formats import typed
 from tests.tables.helpers import NOON, event
 from tests.tables.test_clean import RULES, TIMES
 from tests.tables.test_hostile_input import strange_ids
@@ -41,7 +41,7 @@ def agree(spark: SparkSession, settings: Settings, columns: dict[str, pa.Array])
     """Compare both ways record by record and pair by pair; returns what can be learned."""
     numbers = pa.array([str(number) for number in range(len(columns["user_id"]))])
     table = pa.table({**columns, "event_id": numbers})
-    frame = _typed(Source(), spark.createDataFrame(table)).withColumn("ingested_at", F.lit(NOON))
+    frame = typed(Source(), spark.createDataFrame(table)).withColumn("ingested_at", F.lit(NOON))
     tagged = tag(frame, settings).persist()
     refused = tagged.select("reasons", F.col("event_id").cast("int")).orderBy("event_id").collect()
     own = judge(named_columns(table, settings), settings, NOON).reasons
