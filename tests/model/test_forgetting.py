@@ -38,9 +38,10 @@ DAYS = 3.0
 GONE = ("forgotten_users", "forgotten_items", "forgotten_pairs")
 
 
-def settings_of(case: str, days: float | None = DAYS, exclude_seen: bool = False) -> Settings:
+def settings_of(case: str, days: float | None = DAYS, exclude_seen: bool = False, device: str = "cpu") -> Settings:
     model = CASES[case]
     return make_settings(
+        device,
         model={"factors": 4, **model, "neural": SMALL_NETWORK | model.get("neural", {}), "forget_after_days": days},
         # So short that pairs fade while their users and items stay.
         decay={"half_life_days": 0.1},
@@ -70,13 +71,18 @@ def case(request: pytest.FixtureRequest) -> str:
 
 
 class SlowModel:
-    """The rule, on dictionaries of ids: last event of each user and item, and all events of each pair."""
+    """The rule, on dictionaries: last event of each user and item, and all events of each pair and of each item."""
 
     def __init__(self, days: float, half_life_days: float) -> None:
         self.days, self.half_life = days, half_life_days * DAY
         self.users, self.items = dict[str, float](), dict[str, float]()
         self.pairs = dict[tuple[str, str], list[tuple[float, float]]]()
+        self.events = dict[str, list[tuple[float, float]]]()
         self.now = -np.inf
+
+    def popularity(self, half_life_days: float) -> list[float]:
+        ages = {item: [(weight, (self.now - time) / DAY) for weight, time in own] for item, own in self.events.items()}
+        return [sum(weight * 0.5 ** (age / half_life_days) for weight, age in own) for own in ages.values()]
 
     def learn(self, rows: list[tuple[str, str, float, float]]) -> None:
         period, latest = self.days * DAY / 8, max(time for *_, time in rows)
@@ -86,6 +92,7 @@ class SlowModel:
             self.users[user] = max(time, self.users.get(user, -np.inf))
             self.items[item] = max(time, self.items.get(item, -np.inf))
             self.pairs.setdefault((user, item), []).append((weight, time))
+            self.events.setdefault(item, []).append((weight, time))
         self.now = max(self.now, latest)
 
     def _forget(self, since: float, rows: list[tuple[str, str, float, float]]) -> None:
@@ -93,6 +100,7 @@ class SlowModel:
             coming = {row[place] for row in rows}
             for name in [name for name, last in seen.items() if last < since and name not in coming]:
                 del seen[name]
+        self.events = {item: self.events[item] for item in self.items}
         for pair, events in list(self.pairs.items()):
             weight = sum(weight * 0.5 ** ((self.now - time) / self.half_life) for weight, time in events)
             if pair[0] not in self.users or pair[1] not in self.items or 0 < abs(weight) < 2.0**-20:
@@ -126,13 +134,15 @@ def test_the_rule_is_the_slow_one(
         keys = model.history.state()["keys"].astype(np.int64)
         users, items = [model.users.ids[key] for key in keys >> 32], [model.items.ids[key] for key in keys & 0xFFFFFFFF]
         assert list(zip(users, items, strict=True)) == list(slow.pairs)
+        popularity = slow.popularity(model.settings.evaluation.popularity_half_life_days)
+        assert model.popularity.scores() == pytest.approx(popularity)
         gone = [figures[name] for name in GONE]
         assert (before[0] - gone[0] + come[0], before[1] - gone[1] + come[1]) == (len(slow.users), len(slow.items))
 
 
 @pytest.mark.parametrize("exclude_seen", [False, True])
-def test_live_recovery_and_rebuild_forget_the_same(case: str, exclude_seen: bool) -> None:
-    chosen = settings_of(case, exclude_seen=exclude_seen)
+def test_live_recovery_and_rebuild_forget_the_same(case: str, exclude_seen: bool, torch_device: str) -> None:
+    chosen = settings_of(case, exclude_seen=exclude_seen, device=torch_device)
     live, recovered, figures = OnlineModel(chosen), OnlineModel(chosen), []
     for number, batch in enumerate(BATCHES):
         step = StepId(0, number)
@@ -227,9 +237,11 @@ def test_cold_items_follow_versions_across_a_forgetting() -> None:
             assert array.tobytes() == fresh.arrays[name].tobytes(), name
 
 
-def forgotten(case: str) -> tuple[Learner, dict[str, np.ndarray], Kept, OnlineModel]:
+def forgotten(case: str, **model_settings: Any) -> tuple[Learner, dict[str, np.ndarray], Kept, OnlineModel]:
     """A learner that has forgotten some users and items, its state before, and what stays."""
-    model = learn(OnlineModel(settings_of(case, days=None)), turning_batches(4))
+    chosen = settings_of(case, days=None)
+    chosen = chosen.model_copy(update={"model": chosen.model.model_copy(update=model_settings)})
+    model = learn(OnlineModel(chosen), turning_batches(4))
     before = {name: array.copy() for name, array in model.learner.state().items()}
     generator = np.random.default_rng(1)
     kept = Kept(*(KeptRows.of(generator.random(len(ids)) < 0.6) for ids in (model.users, model.items)))
@@ -254,7 +266,7 @@ def test_what_stays_keeps_what_was_learned_of_it(case: str) -> None:
 
 
 def test_rows_are_solved_in_turn_from_where_the_turn_was() -> None:
-    learner, before, kept, model = forgotten("als")
+    learner, before, kept, model = forgotten("als", budget=0.5)
     assert isinstance(learner, IncrementalAls)
     for side, rows in (("user", kept.users), ("item", kept.items)):
         cursor = int(before[f"{side}.counters"][1])
@@ -262,8 +274,19 @@ def test_rows_are_solved_in_turn_from_where_the_turn_was() -> None:
         assert after == next((new for new, old in enumerate(rows.codes) if old >= cursor), 0)
         factors = learner.state()[f"{side}.factors"].astype(np.float64)
         np.testing.assert_allclose(learner.state()[f"{side}.gram"], factors.T @ factors, rtol=1e-12, atol=1e-15)
+    assert before["item.counters"][1] > 0
+    assert before["user.counters"][1] > 0
     unsolved, total = learner.state()["user.unsolved"], model.history.by_user.total.values
-    assert (unsolved == np.minimum(before["user.unsolved"][kept.users.codes], total)).all()
+    noted = before["user.unsolved"][kept.users.codes]
+    assert (noted > total).any()
+    assert (unsolved == np.minimum(noted, total)).all()
+
+
+def test_the_network_adds_a_candidate_for_each_pair_that_is_left() -> None:
+    model = learn(OnlineModel(settings_of("ncf", exclude_seen=True)), BATCHES)
+    lengths = model.learner.state()["lengths"]
+    assert lengths.any()
+    assert (lengths == model.history.by_user.lists.lengths).all()
 
 
 def test_last_items_and_followers_are_those_that_stay() -> None:

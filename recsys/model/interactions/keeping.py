@@ -32,11 +32,6 @@ class KeptRows:
     def __len__(self) -> int:
         return len(self.codes)
 
-    @property
-    def all_stay(self) -> bool:
-        """Whether no row goes."""
-        return len(self.codes) == len(self.renumbered)
-
     def in_slots(self, slots: Int32Array) -> Int32Array:
         """The new content of slots (...) that hold codes, one higher, or 0 for none: 0 also for what goes."""
         renumbered: Int32Array = np.append(-1, self.renumbered)[slots].astype(np.int32) + np.int32(1)
