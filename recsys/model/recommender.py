@@ -92,7 +92,7 @@ class OnlineModel:
         batch, damped = to_learn(batch, self.settings)
         forgotten = self._begin(batch, step)
         known = len(self.users), len(self.items)
-        users, items = self.users.extend(batch.user_ids), self.items.extend(batch.item_ids)
+        users, items = self._enter(batch)
         decided = self._decide(batch, users, items, known, step) if len(batch) else {}
         coded = self._take_in(batch, users, items)
         figures = self.learner.update(coded, self.history, step, self.decision)
@@ -108,8 +108,7 @@ class OnlineModel:
         """
         batch, _ = to_learn(batch, self.settings)
         self._begin(batch, step)
-        users, items = self.users.extend(batch.user_ids), self.items.extend(batch.item_ids)
-        self.learner.absorb(self._take_in(batch, users, items), self.history, step)
+        self.learner.absorb(self._take_in(batch, *self._enter(batch)), self.history, step)
 
     @one_thread()
     def refit(self, step: StepId) -> dict[str, float]:
@@ -264,6 +263,10 @@ class OnlineModel:
                 self.learner.keep(kept, history)
         gone = zip(("users", "items", "pairs"), before, (len(self.users), len(self.items), len(history)), strict=True)
         return {f"forgotten_{what}": float(old - new) for what, old, new in gone}
+
+    def _enter(self, batch: InteractionBatch) -> tuple[IntArray, IntArray]:
+        """The codes of the batch's users and items; new ones are added."""
+        return self.users.extend(batch.user_ids), self.items.extend(batch.item_ids)
 
     def _decide(
         self, batch: InteractionBatch, users: IntArray, items: IntArray, known: tuple[int, int], step: StepId
