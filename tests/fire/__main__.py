@@ -142,7 +142,7 @@ def _finish(job: str, config: Path, record: Path | None = None) -> None:
 def _config(folder: Path, name: str, kind: str, spark_settings: dict[str, str]) -> Path:
     file = write_config(folder, name, spark_settings)
     settings = yaml.safe_load(file.read_text())
-    settings["model"] = {"kind": kind, "factors": 8}
+    settings["model"] |= {"kind": kind}
     settings["source"]["max_records_per_batch"] = 150
     file.write_text(yaml.safe_dump(settings))
     return file
