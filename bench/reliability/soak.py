@@ -4,7 +4,8 @@
 
 `run_stream` runs without end, as the job calls it, on files that are written while it runs. In every file the ids of
 users and items have moved on a little: old ones stay away, new ones come, so what is kept for each id that was ever
-seen shows. `jobs/maintain.py` runs beside it every few minutes, as a process of its own.
+seen shows. The model forgets them (`model.forget_after_days`, minutes here), so it should stop growing before the
+slopes begin. `jobs/maintain.py` runs beside it every few minutes, as a process of its own.
 
 Slopes are those of a straight line through the samples after the first fifth of the time, in which Spark and Python
 warm up. Short runs say little about what grows slowly.
@@ -47,9 +48,12 @@ MAINTAIN_EVERY_SECONDS, SAMPLE_EVERY_SECONDS = 150, 5
 FILES_AHEAD = 3
 EVENTS, USERS, ITEMS = 1_000, 2_000, 500
 # Users and items that leave and come with every file, and so for good.
-TURNOVER_USERS, TURNOVER_ITEMS = 40, 10
+TURNOVER_USERS, TURNOVER_ITEMS = 100, 25
+# They are forgotten after this share of the run, and at most so many minutes: well within the warm-up.
+FORGET_SHARE, FORGET_MINUTES = 0.05, 5.0
 APPENDED = (INTERACTION_LOG, MODEL_UPDATES, QUARANTINE)
 WARM_UP = 0.2
+MINUTES_PER_DAY = 24 * 60
 MEGABYTE = 2.0**20
 
 
@@ -138,7 +142,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, default=PLOT, help="PNG to write")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        settings = soak_settings(Path(folder))
+        settings = soak_settings(Path(folder), given.minutes)
         config = Path(folder) / "soak.yaml"
         config.write_text(yaml.safe_dump(settings.model_dump(mode="json", by_alias=True)))
         soak = Soak(settings, config, 60 * given.minutes)
@@ -149,11 +153,13 @@ def main() -> None:
         tables = Tables(build_session(settings), settings.storage)
         rows = ledger.read(tables, generation=0, after=-1)
         draw_samples(soak.samples, rows, given.plot)
+    held, ever = ids(rows)
     print(f"{summary.events:,} events, {len(soak.upkeeps)} runs of maintain beside it, {failed} of them failed")
     print(
         f"soak_minutes={60 * soak.samples[-1].hours:.0f} soak_batches={summary.batches} "
         f"soak_memory_mb_per_hour={slope(soak.samples, 'memory', 'hours'):.1f} "
         f"soak_batch_time_growth={growth([row.duration_ms for row in rows]):.2f} "
+        f"soak_ids={held[-1]} soak_ids_ever={ever} soak_ids_growth={growth(held):.2f} "
         f"soak_files_growth={1000 * slope(soak.samples, 'files', 'batch'):.0f} "
         f"soak_stored_files_growth={1000 * slope(soak.samples, 'stored', 'batch'):.0f} "
         f"soak_checkpoint_mb_per_hour={slope(soak.samples, 'checkpoint', 'hours'):.1f} "
@@ -162,14 +168,15 @@ def main() -> None:
     sys.exit(1 if failed else 0)
 
 
-def soak_settings(root: Path) -> Settings:
-    """Default settings for a stream that goes on, one file a batch."""
+def soak_settings(root: Path, minutes: float) -> Settings:
+    """Default settings for a stream that goes on for some minutes, one file a batch, with a model that forgets."""
     return Settings.model_validate(
         {
             "source": {"path": str(root / "events"), "options": {"maxFilesPerTrigger": "1"}},
             "storage": {"root": str(root / "storage")},
             "trigger": {"mode": "processing_time", "interval": "1 second"},
             "weights": {"purchase": 1.0},
+            "model": {"forget_after_days": min(FORGET_SHARE * minutes, FORGET_MINUTES) / MINUTES_PER_DAY},
         }
     )
 
@@ -235,9 +242,18 @@ def slope(samples: Sequence[Sample], figure: str, over: str) -> float:
     return float(np.polyfit(x, y, 1)[0]) if len(settled) > 1 else float("nan")
 
 
-def growth(durations: Sequence[float]) -> float:
+def ids(rows: Sequence[LedgerRow]) -> tuple[list[int], int]:
+    """Users and items that the model has after each batch, and how many it has ever had."""
+    come, gone = (
+        np.array([sum(row.metrics.get(f"{what}_{side}", 0) for side in ("users", "items")) for row in rows], dtype=int)
+        for what in ("new", "forgotten")
+    )
+    return np.cumsum(come - gone).tolist(), int(come.sum())
+
+
+def growth(figures: Sequence[float]) -> float:
     """Median of the last quarter of the batches, relative to that of the quarter after the first, which warms up."""
-    quarters = np.array_split(np.asarray(durations, dtype=float), 4)
+    quarters = np.array_split(np.asarray(figures, dtype=float), 4)
     return float(np.median(quarters[3]) / np.median(quarters[1]))
 
 

@@ -40,6 +40,7 @@ _MIXTURE = (
 _ALL = (
     "weights",
     "model.kind",
+    "model.forget_after_days",
     "decay",
     "robustness",
     "concept_drift",

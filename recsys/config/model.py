@@ -203,6 +203,12 @@ class Model(Section):
     rebuild_sweeps: PositiveInt = Field(
         8, description="Alternations over all users and items in a rebuild. More help little past convergence."
     )
+    forget_after_days: PositiveFloat | None = Field(
+        None,
+        description="Days of event time without an event after which a user or an item is forgotten, with its pairs, "
+        "within an eighth more; pairs also go once they have decayed to nothing. `null`: never. Set it where ids keep "
+        "changing, so that memory stays bounded, and longer than any pause after which users come back.",
+    )
     chunk_megabytes: PositiveInt = Field(
         256, description="Working memory of one solve, in megabytes. Lower it if the driver or GPU runs out of memory."
     )

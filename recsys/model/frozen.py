@@ -20,7 +20,8 @@ class FrozenModel:
     def __init__(self, served: Served) -> None:
         self._users, self._items = Vocabulary(served.user_ids), Vocabulary(served.item_ids)
         self._scorer = VersionScorer(served.kind, served.arrays)
-        # Row of each live item, -1 if this version does not know it. The live vocabulary only grows at its end.
+        # The live vocabulary, and the row of each of its items, -1 if this version does not know it.
+        self._live = Vocabulary()
         self._rows = GrowingArray((), np.int64)
 
     def scores(self, user_ids: Sequence[str], items: Vocabulary) -> torch.Tensor:
@@ -28,11 +29,13 @@ class FrozenModel:
 
         Args:
             user_ids: n ids.
-            items: The live vocabulary; always the same one.
+            items: The live vocabulary. One that grows costs as much as it has grown, another one costs its length.
 
         Returns:
             (n, items) float32 on the CPU, -inf for items this version does not know.
         """
+        if items is not self._live:
+            self._live, self._rows = items, GrowingArray((), np.int64)
         self._rows.append(self._items.lookup(items.since(len(self._rows))))
         own = self._scorer.score(self._users.lookup(user_ids))
         rows = self._rows.values

@@ -13,6 +13,7 @@ from recsys.contracts import StepId
 from recsys.model.common.arrays import FloatArray, IntArray
 from recsys.model.drift.surprise import Decision
 from recsys.model.interactions.history import History
+from recsys.model.interactions.keeping import Kept
 
 State = dict[str, npt.NDArray[Any]]
 
@@ -77,6 +78,14 @@ class Learner(Protocol):
 
     def absorb(self, batch: CodedBatch, history: History, step: StepId) -> None:
         """Add a batch during a rebuild; what costs more than counting waits for `refit`."""
+
+    def keep(self, kept: Kept, history: History) -> None:
+        """Forget users and items between two batches.
+
+        Args:
+            kept: Those that stay, and their codes from now on.
+            history: What is left of everything seen; pairs that have faded are gone, too.
+        """
 
     def refit(self, history: History, step: StepId) -> dict[str, float]:
         """Retrain from the whole history what `absorb` left out; metrics for the ledger."""

@@ -20,6 +20,7 @@ from recsys.model.drift.surprise import AS_USUAL, DriftController, measure_surpr
 from recsys.model.frozen import FrozenModel
 from recsys.model.interactions.damping import to_learn
 from recsys.model.interactions.decay import SECONDS_PER_DAY
+from recsys.model.interactions.forgetting import LastSeen, idle_before
 from recsys.model.interactions.history import History
 from recsys.model.interactions.vocab import Vocabulary
 from recsys.model.learner import CodedBatch, Learner, State
@@ -50,6 +51,7 @@ class OnlineModel:
         self.step: StepId | None = None
         self.users, self.items = Vocabulary(), Vocabulary()
         self.history = History(settings.decay.half_life_days)
+        self.last_seen = LastSeen()
         self.popularity = Popularity(settings.evaluation.popularity_half_life_days * SECONDS_PER_DAY)
         self.learner: Learner = LEARNERS[settings.model.kind](settings)
         self.drift_controller = DriftController(settings.concept_drift)
@@ -79,7 +81,8 @@ class OnlineModel:
         Returns:
             Figures for the ledger: `new_users`, `new_items`, those of `to_learn`, the metrics of the learner, and how
             the batch was learned: its `surprise`, unless there were too few known pairs to measure it, `effort`,
-            `learning_rate`, `halvings`.
+            `learning_rate`, `halvings`. With `model.forget_after_days` also `forgotten_users`, `forgotten_items` and
+            `forgotten_pairs`, those that went before the batch was learned.
             The attribute `decision` gives the reasons.
 
         Raises:
@@ -87,13 +90,14 @@ class OnlineModel:
             SolveError: the equations have no finite solution.
         """
         batch, damped = to_learn(batch, self.settings)
+        forgotten = self._begin(batch, step)
         known = len(self.users), len(self.items)
-        users, items = self._enter(batch, step)
+        users, items = self._enter(batch)
         decided = self._decide(batch, users, items, known, step) if len(batch) else {}
         coded = self._take_in(batch, users, items)
         figures = self.learner.update(coded, self.history, step, self.decision)
         new = {"new_users": coded.user_count - known[0], "new_items": coded.item_count - known[1]}
-        return {**{name: float(count) for name, count in new.items()}, **damped, **decided, **figures}
+        return {**{name: float(count) for name, count in new.items()}, **forgotten, **damped, **decided, **figures}
 
     @one_thread()
     def absorb(self, batch: InteractionBatch, step: StepId) -> None:
@@ -103,7 +107,8 @@ class OnlineModel:
             ValueError: the step is not larger than the last one learned.
         """
         batch, _ = to_learn(batch, self.settings)
-        self.learner.absorb(self._take_in(batch, *self._enter(batch, step)), self.history, step)
+        self._begin(batch, step)
+        self.learner.absorb(self._take_in(batch, *self._enter(batch)), self.history, step)
 
     @one_thread()
     def refit(self, step: StepId) -> dict[str, float]:
@@ -212,7 +217,7 @@ class OnlineModel:
         """All arrays of the model; `from_state` continues from them as if nothing had happened."""
         state: State = prefixed(self.history.state(), "history") | prefixed(self.learner.state(), "learner")
         state |= prefixed(self.drift_controller.state(), "drift_controller")
-        state |= prefixed(self.popularity.state, "popularity")
+        state |= prefixed(self.popularity.state, "popularity") | prefixed(self.last_seen.state, "last_seen")
         for name, vocabulary in (("users", self.users), ("items", self.items)):
             state[f"{name}.bytes"], state[f"{name}.offsets"] = pack_ids(vocabulary.ids)
         return state
@@ -227,6 +232,7 @@ class OnlineModel:
         model.history = History.from_state(settings.decay.half_life_days, part(state, "history"))
         half_life = settings.evaluation.popularity_half_life_days * SECONDS_PER_DAY
         model.popularity = Popularity(half_life, part(state, "popularity"))
+        model.last_seen = LastSeen(part(state, "last_seen"))
         model.users, model.items = (
             Vocabulary(unpack_ids(state[f"{name}.bytes"], state[f"{name}.offsets"])) for name in ("users", "items")
         )
@@ -234,11 +240,32 @@ class OnlineModel:
         model.drift_controller = DriftController.from_state(settings.concept_drift, part(state, "drift_controller"))
         return model
 
-    def _enter(self, batch: InteractionBatch, step: StepId) -> tuple[IntArray, IntArray]:
-        """Go to the step of a batch; the codes of its users and items."""
+    def _begin(self, batch: InteractionBatch, step: StepId) -> dict[str, float]:
+        """Go to the step of a batch, and forget what it finds idle (see `forgetting`); figures for the ledger."""
         if self.step is not None and step <= self.step:
             raise ValueError(f"step {step} does not come after {self.step}")
         self.step, self.decision = step, AS_USUAL
+        days, history = self.settings.model.forget_after_days, self.history
+        if days is None:
+            return {}
+        before = len(self.users), len(self.items), len(history)
+        since = idle_before(days, history.latest_time, batch.times)
+        if since is not None:
+            known = (ids.lookup(own) for ids, own in ((self.users, batch.user_ids), (self.items, batch.item_ids)))
+            kept = self.last_seen.kept(since, *known)
+            slots = history.lasting(kept)
+            if (len(kept.users), len(kept.items), len(slots)) != before:
+                history.keep(kept, slots)
+                # Others tell by the new vocabulary that codes have changed.
+                self.users, self.items = self.users.kept(kept.users), self.items.kept(kept.items)
+                self.last_seen.keep(kept)
+                self.popularity.keep(kept.items)
+                self.learner.keep(kept, history)
+        gone = zip(("users", "items", "pairs"), before, (len(self.users), len(self.items), len(history)), strict=True)
+        return {f"forgotten_{what}": float(old - new) for what, old, new in gone}
+
+    def _enter(self, batch: InteractionBatch) -> tuple[IntArray, IntArray]:
+        """The codes of the batch's users and items; new ones are added."""
         return self.users.extend(batch.user_ids), self.items.extend(batch.item_ids)
 
     def _decide(
@@ -262,6 +289,7 @@ class OnlineModel:
         self.history.add_rows(len(self.users), len(self.items))
         new_pairs = ~self.history.has_pairs(users, items)
         self.history.add(users, items, batch.weights, batch.times)
+        self.last_seen.see(users, items, batch.times, len(self.users), len(self.items))
         self.popularity.add(items, batch.weights, batch.times, len(self.items))
         return CodedBatch(
             users, items, batch.weights, batch.events, batch.times, new_pairs, len(self.users), len(self.items)

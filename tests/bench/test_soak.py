@@ -40,6 +40,25 @@ def test_the_growth_of_a_batch_leaves_out_the_first_quarter() -> None:
     assert soak.growth([5, 5, 5, 5]) == 1
 
 
+def test_ids_that_are_forgotten_are_no_longer_in_the_model() -> None:
+    learned = datetime(2025, 1, 1, tzinfo=UTC)
+    metrics = (
+        {"new_users": 3.0, "new_items": 2.0, "forgotten_users": 0.0, "forgotten_items": 0.0},
+        {},
+        {"new_users": 1.0, "new_items": 4.0, "forgotten_users": 2.0, "forgotten_items": 1.0},
+    )
+    rows = [LedgerRow(StepId(0, batch), 0, 0, 0, 0, 1, learned, metrics=own) for batch, own in enumerate(metrics)]
+    assert soak.ids(rows) == ([5, 5, 7], 10)
+
+
+@pytest.mark.parametrize(("minutes", "seconds"), [(10, 30), (480, 300)])
+def test_ids_are_forgotten_before_the_slopes_begin(tmp_path: Path, minutes: float, seconds: float) -> None:
+    days = soak.soak_settings(tmp_path, minutes).model.forget_after_days
+    assert days is not None
+    assert days * 86_400 == pytest.approx(seconds)
+    assert days * 86_400 < soak.WARM_UP * 60 * minutes / 2
+
+
 def test_users_and_items_leave_and_come_and_no_file_is_seen_unfinished(tmp_path: Path) -> None:
     turned = 1 + soak.USERS // soak.TURNOVER_USERS
     for number in (0, 1, turned):

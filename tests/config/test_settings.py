@@ -48,6 +48,7 @@ def test_reader_options_may_be_written_as_yaml_likes_them() -> None:
         ("model.factors=many", "setting 'model.factors'"),
         ("model.factors=-1", "setting 'model.factors'"),
         ("model.alpha=.inf", "setting 'model.alpha'"),
+        ("model.forget_after_days=0", "setting 'model.forget_after_days': input should be greater than 0 (got 0)"),
         ("trigger.mode=sometimes", "setting 'trigger.mode'"),
         ("storage=here", "setting 'storage'"),
         ("weights={}", "setting 'weights'"),
@@ -85,7 +86,7 @@ def test_the_fingerprint_changes_with_what_shapes_the_model_only() -> None:
     assert factors[0] == factors[1]
     views_last = load_settings(overrides=["weights.a=1", "weights.view=2"])
     assert load_settings(overrides=["weights.view=2", "weights.a=1"]).fingerprint() == views_last.fingerprint()
-    for change in ("model.alpha=3", "weights.view=9", "decay.half_life_days=2", "seed=5"):
+    for change in ("model.alpha=3", "model.forget_after_days=30", "weights.view=9", "decay.half_life_days=2", "seed=5"):
         assert load_settings(overrides=[change]).fingerprint() != plain
 
 
@@ -105,6 +106,9 @@ def test_only_what_the_kind_uses_shapes_it() -> None:
     was = load_settings(overrides=["model.kind=als", "model.factors=8", "weights.view=2"])
     now = load_settings(overrides=["model.kind=als", "model.alpha=3", "weights.view=2"])
     assert differences(was.shaping(), was) == []
+    forgetful = load_settings(overrides=["model.kind=trend", "model.forget_after_days=30"])
+    changed = ["model.forget_after_days (was None, is 30.0)"]
+    assert differences(load_settings(overrides=["model.kind=trend"]).shaping(), forgetful) == changed
     assert differences(was.shaping(), now) == ["model.alpha (was 4.0, is 3.0)", "model.factors (was 8, is 64)"]
     assert differences(was.shaping() | {"model.gone": "1"}, was) == ["model.gone (was 1, is not set)"]
 

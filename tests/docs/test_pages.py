@@ -75,7 +75,8 @@ def test_every_metric_of_the_model_is_described_and_no_other():
     patterns = dict.fromkeys(described(TABLES_PAGE, "metric"), False)
     measured = set()
     for kind in ("mixture", "ncf"):
-        settings = make_settings(model={"kind": kind, "rebuild_sweeps": 2}, recommend={"exclude_seen": False})
+        own = {"kind": kind, "rebuild_sweeps": 2, "forget_after_days": 9.0}
+        settings = make_settings(model=own, recommend={"exclude_seen": False})
         model = OnlineModel(settings)
         for number, batch in enumerate(clustered_batches(3, 400)):
             step = StepId(0, number)

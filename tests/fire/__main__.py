@@ -139,7 +139,7 @@ def _finish(job: str, config: Path, record: Path | None = None) -> None:
 def _config(folder: Path, name: str, kind: str) -> Path:
     file = write_config(folder, name)
     settings = yaml.safe_load(file.read_text())
-    settings["model"] = {"kind": kind, "factors": 8}
+    settings["model"] |= {"kind": kind}
     settings["source"]["max_records_per_batch"] = 150
     settings["maintain"] = {"versions_kept": 1, "quarantine_days": 1e-9}
     file.write_text(yaml.safe_dump(settings))

@@ -64,7 +64,8 @@ def write_config(folder: Path, name: str) -> Path:
         "storage": {"root": str(folder / name), "snapshot_every_batches": 2, "refresh_totals_every_batches": 5},
         "register": {"every_batches": 3},
         "weights": {"view": 1, "purchase": 3, "return": -3},
-        "model": {"factors": 8},
+        # Files are an hour apart: who is in none of two or three of them is forgotten.
+        "model": {"factors": 8, "forget_after_days": 0.1},
         "decay": {"half_life_days": 1},
         "gate": {"tolerance": 0.5},
         "recommend": {"k": 5},

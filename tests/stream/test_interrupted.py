@@ -8,6 +8,8 @@ from pyspark.sql import SparkSession
 from recsys.config import load_settings
 from recsys.contracts import INTERACTION_LOG, INTERACTIONS, MODEL_UPDATES, QUARANTINE, StepId
 from recsys.stream.job import run_stream
+from recsys.tables import ledger
+from recsys.tables.delta import Tables
 from tests.stream.disturbed import (
     InterruptedStage,
     assert_arrays_are_equal,
@@ -48,6 +50,8 @@ def test_a_stream_interrupted_after_every_stage_ends_where_an_undisturbed_one_en
             run_stream(interrupted, observe=stop)
     run_stream(interrupted)
 
+    rows = ledger.read(Tables(spark, undisturbed.storage), generation=0, after=-1)
+    assert sum(row.metrics["forgotten_users"] for row in rows) > 10
     for name in (INTERACTION_LOG, INTERACTIONS, QUARANTINE, MODEL_UPDATES):
         assert_tables_are_equal(spark, name, interrupted, undisturbed)
     assert_each_batch_is_in_the_version_that_the_ledger_names(spark, interrupted)

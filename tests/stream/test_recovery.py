@@ -250,6 +250,23 @@ def test_every_batch_has_a_row_even_without_records(spark: SparkSession, stream:
     assert all((array == expected[name]).all() for name, array in arrays(stream, StepId(0, 2)).items())
 
 
+def test_recovery_and_rebuild_forget_what_the_stream_has_forgotten(spark: SparkSession, stream: Settings) -> None:
+    """Files are an hour apart, so what one of them lacks is forgotten."""
+    stream = stream.model_copy(update={"model": stream.model.model_copy(update={"forget_after_days": 0.02})})
+    write_stream(Path(stream.source.path), files=5)
+    run_stream(stream)
+    rows = ledger.read(Tables(spark, stream.storage), generation=0, after=-1)
+    assert min(sum(row.metrics[f"forgotten_{what}"] for row in rows) for what in ("users", "items", "pairs")) > 0
+    expected = arrays(stream, StepId(0, 4))
+    shutil.rmtree(snapshot_folder(stream.storage.root))
+    run_stream(stream)
+    assert all((array == expected[name]).all() for name, array in arrays(stream, StepId(0, 4)).items())
+    rebuild(stream)
+    rebuilt = arrays(stream, StepId(1, 4))
+    for name in ("users.bytes", "items.bytes", "history.keys", "last_seen.users", "last_seen.items"):
+        assert (rebuilt[name] == expected[name]).all(), name
+
+
 def test_a_stream_whose_tables_were_taken_over_stops_and_can_go_on_later(
     spark: SparkSession, stream: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -67,6 +67,12 @@ class FactorTable:
         self._rows = count
         self.gram += gram_of(added)
 
+    def keep(self, rows: npt.NDArray[np.int64]) -> None:
+        """Have only rows (n,), without spare room."""
+        self._buffer = self._buffer[torch.from_numpy(rows).to(self._buffer.device)]
+        self._rows, self._corrections = len(rows), 0
+        self.gram = self._exact_gram()
+
     def replace(self, rows: npt.NDArray[np.int64], values: torch.Tensor) -> None:
         """Set distinct rows (n,) to values (n, factors)."""
         at = torch.from_numpy(rows).to(self._buffer.device)

@@ -18,6 +18,7 @@ from recsys.model.common.arrays import FloatArray, IntArray
 from recsys.model.common.device import resolve_device
 from recsys.model.drift.surprise import Decision
 from recsys.model.interactions.history import History
+from recsys.model.interactions.keeping import Kept
 from recsys.model.learner import CodedBatch, State
 from recsys.serving.arrays import part, prefixed
 
@@ -133,6 +134,11 @@ class IncrementalAls:
         for side, codes, count in sides:
             side.grow(count, step)
             side.receive(codes, amounts)
+
+    def keep(self, kept: Kept, history: History) -> None:
+        """See `Learner`. The factors of what stays are not solved again: they get their turn."""
+        self._users.keep(kept.users, history)
+        self._items.keep(kept.items, history)
 
     def refit(self, history: History, step: StepId) -> dict[str, float]:
         """Retrain all factors from the whole history, from a seeded random start.

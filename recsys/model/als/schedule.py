@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.model.common.arrays import FloatArray, IntArray
+from recsys.model.interactions.keeping import KeptRows
 
 
 @dataclass
@@ -26,6 +27,10 @@ class Turn:
 
     cursor: int = 0
     credit: int = 0
+
+    def keep(self, rows: KeptRows) -> None:
+        """Go on with the first row that stays, from the next one on."""
+        self.cursor = int(np.searchsorted(rows.codes, self.cursor)) % max(len(rows), 1)
 
     def take(self, costs: IntArray, granted: int) -> IntArray:
         """The rows whose turn it is.

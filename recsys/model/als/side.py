@@ -18,6 +18,7 @@ from recsys.model.als.sweeps import random_factors
 from recsys.model.common.arrays import Float32Array, GrowingArray, IntArray
 from recsys.model.common.randomness import Purpose, generator
 from recsys.model.interactions.history import History, Orientation
+from recsys.model.interactions.keeping import KeptRows
 from recsys.model.learner import State
 
 SideName = Literal["user", "item"]
@@ -86,6 +87,13 @@ class Side:
         arriving = self._generator(step, self._purposes.new_rows)
         self.table.append(random_factors(rows - len(self.table), self._settings.model.factors, arriving))
         self.unsolved.resize(rows)
+
+    def keep(self, rows: KeptRows, history: History) -> None:
+        """Have only these rows, of whose pairs the history may have fewer."""
+        self.table.keep(rows.codes)
+        self.turn.keep(rows)
+        self.unsolved.keep(rows.codes)
+        np.minimum(self.unsolved.values, self.pairs(history).total.values, out=self.unsolved.values)
 
     def receive(self, codes: IntArray, amounts: Float32Array) -> None:
         """Note the stored weight (n,) that rows (n,), repeated as they come, have received."""
@@ -191,8 +199,8 @@ class Side:
         return side
 
     def _costs(self, history: History) -> IntArray:
-        """Interactions read when a row is solved, for all rows."""
-        return np.minimum(self.pairs(history).lists.lengths, self._settings.model.history_cap)
+        """Interactions read when a row is solved, for all rows; a row that has none left counts as one."""
+        return np.clip(self.pairs(history).lists.lengths, 1, self._settings.model.history_cap)
 
     def _generator(self, step: StepId, purpose: Purpose, *place: int) -> np.random.Generator:
         return generator(self._settings.seed, step, purpose, *place)

@@ -53,6 +53,11 @@ class GrowingArray:
         self.resize(begin + len(added))
         self._buffer[begin : self._size] = added
 
+    def keep(self, places: IntArray) -> None:
+        """Have only the elements at `places`, (n,), without spare room."""
+        self._buffer = self.values[places]
+        self._size = len(places)
+
 
 def offsets_of(lengths: IntArray) -> IntArray:
     """Row offsets (n + 1,) of rows with the given lengths (n,)."""

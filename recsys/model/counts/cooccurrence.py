@@ -14,6 +14,7 @@ from recsys.model.counts.counting import CountingLearner, EventClock
 from recsys.model.counts.popularity import Popularity
 from recsys.model.interactions.decay import DecayClock
 from recsys.model.interactions.history import History
+from recsys.model.interactions.keeping import Kept
 from recsys.model.learner import CodedBatch, State
 from recsys.serving.arrays import part, prefixed
 from recsys.serving.scorers import CoOccurrenceScorer
@@ -64,6 +65,20 @@ class CoOccurrence(CountingLearner):
         amounts = self._decay.stored(np.ones(len(order)), positions[order])
         recent, neighbors, strengths = self._tables()
         _count(batch.users[order], batch.items[order], amounts, recent, neighbors, strengths, self._totals.values)
+
+    def keep(self, kept: Kept, history: History) -> None:
+        """See `Learner`. A follower that goes leaves a free slot; like a replaced one, it still counts in the total."""
+        del history
+        recent, neighbors, strengths = self._tables()
+        recent = kept.items.in_slots(recent[kept.users.codes])
+        # What is left of a user's last items moves up, and the free slots come last.
+        recent = np.take_along_axis(recent, np.argsort(recent == 0, axis=1, kind="stable"), axis=1)
+        neighbors = kept.items.in_slots(neighbors[kept.items.codes])
+        strengths = np.where(neighbors > 0, strengths[kept.items.codes], np.float32(0))
+        self._recent, self._neighbors = (GrowingArray(table.ravel(), np.int32) for table in (recent, neighbors))
+        self._strengths = GrowingArray(strengths.ravel(), np.float32)
+        self._totals.keep(kept.items.codes)
+        self._popularity.keep(kept.items)
 
     def scorer(self) -> CoOccurrenceScorer:
         """The scorer of the current counts."""

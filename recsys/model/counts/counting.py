@@ -11,6 +11,7 @@ from recsys.contracts import StepId
 from recsys.model.common.arrays import FloatArray, IntArray
 from recsys.model.drift.surprise import Decision
 from recsys.model.interactions.history import History
+from recsys.model.interactions.keeping import Kept
 from recsys.model.learner import CodedBatch
 from recsys.serving.arrays import Array
 
@@ -29,6 +30,10 @@ class CountingLearner(ABC):
 
     @abstractmethod
     def absorb(self, batch: CodedBatch, history: History, step: StepId) -> None:
+        """See `Learner`."""
+
+    @abstractmethod
+    def keep(self, kept: Kept, history: History) -> None:
         """See `Learner`."""
 
     @abstractmethod

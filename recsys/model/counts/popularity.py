@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from recsys.model.common.arrays import FloatArray, GrowingArray, IntArray
 from recsys.model.interactions.decay import DecayClock
+from recsys.model.interactions.keeping import KeptRows
 
 
 class Popularity:
@@ -26,6 +27,10 @@ class Popularity:
     def state(self) -> dict[str, FloatArray]:
         """`stored`: (items,) sums with the decay not applied; `clock`: the state of the clock that they belong to."""
         return {"stored": self._stored.values, "clock": self._clock.state}
+
+    def keep(self, items: KeptRows) -> None:
+        """Forget the other items."""
+        self._stored.keep(items.codes)
 
     def scores(self) -> FloatArray:
         """(items,) popularity now."""

@@ -15,6 +15,7 @@ from recsys.model.counts.counting import CountingLearner, EventClock
 from recsys.model.counts.popularity import Popularity
 from recsys.model.interactions.decay import SECONDS_PER_DAY
 from recsys.model.interactions.history import History
+from recsys.model.interactions.keeping import Kept
 from recsys.model.learner import CodedBatch, State
 from recsys.serving.arrays import part, prefixed
 from recsys.serving.scorers import RepeatScorer
@@ -63,6 +64,18 @@ class Repeat(CountingLearner):
         columns = tuple(self._by_user.columns.values())
         starts, lengths = self._by_user.starts, self._by_user.lengths
         _take(users, batch.items[order], days, self._half_life, starts, lengths, self._most, columns, facts)
+
+    def keep(self, kept: Kept, history: History) -> None:
+        """See `Learner`."""
+        del history
+        for array in self._facts.values():
+            array.keep(kept.items.codes)
+        self._popularity.keep(kept.items)
+        lengths, columns = self._by_user.gather(kept.users.codes)
+        owners, items = np.repeat(np.arange(len(lengths)), lengths), kept.items.renumbered[columns["items"]]
+        stays = items >= 0
+        columns = {name: column[stays] for name, column in {**columns, "items": items}.items()}
+        self._by_user = RaggedPool(_COLUMNS, np.bincount(owners[stays], minlength=len(lengths)), columns)
 
     def scorer(self) -> RepeatScorer:
         """The scorer of the current counts."""

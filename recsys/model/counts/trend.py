@@ -12,6 +12,7 @@ from recsys.model.common.arrays import FloatArray, GrowingArray, IntArray
 from recsys.model.counts.counting import CountingLearner, EventClock
 from recsys.model.counts.popularity import Popularity
 from recsys.model.interactions.history import History
+from recsys.model.interactions.keeping import Kept
 from recsys.model.learner import CodedBatch, State
 from recsys.serving.arrays import part, prefixed
 from recsys.serving.scorers import GROUPS, TrendScorer, group_of
@@ -60,6 +61,15 @@ class Trend(CountingLearner):
         np.maximum.at(self._last.values, items, positions)
         self._rows_of_users.resize(batch.user_count)
         np.add.at(self._rows_of_users.values, batch.users, 1)
+
+    def keep(self, kept: Kept, history: History) -> None:
+        """See `Learner`."""
+        del history
+        for counter in self._counters().values():
+            counter.keep(kept.items)
+        for array in (self._first, self._last):
+            array.keep(kept.items.codes)
+        self._rows_of_users.keep(kept.users.codes)
 
     @property
     def clock(self) -> float:

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from recsys.contracts import WEIGHT_PARTS
 from recsys.model.common.arrays import Float32Array, FloatArray, GrowingArray, Int32Array, IntArray
 from recsys.model.interactions.adjacency import AdjacencyLists
 from recsys.model.interactions.decay import SECONDS_PER_DAY, DecayClock
-from recsys.model.interactions.pair_index import PairIndex
+from recsys.model.interactions.keeping import Kept
+from recsys.model.interactions.pair_index import PairIndex, keys_of
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,23 @@ class History:
         """Whether each of the pairs (n,) was ever added."""
         return self._pairs.find(users, items) >= 0
 
+    def lasting(self, kept: Kept) -> IntArray:
+        """The slots (n,) of pairs that have not faded (see `forgetting`), and whose user and item stay; ascending."""
+        users, items = self._pairs.users(), self._pairs.items()
+        stays = (kept.users.renumbered[users] >= 0) & (kept.items.renumbered[items] >= 0)
+        weights = np.abs(self.by_user.weights(users) * np.float64(self.scale))
+        return np.flatnonzero(stays & ((weights >= 1 / WEIGHT_PARTS) | (weights == 0)))
+
+    def keep(self, kept: Kept, slots: IntArray) -> None:
+        """Have only some users and items, and the pairs of some slots (n,), from `lasting`."""
+        users, items = self._pairs.users(), self._pairs.items()
+        weights = self.by_user.weights(users)[slots]
+        users, items = kept.users.renumbered[users[slots]], kept.items.renumbered[items[slots]]
+        amounts = np.abs(weights.astype(np.float64))
+        totals = (np.bincount(own, amounts, len(rows)) for own, rows in ((users, kept.users), (items, kept.items)))
+        self._pairs = PairIndex(keys_of(users, items))
+        self._fill(weights, *totals)
+
     def state(self) -> dict[str, npt.NDArray[np.generic]]:
         """Arrays from which `from_state` builds a history that behaves the same to the last bit."""
         return {
@@ -187,10 +206,7 @@ class History:
         history._clock = _clock(half_life_days, state["clock"].astype(np.float64))
         history._pairs = PairIndex(state["keys"])
         history._aged = int(state["aged"][0])
-        history.by_user = Orientation(state["user_total"])
-        history.by_item = Orientation(state["item_total"])
-        # Slots are in order of appearance, so appending them all at once repeats the order of every row.
-        history._append(0, state["weights"].astype(np.float32))
+        history._fill(state["weights"].astype(np.float32), state["user_total"], state["item_total"])
         return history
 
     def _rebase(self, halvings: int) -> None:
@@ -198,6 +214,12 @@ class History:
         if halvings:
             self.by_user.rebase(halvings)
             self.by_item.rebase(halvings)
+
+    def _fill(self, weights: Float32Array, user_total: npt.ArrayLike, item_total: npt.ArrayLike) -> None:
+        """Have the pairs of all slots, with these weights (slots,), in orientations of their own."""
+        self.by_user, self.by_item = Orientation(user_total), Orientation(item_total)
+        # Slots are in order of appearance, so appending them all at once repeats the order of every row.
+        self._append(0, weights)
 
     def _append(self, begin: int, weights: Float32Array) -> None:
         """Enter the pairs of the slots from `begin` on into both orientations."""

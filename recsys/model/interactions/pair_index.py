@@ -52,11 +52,11 @@ class PairIndex:
 
     def find(self, users: IntArray, items: IntArray) -> IntArray:
         """Slots of pairs (n,) int64, -1 for pairs that have none. Codes are at least 0 and below 2^31."""
-        return _find(_keys(users, items), self.keys, self._table)
+        return _find(keys_of(users, items), self.keys, self._table)
 
     def find_or_add(self, users: IntArray, items: IntArray) -> IntArray:
         """Slots of pairs (n,) int64. A new pair takes the next slot; a pair may occur more than once."""
-        wanted = _keys(users, items)
+        wanted = keys_of(users, items)
         slots = _find(wanted, self.keys, self._table)
         missing = np.flatnonzero(slots < 0)
         known = len(self)
@@ -69,7 +69,8 @@ class PairIndex:
         return slots
 
 
-def _keys(users: IntArray, items: IntArray) -> IntArray:
+def keys_of(users: IntArray, items: IntArray) -> IntArray:
+    """Keys (n,) of pairs of codes (n,)."""
     return (users << np.int64(32)) | items
 
 

@@ -7,10 +7,13 @@ from itertools import islice, repeat
 import numpy as np
 
 from recsys.model.common.arrays import IntArray
+from recsys.model.interactions.keeping import KeptRows
 
 
 class Vocabulary:
     """Maps ids to codes 0, 1, 2, ... in the order in which they first appeared. A code never changes.
+
+    Where ids are forgotten, another vocabulary takes the place of this one (`kept`).
 
     Args:
         ids: Distinct ids that take the first codes.
@@ -34,6 +37,11 @@ class Vocabulary:
         """The ids with codes of `count` and above, at a cost that follows their number."""
         newest = islice(reversed(self._codes), max(len(self) - count, 0))
         return list(newest)[::-1]
+
+    def kept(self, rows: KeptRows) -> "Vocabulary":
+        """A vocabulary of the ids that stay."""
+        ids = self.ids
+        return Vocabulary(ids[code] for code in rows.codes.tolist())
 
     def extend(self, ids: Sequence[str]) -> IntArray:
         """Codes of `ids`, (n,) int64; ids not seen before are added in order of appearance."""

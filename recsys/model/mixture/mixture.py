@@ -17,6 +17,7 @@ from recsys.model.counts.repeat import Repeat
 from recsys.model.counts.trend import Trend
 from recsys.model.drift.surprise import Decision
 from recsys.model.interactions.history import History
+from recsys.model.interactions.keeping import Kept
 from recsys.model.learner import CodedBatch, Learner, State
 from recsys.model.mixture.adahedge import AdaHedge, ndcg_of_rankings
 from recsys.model.mixture.reranker import LabeledCandidates, Reranker
@@ -120,6 +121,12 @@ class Mixture:
         for member in self.members.values():
             member.absorb(batch, history, step)
         self._users, self._items = batch.user_count, batch.item_count
+
+    def keep(self, kept: Kept, history: History) -> None:
+        """See `Learner`; the re-ranker and the weights of the rankings stay."""
+        for member in self.members.values():
+            member.keep(kept, history)
+        self._users, self._items = len(kept.users), len(kept.items)
 
     def refit(self, history: History, step: StepId) -> dict[str, float]:
         """Retrain the members; the re-ranker and the weights of the rankings stay."""

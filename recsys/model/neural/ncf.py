@@ -17,6 +17,7 @@ from recsys.model.common.device import resolve_device
 from recsys.model.common.randomness import Purpose, generator
 from recsys.model.drift.surprise import Decision
 from recsys.model.interactions.history import History
+from recsys.model.interactions.keeping import Kept
 from recsys.model.learner import CodedBatch, State
 from recsys.model.neural.calibration import Calibration
 from recsys.model.neural.candidates import two_stage
@@ -114,6 +115,18 @@ class NeuralCf:
             self.teacher.absorb(batch, history, step)
         self._take_in(batch, step, self._generator(step, Purpose.NCF_UPDATE))
 
+    def keep(self, kept: Kept, history: History) -> None:
+        """See `Learner`."""
+        if self.teacher is not None:
+            self.teacher.keep(kept, history)
+        self._trainer.keep(kept)
+        self._held_out.keep(kept)
+        self._buffer.keep(kept)
+        self._lengths.keep(kept.users.codes)
+        if self.settings.recommend.exclude_seen:
+            # Pairs that have faded are unseen again.
+            self._lengths.values[:] = history.by_user.lists.lengths
+
     def refit(self, history: History, step: StepId) -> dict[str, float]:
         """Retrain the network from the whole history.
 
@@ -209,6 +222,7 @@ class NeuralCf:
 
     def _grow(self, users: int, items: int, step: StepId) -> None:
         """Have this many users and items."""
+        self._held_out.grow(users, items)
         generators = {name: self._generator(step, Purpose.NCF_NEW_ROWS, place) for place, name in enumerate(TABLES)}
         self._trainer.grow(users, items, generators)
         self._trainer.average.grow(self._trainer.live)
@@ -282,6 +296,7 @@ class NeuralCf:
             "calibration": self._calibration.array(),
         }
         state |= prefixed(self._buffer.state(), "buffer") | prefixed(self._trainer.state(), "network")
+        state |= prefixed(self._held_out.state(), "held_out")
         return state if self.teacher is None else state | prefixed(self.teacher.state(), "teacher")
 
     @classmethod
@@ -292,6 +307,7 @@ class NeuralCf:
         learner._batches = int(state["batches"][0])
         learner._calibration = Calibration(*state["calibration"].tolist())
         learner._buffer = ReplayBuffer.from_state(part(state, "buffer"))
+        learner._held_out = HeldOut(settings, learner.device, part(state, "held_out"))
         learner._trainer.load(part(state, "network"))
         if learner.teacher is not None:
             learner.teacher = IncrementalAls.from_state(settings, part(state, "teacher"))

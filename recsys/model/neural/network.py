@@ -9,8 +9,9 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
+from recsys.model.interactions.keeping import Kept
 from recsys.model.learner import State
-from recsys.model.neural.optimizers import grow_rows
+from recsys.model.neural.optimizers import grow_rows, keep_rows
 
 USER_TABLES, ITEM_TABLES = ("user_gmf", "user_mlp"), ("item_gmf", "item_mlp")
 TABLES = USER_TABLES + ITEM_TABLES
@@ -132,6 +133,13 @@ class NeuMf(torch.nn.Module):
             drawn = generators[name].standard_normal((count - before, table.shape[1]), dtype=np.float32)
             table.data[before:count] = torch.from_numpy(drawn * np.float32(_EMBEDDING_SCALE))
         self.users, self.items = users, items
+
+    def keep(self, kept: Kept, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Have only some users and items; the optimizer's state of the tables follows."""
+        for name in TABLES:
+            rows = torch.from_numpy((kept.users if name in USER_TABLES else kept.items).codes)
+            keep_rows(self.table(name), rows.to(self.table(name).device), optimizer)
+        self.users, self.items = len(kept.users), len(kept.items)
 
     def forward(
         self,

@@ -125,6 +125,18 @@ def grow_rows(parameter: torch.nn.Parameter, rows: int, optimizer: torch.optim.O
     parameter.grad = None
 
 
+def keep_rows(
+    parameter: torch.nn.Parameter, rows: torch.Tensor, optimizer: torch.optim.Optimizer | None = None
+) -> None:
+    """Have only rows (n,) of a table (rows, width), in place and without spare room; optimizer state follows."""
+    held = {} if optimizer is None else optimizer.state.get(parameter, {})
+    for name, tensor in held.items():
+        if isinstance(tensor, torch.Tensor) and tensor.shape == parameter.shape:
+            held[name] = tensor[rows]
+    parameter.data = parameter.data[rows]
+    parameter.grad = None
+
+
 def _padded(table: torch.Tensor, rows: int) -> torch.Tensor:
     grown = table.new_zeros(rows, table.shape[1])
     grown[: len(table)] = table

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from recsys.model.common.arrays import Float32Array, IntArray
 from recsys.model.interactions.history import History
+from recsys.model.interactions.keeping import Kept
 from recsys.model.learner import CodedBatch, State
 
 Bools = npt.NDArray[np.bool_]
@@ -75,7 +76,9 @@ def sample(pairs: Pairs, count: int, generator: np.random.Generator) -> Pairs:
 class ReplayBuffer:
     """A ring of the newest pairs and a reservoir of all pairs, each of bounded size.
 
-    After n pairs, each of them is in the reservoir with the same probability, min(1, size / n).
+    After n pairs, each of them is in the reservoir with the same probability, min(1, size / n). When users and items
+    are forgotten, n becomes the number of pairs that are left, estimated from their share of the reservoir. New pairs
+    then enter with the probability that belongs to it, and fill free places first.
 
     Args:
         recent: Size of the ring.
@@ -87,32 +90,43 @@ class ReplayBuffer:
 
     def __init__(self, recent: int, reservoir: int) -> None:
         self._recent, self._reservoir = _empty(recent), _empty(reservoir)
-        self._count = 0
-
-    @property
-    def count(self) -> int:
-        """Pairs added so far."""
-        return self._count
+        # Pairs that the ring has taken, that the reservoir is a sample of, and that are in it.
+        self._taken = self._sampled = self._held = 0
 
     def recent(self) -> Pairs:
         """The newest pairs, in no particular order."""
-        return self._recent.take(np.arange(min(self._count, len(self._recent))))
+        return self._recent.take(np.arange(min(self._taken, len(self._recent))))
 
     def reservoir(self) -> Pairs:
         """The sample of all pairs."""
-        return self._reservoir.take(np.arange(min(self._count, len(self._reservoir))))
+        return self._reservoir.take(np.arange(self._held))
 
     def add(self, pairs: Pairs, generator: np.random.Generator) -> None:
         """Add pairs, in their order."""
-        ordinals = self._count + np.arange(len(pairs))
-        newest = slice(max(0, len(pairs) - len(self._recent)), None)
-        _put(self._recent, ordinals[newest] % len(self._recent), pairs.take(np.arange(len(pairs))[newest]))
-        size = len(self._reservoir)
-        # The n-th pair draws a place below n; it is kept only if the place lies in the reservoir.
-        places = np.where(ordinals < size, ordinals, generator.integers(ordinals + 1))
-        kept = np.flatnonzero(places < size)
-        _put(self._reservoir, places[kept], pairs.take(kept))
-        self._count += len(pairs)
+        order = np.arange(len(pairs))
+        newest = order[max(0, len(pairs) - len(self._recent)) :]
+        _put(self._recent, (self._taken + newest) % len(self._recent), pairs.take(newest))
+        self._taken += len(pairs)
+        ordinals, size = self._sampled + order, len(self._reservoir)
+        # The n-th pair draws a place below n; it enters only if the place lies in the reservoir.
+        drawn = generator.integers(ordinals + 1)
+        entering = np.flatnonzero((ordinals < size) | (drawn < size))
+        places, free = drawn[entering], np.arange(self._held, size)[: len(entering)]
+        places[: len(free)] = free
+        _put(self._reservoir, places, pairs.take(entering))
+        self._held = min(size, self._held + len(entering))
+        self._sampled += len(pairs)
+
+    def keep(self, kept: Kept) -> None:
+        """Forget the pairs of users and items that go."""
+        oldest_first = (self._taken + np.arange(len(self._recent))) % len(self._recent)
+        order = oldest_first if self._taken > len(self._recent) else np.arange(self._taken)
+        newest, sampled = _renumbered(self._recent.take(order), kept), _renumbered(self.reservoir(), kept)
+        self._sampled = self._sampled * len(sampled) // max(self._held, 1)
+        self._taken, self._held = len(newest), len(sampled)
+        self._recent, self._reservoir = _empty(len(self._recent)), _empty(len(self._reservoir))
+        _put(self._recent, np.arange(len(newest)), newest)
+        _put(self._reservoir, np.arange(len(sampled)), sampled)
 
     def draw(self, count: int, generator: np.random.Generator) -> Pairs:
         """Draw pairs uniformly with replacement, half from the newest and half from the sample of all."""
@@ -123,7 +137,7 @@ class ReplayBuffer:
 
     def state(self) -> State:
         """Arrays from which `from_state` continues."""
-        state: State = {"count": np.array([self._count])}
+        state: State = {"counts": np.array([self._taken, self._sampled, self._held])}
         for name, pairs in (("recent", self._recent), ("reservoir", self._reservoir)):
             state |= {f"{name}.users": pairs.users, f"{name}.items": pairs.items, f"{name}.weights": pairs.weights}
         return state
@@ -136,12 +150,18 @@ class ReplayBuffer:
             Pairs(*(state[f"{name}.{column}"].copy() for column in ("users", "items", "weights")))
             for name in ("recent", "reservoir")
         )
-        buffer._count = int(state["count"][0])
+        buffer._taken, buffer._sampled, buffer._held = (int(count) for count in state["counts"])
         return buffer
 
 
 def _empty(size: int) -> Pairs:
     return Pairs(np.zeros(size, np.int64), np.zeros(size, np.int64), np.zeros(size, np.float32))
+
+
+def _renumbered(pairs: Pairs, kept: Kept) -> Pairs:
+    """The pairs whose user and item stay, with the codes that these have from now on."""
+    moved = Pairs(kept.users.renumbered[pairs.users], kept.items.renumbered[pairs.items], pairs.weights)
+    return moved.take((moved.users >= 0) & (moved.items >= 0))
 
 
 def _put(target: Pairs, places: IntArray, pairs: Pairs) -> None:

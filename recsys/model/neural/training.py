@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from recsys.config.model import NeuralSettings
+from recsys.model.interactions.keeping import Kept
 from recsys.model.learner import State
 from recsys.model.neural.examples import LabeledPairs
 from recsys.model.neural.network import ITEM_TABLES, TABLES, USER_TABLES, NeuMf, WarmStart
@@ -64,6 +65,13 @@ class MovingAverage:
             known = self._counts[side]
             if count > len(known):
                 self._counts[side] = torch.cat([known, known.new_zeros(max(count, 2 * len(known)) - len(known))])
+
+    def keep(self, kept: Kept) -> None:
+        """Have only some users and items."""
+        self.network.keep(kept)
+        for side, rows in (("user", kept.users), ("item", kept.items)):
+            counts = self._counts[side]
+            self._counts[side] = counts[torch.from_numpy(rows.codes).to(counts.device)]
 
     @torch.no_grad()
     def follow(self, live: NeuMf, users: torch.Tensor, items: torch.Tensor, layers: bool) -> None:
@@ -149,6 +157,11 @@ class Trainer:
     def grow(self, users: int, items: int, generators: Mapping[str, np.random.Generator]) -> None:
         """Have this many users and items; arguments as for `NeuMf.grow`. `MovingAverage.grow` must follow."""
         self.live.grow(users, items, generators, self._moved["tables"][1])
+
+    def keep(self, kept: Kept) -> None:
+        """Have only some users and items."""
+        self.live.keep(kept, self._moved["tables"][1])
+        self.average.keep(kept)
 
     def learn(
         self, gradients: Iterable[LabeledPairs], warm: WarmStart | None, pace: Pace, dropping: torch.Generator

@@ -268,7 +268,7 @@ def test_effort_buys_reads_and_a_refresh_leaves_no_drift() -> None:
     for effort, refresh in itertools.product((1.0, 2.0), (False, True)):
         settings = make_settings(model={"budget": 2.0, "sweeps": 1}, staleness={"threshold": 1e9})
         model = learn(OnlineModel(settings), batches[:5])
-        coded = model._take_in(batches[5], *model._enter(batches[5], StepId(0, 5)))
+        coded = model._take_in(batches[5], *model._enter(batches[5]))
         figures = model.learner.update(coded, model.history, StepId(0, 5), Decision(effort, refresh=refresh))
         gathered[effort, refresh] = figures["gathered"]
         drift = model.als._users.staleness(model.history, model.als._items.table, StepId(0, 6))

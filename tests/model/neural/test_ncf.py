@@ -98,7 +98,7 @@ def test_what_is_held_out_is_never_learned(monkeypatch: pytest.MonkeyPatch, teac
     model, _ = learned(settings_of(held_out=share, teacher=teacher), refit=True)
     keys = model.history.state()["keys"].astype(np.int64)
     everything = Pairs(keys >> 32, keys & 0xFFFFFFFF, np.ones(len(keys), dtype=np.float32))
-    kept = everything.take(is_held_out(everything, share, 0))
+    kept = everything.take(is_held_out(everything.users, everything.items, share, 0))
     assert 0.2 * len(keys) < len(kept) < 0.4 * len(keys)
     assert not seen & set(zip(kept.users.tolist(), kept.items.tolist(), strict=True))
     assert len(seen) == len(keys) - len(kept)

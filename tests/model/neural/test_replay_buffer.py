@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.model.interactions.history import History
+from recsys.model.interactions.keeping import Kept, KeptRows
 from recsys.model.neural.replay_buffer import Pairs, ReplayBuffer, history_of, of_history, sample
 
 
@@ -65,6 +66,48 @@ def test_the_ring_holds_the_newest_and_the_reservoir_is_full(sizes: list[int], r
         assert set(kept) <= set(range(total))
         # In between a load and a save nothing is lost.
         buffer = ReplayBuffer.from_state(buffer.state())
+
+
+@given(
+    steps=st.lists(st.tuples(st.integers(0, 9), st.integers(2, 5)), max_size=8),
+    recent=st.integers(1, 7),
+    reservoir=st.integers(1, 7),
+)
+def test_forgotten_pairs_leave_room_for_new_ones(steps: list[tuple[int, int]], recent: int, reservoir: int) -> None:
+    """Ids are never renumbered here: users that go are replaced by as many new ones at the end."""
+    buffer, total, ring, whole = ReplayBuffer(recent, reservoir), 0, list[int](), True
+    numbers = np.zeros(0, dtype=np.int64)  # Of the pair of each user.
+    for number, (size, divisor) in enumerate(steps):
+        added, codes = np.arange(total, total + size), len(numbers) + np.arange(size)
+        numbers, total = np.append(numbers, added), total + size
+        buffer.add(Pairs(codes, 0 * codes, (added + 1).astype(np.float32)), np.random.default_rng(number))
+        ring = [*ring, *added.tolist()][-recent:]
+        whole = whole and len(numbers) <= reservoir
+        users = KeptRows.of(numbers % divisor > 0)
+        buffer.keep(Kept(users, KeptRows.of(np.ones(1, dtype=bool))))
+        numbers, ring = numbers[users.codes], [one for one in ring if one % divisor]
+        buffer = ReplayBuffer.from_state(buffer.state())
+        for pairs in (buffer.recent(), buffer.reservoir()):
+            assert (numbers[pairs.users] + 1 == pairs.weights).all()
+        assert sorted(numbers[buffer.recent().users].tolist()) == ring
+        sampled = numbers[buffer.reservoir().users].tolist()
+        assert len(set(sampled)) == len(sampled)
+        assert sorted(sampled) == numbers.tolist() or not whole
+
+
+def test_a_reservoir_is_full_again_soon_after_half_of_its_pairs_went() -> None:
+    buffer = ReplayBuffer(1, 50)
+    buffer.add(pairs_of(0, 1_000), np.random.default_rng(0))
+    kept = Kept(KeptRows.of(np.arange(1_000) % 2 > 0), KeptRows.of(np.ones(10_000, dtype=bool)))
+    buffer.keep(kept)
+    left = len(buffer.reservoir())
+    assert 15 < left < 35
+    assert (kept.users.codes[buffer.reservoir().users] % 2 > 0).all()
+    # About half of the places are free, and half of the pairs are left: as many new ones fill them.
+    new = np.arange(500)
+    buffer.add(Pairs(500 + new, new, np.ones(500, dtype=np.float32)), np.random.default_rng(1))
+    assert len(buffer.reservoir()) >= 45
+    assert 15 < (buffer.reservoir().users >= 500).sum() < 45
 
 
 def test_draws_are_half_new_and_half_old_and_seeded() -> None:
