@@ -58,21 +58,31 @@ def test_a_repeated_append_is_a_no_op(table: PathTable) -> None:
     assert held(table) == {(0, 0): 1, (0, 1): 1, (0, 2): 1}
 
 
-def just_before_the_next_commit(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
-    """Let something happen after a writer has looked at the table, and before it commits."""
-    write = path_table.write_deltalake
+@pytest.fixture(params=["after the look", "before the commit"])
+def meanwhile(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Callable[[], object]], None]:
+    """Lets something happen once, right after a writer has looked at the table or right before it commits."""
+    owner, name = (PathTable, "_write") if request.param == "after the look" else (path_table, "write_deltalake")
 
-    def late(*arguments: Any, **named: Any) -> None:
-        monkeypatch.setattr(path_table, "write_deltalake", write)
-        act()
-        write(*arguments, **named)
+    def let(act: Callable[[], object]) -> None:
+        go_on = getattr(owner, name)
 
-    monkeypatch.setattr(path_table, "write_deltalake", late)
+        def late(*arguments: Any, **named: Any) -> Any:
+            monkeypatch.setattr(owner, name, go_on)
+            act()
+            return go_on(*arguments, **named)
+
+        monkeypatch.setattr(owner, name, late)
+
+    return let
 
 
-def test_of_two_writers_with_one_id_one_fails(table: PathTable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_writers_with_one_id_one_fails(
+    table: PathTable, meanwhile: Callable[[Callable[[], object]], None]
+) -> None:
     other = PathTable(table.path)
-    just_before_the_next_commit(monkeypatch, lambda: other.append(numbers((0, 0)), "app", 0))
+    meanwhile(lambda: other.append(numbers((0, 0)), "app", 0))
     with pytest.raises(CommitFailedError):
         table.append(numbers((0, 0)), "app", 0)
     table.append(numbers((0, 0)), "app", 0)
@@ -94,10 +104,12 @@ def test_a_writer_whose_token_was_replaced_cannot_commit(table: PathTable) -> No
     assert held(table) == {(0, 0): 1, (0, 1): 1}
 
 
-def test_a_token_taken_while_a_commit_is_on_its_way_stops_it(table: PathTable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_taken_while_a_commit_is_on_its_way_stops_it(
+    table: PathTable, meanwhile: Callable[[Callable[[], object]], None]
+) -> None:
     """The check before the commit is not what counts: the commit itself fails."""
     table.set_token(1)
-    just_before_the_next_commit(monkeypatch, lambda: PathTable(table.path).set_token(2))
+    meanwhile(lambda: PathTable(table.path).set_token(2))
     with pytest.raises(LeaseError):
         table.append(numbers((0, 0)), "app", 0, token=1)
     assert held(table) == {}
