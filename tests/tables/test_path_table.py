@@ -58,10 +58,11 @@ def test_a_repeated_append_is_a_no_op(table: PathTable) -> None:
     assert held(table) == {(0, 0): 1, (0, 1): 1, (0, 2): 1}
 
 
+Meanwhile = Callable[[Callable[[], object]], None]
+
+
 @pytest.fixture(params=["after the look", "before the commit"])
-def meanwhile(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[Callable[[], object]], None]:
+def meanwhile(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Meanwhile:
     """Lets something happen once, right after a writer has looked at the table or right before it commits."""
     owner, name = (PathTable, "_write") if request.param == "after the look" else (path_table, "write_deltalake")
 
@@ -78,9 +79,7 @@ def meanwhile(
     return let
 
 
-def test_of_two_writers_with_one_id_one_fails(
-    table: PathTable, meanwhile: Callable[[Callable[[], object]], None]
-) -> None:
+def test_of_two_writers_with_one_id_one_fails(table: PathTable, meanwhile: Meanwhile) -> None:
     other = PathTable(table.path)
     meanwhile(lambda: other.append(numbers((0, 0)), "app", 0))
     with pytest.raises(CommitFailedError):
@@ -104,9 +103,7 @@ def test_a_writer_whose_token_was_replaced_cannot_commit(table: PathTable) -> No
     assert held(table) == {(0, 0): 1, (0, 1): 1}
 
 
-def test_a_token_taken_while_a_commit_is_on_its_way_stops_it(
-    table: PathTable, meanwhile: Callable[[Callable[[], object]], None]
-) -> None:
+def test_a_token_taken_while_a_commit_is_on_its_way_stops_it(table: PathTable, meanwhile: Meanwhile) -> None:
     """The check before the commit is not what counts: the commit itself fails."""
     table.set_token(1)
     meanwhile(lambda: PathTable(table.path).set_token(2))
