@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from recsys.batches import events_per_batch
@@ -18,6 +17,7 @@ from recsys.model.evaluation.prequential import evaluate
 from recsys.model.interactions.vocab import Vocabulary
 from recsys.model.mixture.mixture import Mixture
 from recsys.model.recommender import OnlineModel
+from recsys.serving import Lists, Ranked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,9 +47,10 @@ class Live:
         self.model.update(batch, step)
         return True
 
-    def scores(self, user_ids: Sequence[str], items: Vocabulary) -> torch.Tensor:
-        """(n, items) float32 for n users and the items seen so far, which it knows in the same order."""
-        return self.model.score(self.model.users.lookup(user_ids))
+    def ranked(self, user_ids: Sequence[str], items: Vocabulary, k: int, seen: Lists, wanted: Lists) -> Ranked:
+        """See `FrozenModel.ranked`; it knows the live items in the same order."""
+        rows = self.model.users.lookup(user_ids)
+        return self.model.scorer().rank(rows, np.full(len(rows), k), seen, wanted)
 
 
 @dataclass(frozen=True)

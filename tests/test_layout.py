@@ -53,7 +53,7 @@ MAY_IMPORT = {
     "lists": LIGHT | {"frames", "model"},
     "door": LIGHT | FRAMES | {"lists", "model"},
     "champion": LIGHT | FRAMES | {"lists", "registry"},
-    "evaluate": LIGHT | FRAMES | {"model", "stream"},
+    "evaluate": LIGHT | FRAMES | {"model", "serving", "stream"},
     "__init__": LIGHT | {"door", "champion", "evaluate"},
 }
 # The same among the folders and modules of `model`.
@@ -209,7 +209,7 @@ def test_notebooks_define_nothing(file):
 
 
 @pytest.mark.parametrize("file", sorted((PACKAGE / "serving").glob("*.py")), ids=lambda file: file.name)
-def test_what_travels_in_a_version_needs_numpy_and_nothing_of_the_package(file):
+def test_what_travels_in_a_version_needs_numpy_and_numba_and_nothing_of_the_package(file):
     tree = ast.parse(file.read_text("utf-8"))
     whole = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level]
     names = {node.module for node in whole} | {
@@ -217,9 +217,13 @@ def test_what_travels_in_a_version_needs_numpy_and_nothing_of_the_package(file):
     }
     assert {str(name).partition(".")[0] for name in names} <= {
         "numpy",
+        "numba",
         "collections",
+        "concurrent",
         "dataclasses",
         "enum",
+        "functools",
         "itertools",
+        "os",
         "typing",
     }

@@ -12,10 +12,13 @@ from recsys.contracts import InteractionBatch, StepId
 from recsys.evaluate import POPULARITY, Live
 from recsys.model.common.arrays import offsets_of
 from recsys.model.counts.popularity import Popularity
+from recsys.model.evaluation.prequential import Rival
+from recsys.model.evaluation.rivals import DenseRival
 from recsys.model.frozen import FrozenModel
 from recsys.model.interactions.decay import SECONDS_PER_DAY
 from recsys.model.interactions.vocab import Vocabulary
 from recsys.model.recommender import OnlineModel
+from recsys.serving import Lists, Ranked
 
 MIXTURE, NEURAL, REPEAT = "mixture", "ncf", "repeat"
 # Names of methods that are not members of the mixture.
@@ -24,21 +27,14 @@ STATIC, RETRAINED, IMPLICIT = "mixture, frozen", "als, retrained", "implicit, re
 HALF_LIVES = (0.25, 1.0, 3.0, 14.0, 60.0)
 
 
-class ItemScorer(Protocol):
-    """Ranks items for users."""
-
-    def scores(self, user_ids: Sequence[str], items: Vocabulary) -> torch.Tensor:
-        """(n, items) float32 for n users and the items seen so far, -inf for what cannot be recommended."""
-
-
-class StreamingMethod(ItemScorer, Protocol):
+class StreamingMethod(Rival, Protocol):
     """Learns from batches, too."""
 
     def learn(self, batch: InteractionBatch, step: StepId) -> bool:
         """Take a batch; False if it was put by."""
 
 
-class Popular:
+class Popular(DenseRival):
     """What is popular, with a half-life."""
 
     def __init__(self, half_life_days: float) -> None:
@@ -51,7 +47,7 @@ class Popular:
         return True
 
     def scores(self, user_ids: Sequence[str], items: Vocabulary) -> torch.Tensor:
-        """See `ItemScorer`."""
+        """See `DenseRival`."""
         return torch.from_numpy(self._popularity.scores().astype(np.float32)).repeat(len(user_ids), 1)
 
 
@@ -60,13 +56,13 @@ class Renewed:
 
     Args:
         make: Makes it from all that was learned up to a step.
-        first: Number of the batch after which it is made for the first time; it is asked for no scores before.
+        first: Number of the batch after which it is made for the first time; it is asked for no ranking before.
         every: Batches until it is made again; None: never.
     """
 
-    def __init__(self, make: Callable[[StepId], ItemScorer], first: int, every: int | None = None) -> None:
+    def __init__(self, make: Callable[[StepId], Rival], first: int, every: int | None = None) -> None:
         self._make, self._first, self._every = make, first, every
-        self._made: ItemScorer | None = None
+        self._made: Rival | None = None
 
     def learn(self, batch: InteractionBatch, step: StepId) -> bool:
         """See `StreamingMethod`. The batch itself is not looked at."""
@@ -76,13 +72,13 @@ class Renewed:
             self._made = self._make(step)
         return due
 
-    def scores(self, user_ids: Sequence[str], items: Vocabulary) -> torch.Tensor:
-        """See `ItemScorer`."""
+    def ranked(self, user_ids: Sequence[str], items: Vocabulary, k: int, seen: Lists, wanted: Lists) -> Ranked:
+        """See `Rival`."""
         assert self._made is not None
-        return self._made.scores(user_ids, items)
+        return self._made.ranked(user_ids, items, k, seen, wanted)
 
 
-class Implicit:
+class Implicit(DenseRival):
     """The package `implicit`, having learned all that a model of ours has seen so far, each weight as it counts now.
 
     It has our number of factors, our confidences and a penalty of the size of ours.
@@ -110,7 +106,7 @@ class Implicit:
         self._popularity = torch.from_numpy(model.popularity.scores().astype(np.float32))
 
     def scores(self, user_ids: Sequence[str], items: Vocabulary) -> torch.Tensor:
-        """See `ItemScorer`. Users who were not there when it learned get what was popular then."""
+        """See `DenseRival`. Users who were not there when it learned get what was popular then."""
         codes = self._ids.lookup(user_ids)
         known = np.flatnonzero((codes >= 0) & (codes < len(self._users)))
         factors = torch.zeros(len(codes), self._users.shape[1])

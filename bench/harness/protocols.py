@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from recsys.model.common.arrays import FloatArray, IntArray, offsets_of
-from recsys.model.evaluation.metrics import Relevant, ranking_figures
+from recsys.model.evaluation.metrics import Relevant, ranked_by_scores, ranking_figures
 
 Scores = npt.NDArray[np.float32]
 # Scores of all items for users (n,): (n, items).
@@ -167,6 +167,6 @@ def _rows_of(relevant: Relevant, rows: slice) -> Relevant:
 
 
 def _figures(scores: Scores, relevant: Relevant) -> Figures:
-    table = torch.from_numpy(scores)
-    short, long = (ranking_figures(table, relevant, k) for k in (SHORT_LIST, LONG_LIST))
+    table, wanted = torch.from_numpy(scores), relevant.lists
+    short, long = (ranking_figures(ranked_by_scores(table, wanted, k), relevant, k) for k in (SHORT_LIST, LONG_LIST))
     return Figures((short.recall > 0).astype(np.float64), short.ndcg, long.recall)

@@ -48,7 +48,7 @@ from recsys.config import Settings
 from recsys.contracts import InteractionBatch, StepId
 from recsys.errors import RecsysError
 from recsys.model.common.arrays import Float32Array, offsets_of
-from recsys.model.evaluation.metrics import Relevant, ranking_figures
+from recsys.model.evaluation.metrics import Relevant, ranked_by_scores, ranking_figures
 from recsys.model.interactions.vocab import Vocabulary
 from recsys.model.recommender import OnlineModel
 from recsys.model.text.cold_start import ColdItems, Texts
@@ -183,7 +183,8 @@ def measure(
         table[asked.seen] = -np.inf
         if group == AMONG_NEW:
             table[:, :known] = -np.inf
-        figures = ranking_figures(torch.from_numpy(table), asked.relevant, k)
+        ranked = ranked_by_scores(torch.from_numpy(table), asked.relevant.lists, k)
+        figures = ranking_figures(ranked, asked.relevant, k)
         yield {
             "group": group,
             "method": method,

@@ -15,6 +15,7 @@ from recsys.model.als.incremental_als import IncrementalAls
 from recsys.model.common.arrays import IntArray, offsets_of
 from recsys.model.common.device import one_thread
 from recsys.model.common.randomness import Purpose, generator
+from recsys.model.counts.counting import CountingLearner
 from recsys.model.counts.popularity import Popularity
 from recsys.model.drift.surprise import AS_USUAL, DriftController, measure_surprise
 from recsys.model.frozen import FrozenModel
@@ -24,10 +25,12 @@ from recsys.model.interactions.forgetting import LastSeen, idle_before
 from recsys.model.interactions.history import History
 from recsys.model.interactions.vocab import Vocabulary
 from recsys.model.learner import CodedBatch, Learner, State
+from recsys.model.mixture.live import live_scorer
 from recsys.model.mixture.mixture import MEMBERS, Mixture
-from recsys.serving import Served
+from recsys.serving import FallbackScorer, Lists, Served
 from recsys.serving.arrays import part, prefixed
 from recsys.serving.ids import pack_ids, unpack_ids
+from recsys.serving.ranking import Scorer
 
 LEARNERS: dict[str, type[Learner]] = {**MEMBERS, "mixture": Mixture}
 
@@ -180,12 +183,21 @@ class OnlineModel:
         popularity = torch.from_numpy(self.popularity.scores().astype(np.float32)).to(scores.device)
         return torch.where((scores == 0).all(dim=1, keepdim=True), popularity, scores)
 
-    def leave_out_seen(self, scores: torch.Tensor, users: IntArray) -> None:
-        """Set the scores (n, items) of the items that users (n,) have interacted with to -inf, in place."""
-        known = np.flatnonzero(users >= 0)
+    def scorer(self) -> FallbackScorer:
+        """Ranks items for users by their codes, with the model as it is now; the popularity as in `score`."""
+        own: Scorer
+        if isinstance(self.learner, Mixture | CountingLearner):
+            own = self.learner.scorer()
+        else:
+            own = live_scorer(self.learner, len(self.items))
+        return FallbackScorer(own, self.popularity.scores().astype(np.float32))
+
+    def seen(self, users: IntArray) -> Lists:
+        """The items that users (n,) have interacted with, ascending; none for code -1."""
+        known, lengths = np.flatnonzero(users >= 0), np.zeros(len(users), dtype=np.int64)
         seen = self.history.user_rows(users[known])
-        owners = torch.from_numpy(np.repeat(known, seen.lengths)).to(scores.device)
-        scores[owners, torch.from_numpy(seen.others).to(scores.device)] = -torch.inf
+        lengths[known] = seen.lengths
+        return Lists.of(lengths, seen.others[np.lexsort((seen.others, np.repeat(known, seen.lengths)))])
 
     def recommend(self, user_ids: Sequence[str], k: int) -> list[list[tuple[str, float]]]:
         """The best items of the live model; with `recommend.exclude_seen`, the best unseen ones.
@@ -198,14 +210,16 @@ class OnlineModel:
             n lists of item ids and scores, best first; of equal scores the item that appeared first.
         """
         users = self.users.lookup(user_ids)
-        scores = self.score(users).cpu()
-        if self.settings.recommend.exclude_seen:
-            self.leave_out_seen(scores, users)
-        best, codes = (found[:, :k].tolist() for found in scores.sort(dim=1, descending=True, stable=True))
+        if not len(self.items):
+            return [[] for _ in users]
+        nothing = Lists.empty(len(users))
+        seen = self.seen(users) if self.settings.recommend.exclude_seen else nothing
+        ranked = self.scorer().rank(users, np.full(len(users), k), seen, nothing)
         ids = self.items.ids
+        lists = zip(ranked.items.tolist(), ranked.scores.tolist(), ranked.lengths.tolist(), strict=True)
         return [
-            [(ids[code], score) for score, code in zip(own, places, strict=True) if score > -math.inf]
-            for own, places in zip(best, codes, strict=True)
+            [(ids[code], score) for code, score in zip(codes[:length], scores[:length], strict=True)]
+            for codes, scores, length in lists
         ]
 
     @one_thread()

@@ -1,13 +1,15 @@
 """How a registered version scores and ranks.
 
-This folder travels inside the artifact, so it imports numpy and itself only, by relative names. Learners that are
-written in numpy score with these classes too, so what is served is what was evaluated. Each scorer is made from the
-arrays that its learner's `served` returns, and declares their axes (see `axes`).
+This folder travels inside the artifact, so it imports numpy, numba and itself only, by relative names. The live model
+is ranked with these classes too, so what is served is what was evaluated. Each scorer is made from the arrays that its
+learner's `served` returns, and declares their axes (see `axes`).
 """
 
+from .arrays import Lists
 from .ids import unpack_ids
 from .ranker import Ranker, Rankings
+from .ranking import Ranked
 from .served import Served
-from .version import VersionScorer
+from .version import FallbackScorer, VersionScorer
 
-__all__ = ["Ranker", "Rankings", "Served", "VersionScorer", "unpack_ids"]
+__all__ = ["FallbackScorer", "Lists", "Ranked", "Ranker", "Rankings", "Served", "VersionScorer", "unpack_ids"]

@@ -1,13 +1,50 @@
 """Arrays of a version, and small tools to read them."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
+
+
+class Lists(NamedTuple):
+    """Items of n users, one after the other.
+
+    Attributes:
+        offsets: (n + 1,) int64; the items of user u are items[offsets[u]:offsets[u + 1]].
+        items: (pairs,) int32, rows of items.
+    """
+
+    offsets: Array
+    items: Array
+
+    @classmethod
+    def of(cls, lengths: Array, items: Array) -> "Lists":
+        """From the number of items (n,) of each user."""
+        return cls(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), items.astype(np.int32))
+
+    @classmethod
+    def empty(cls, users: int) -> "Lists":
+        """No items for so many users."""
+        return cls(np.zeros(users + 1, dtype=np.int64), np.zeros(0, dtype=np.int32))
+
+    @property
+    def lengths(self) -> Array:
+        """(n,) int64."""
+        return np.diff(self.offsets)
+
+    @property
+    def owners(self) -> Array:
+        """(pairs,) int64, the user of each item."""
+        return np.repeat(np.arange(len(self.offsets) - 1), self.lengths)
+
+    def of_users(self, users: slice | Array) -> "Lists":
+        """The lists of some users: a slice, or their places (m,)."""
+        starts, lengths = self.offsets[:-1][users], self.lengths[users]
+        return Lists.of(lengths, self.items[ragged_ranges(starts, lengths)])
 
 
 class PairValues:

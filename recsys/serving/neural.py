@@ -6,11 +6,12 @@ import numpy as np
 
 from .arrays import Array, Arrays
 from .axes import ITEMS, USERS, Axes, Declared, NewItem
-from .scorers import AlsScorer
+from .factors import AlsScorer, factors_of
+from .ranking import DenseScorer
 from .top import largest
 
 
-class NeuralScorer:
+class NeuralScorer(DenseScorer):
     """Candidates by products of factors, ranked by a network; the others behind them, in the order of their products.
 
     `candidates` (users,) int64 holds each user's number of candidates. `user_factors` and `item_factors` are those of
@@ -35,7 +36,8 @@ class NeuralScorer:
     }
 
     def __init__(self, arrays: Arrays) -> None:
-        self._first, self._candidates = AlsScorer(arrays), arrays["candidates"]
+        self._users, self._items = arrays["user_factors"], arrays["item_factors"]
+        self._candidates, self.items = arrays["candidates"], len(self._items)
         self._user_gmf, self._item_gmf = (arrays[f"neural.{side}_gmf"] for side in ("user", "item"))
         layers = sum(name.startswith("neural.hidden.") for name in arrays) // 2
         names = [*(f"hidden.{number}" for number in range(layers)), "output"]
@@ -49,7 +51,7 @@ class NeuralScorer:
 
     def score(self, rows: Array) -> Array:
         """See `Scorer`."""
-        scores: Array = self._first.score(rows)
+        scores: Array = factors_of(self._users, rows) @ self._items.T
         # User by user, so that the candidates of all users are never in memory together.
         for place in np.flatnonzero(scores.any(axis=1)).tolist():
             scores[place] = self._ranked(int(rows[place]), scores[place])

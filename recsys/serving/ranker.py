@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .arrays import Array, ragged_ranges
+from .arrays import Array, Lists, ragged_ranges
 from .served import kind_of
-from .top import contenders
 from .version import VersionScorer
 
 UNKNOWN = -1
@@ -44,6 +43,13 @@ class Ranker:
         self.items = len(arrays["item_ids_offsets"]) - 1
         self._scorer = VersionScorer(kind_of(arrays), arrays)
 
+    def warm_up(self) -> None:
+        """Have all that `rank` and `rank_candidates` need compiled, or read from where it is kept."""
+        rows = np.arange(min(self.users, 1), dtype=np.int64)
+        asked = (np.append(rows, UNKNOWN), np.full(len(rows) + 1, 1), np.ones(len(rows) + 1, dtype=bool))
+        self.rank(*asked)
+        self.rank_candidates(*asked, [np.arange(min(self.items, 1))] * (len(rows) + 1))
+
     def rank(self, rows: Array, k: Array, exclude_seen: Array) -> Rankings:
         """Rank the whole catalog.
 
@@ -56,7 +62,9 @@ class Ranker:
         """
         if self.items == 0 or len(rows) == 0:
             return _nothing(len(rows))
-        return _joined([self._rank_block(rows[block], k[block], exclude_seen[block]) for block in self._blocks(rows)])
+        ranked = self._scorer.rank(rows, k, self._seen(rows, exclude_seen), Lists.empty(len(rows)))
+        listed = np.arange(ranked.items.shape[1]) < ranked.lengths[:, None]
+        return Rankings(ranked.lengths, ranked.items[listed].astype(np.int64), ranked.scores[listed])
 
     def rank_candidates(self, rows: Array, k: Array, exclude_seen: Array, candidates: list[Array]) -> Rankings:
         """Rank some items per user; arguments as in `rank`, `candidates` holds n arrays of item rows."""
@@ -65,8 +73,8 @@ class Ranker:
         item = np.concatenate(candidates)
         position = np.repeat(np.arange(len(rows)), [len(some) for some in candidates])
         pairs = np.unique(position * self.items + item)
-        seen_position, seen_item = self._seen(rows, exclude_seen)
-        pairs = pairs[~np.isin(pairs, seen_position * self.items + seen_item)]
+        seen = self._seen(rows, exclude_seen)
+        pairs = pairs[~np.isin(pairs, seen.owners * self.items + seen.items)]
         position, item = np.divmod(pairs, self.items)
         score = np.empty(len(pairs), dtype=np.float32)
         for block in self._blocks(rows):
@@ -78,19 +86,13 @@ class Ranker:
         size = max(USERS_PER_BLOCK, BLOCK_BYTES // (4 * self.items))
         return [slice(start, start + size) for start in range(0, len(rows), size)]
 
-    def _rank_block(self, rows: Array, k: Array, exclude_seen: Array) -> Rankings:
-        scores = self._scorer.score(rows)
-        seen_position, seen_item = self._seen(rows, exclude_seen)
-        scores[seen_position, seen_item] = -np.inf
-        position, item = contenders(scores, min(int(k.max()), self.items))
-        return _best_first(position, item, scores[position, item], k)
-
-    def _seen(self, rows: Array, exclude_seen: Array) -> tuple[Array, Array]:
-        """Pairs (position in `rows`, item row) to leave out."""
-        position = np.flatnonzero(exclude_seen & (rows != UNKNOWN))
-        start = self.arrays["seen_offsets"][rows[position]]
-        length = self.arrays["seen_offsets"][rows[position] + 1] - start
-        return np.repeat(position, length), self.arrays["seen_items"][ragged_ranges(start, length)]
+    def _seen(self, rows: Array, exclude_seen: Array) -> Lists:
+        """What is left out of each user's list."""
+        known = np.flatnonzero(exclude_seen & (rows != UNKNOWN))
+        start = self.arrays["seen_offsets"][rows[known]]
+        lengths = np.zeros(len(rows), dtype=np.int64)
+        lengths[known] = self.arrays["seen_offsets"][rows[known] + 1] - start
+        return Lists.of(lengths, self.arrays["seen_items"][ragged_ranges(start, lengths[known])])
 
 
 def _best_first(position: Array, item: Array, score: Array, k: Array) -> Rankings:
@@ -105,11 +107,3 @@ def _best_first(position: Array, item: Array, score: Array, k: Array) -> Ranking
 
 def _nothing(users: int) -> Rankings:
     return Rankings(np.zeros(users, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
-
-
-def _joined(parts: list[Rankings]) -> Rankings:
-    return Rankings(
-        np.concatenate([part.lengths for part in parts]),
-        np.concatenate([part.items for part in parts]),
-        np.concatenate([part.scores for part in parts]),
-    )

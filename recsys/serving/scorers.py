@@ -1,11 +1,15 @@
-"""Scorers of products of factors, and of learners that count."""
+"""Scorers of learners that count."""
 
-from typing import ClassVar, Protocol
+from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 
-from .arrays import Array, Arrays, PairValues, ragged_ranges
+from .arrays import Array, Arrays, Lists, PairValues, ragged_ranges
 from .axes import ITEMS, USERS, Axes, Declared, NewItem
+from .candidates import chances_of
+from .ranking import DenseScorer, Ranked
+from .shared import SharedScores
 from .top import largest
 
 # Users by how many interactions (rows of the log, one per batch and item) they have: none, 1 to 19, 20 or more.
@@ -17,34 +21,7 @@ _DRAWN, _DRAWN_PAIRS = 20.0, 5.0
 _USUAL_DAYS = 20.0
 
 
-class Scorer(Protocol):
-    """Scores all items for users, by their row in the version's arrays."""
-
-    def score(self, rows: Array) -> Array:
-        """(n, items) float32 for rows (n,) of users, -1 for unknown ones; a row of zeros where nothing is known."""
-
-
-class AlsScorer:
-    """Inner products of `user_factors` (users, f) float32 and `item_factors` (items, f) float32."""
-
-    axes: ClassVar[Declared] = {
-        "user_factors": Axes((USERS, "factors")),
-        "item_factors": Axes((ITEMS, "factors"), NewItem.TEXT),
-    }
-
-    def __init__(self, arrays: Arrays) -> None:
-        self._users, self._items = arrays["user_factors"], arrays["item_factors"]
-
-    def score(self, rows: Array) -> Array:
-        """See `Scorer`."""
-        factors = np.zeros((len(rows), self._users.shape[1]), dtype=np.float32)
-        known = (rows >= 0) & (rows < len(self._users))
-        factors[known] = self._users[rows[known]]
-        scores: Array = factors @ self._items.T
-        return scores
-
-
-class TrendScorer:
+class TrendScorer(DenseScorer):
     """Share of the events that an item gets, over several half-lives, among all users and within each group.
 
     A share over a short half-life rests on few events, so it is shrunk toward the share over the next longer one:
@@ -65,7 +42,7 @@ class TrendScorer:
 
     def __init__(self, arrays: Arrays) -> None:
         half_lives, counts = arrays["half_lives"], arrays["counts"]
-        items = counts.shape[1]
+        self.items = items = counts.shape[1]
         shares, longer = np.empty_like(counts), np.full(items, 1 / max(items, 1))
         for place in np.argsort(-half_lives):
             longer = shares[place] = _drawn(counts[place], longer)
@@ -90,6 +67,15 @@ class TrendScorer:
         """Logarithm of the geometric mean of the shares, the same for all users; see `Scorer`."""
         return np.repeat(self.typical.astype(np.float32)[None], len(rows), axis=0)
 
+    @cached_property
+    def shared(self) -> SharedScores:
+        """What `score` returns for one user."""
+        return SharedScores(self.typical.astype(np.float32))
+
+    def rank(self, rows: Array, k: Array, left_out: Lists, wanted: Lists) -> Ranked:
+        """See `Scorer`."""
+        return self.shared.rank(k, left_out, wanted)
+
     def leaders(self, group: int, most: int) -> tuple[Array, Array]:
         """Items that are among the first of a list of shares, by their best rank in any list, and those ranks."""
         lists = np.concatenate([self.overall, self.segments[group]])
@@ -104,7 +90,7 @@ class TrendScorer:
         return items, best[items]
 
 
-class CoOccurrenceScorer:
+class CoOccurrenceScorer(DenseScorer):
     """How often an item follows the user's latest items; where that is unknown, its share of the events."""
 
     axes: ClassVar[Declared] = {
@@ -124,9 +110,10 @@ class CoOccurrenceScorer:
         # Decayed pairs of each item; `_DRAWN_PAIRS` of them weigh as much as the prior, the share of the neighbor.
         self._scale, self._totals = float(arrays["scale"][0]), arrays["totals"]
         self._fading = float(arrays["fading"][0])
+        self.items = len(self._share)
 
-    def chances(self, rows: Array) -> tuple[PairValues, Array]:
-        """Probabilities of neighbors, and the weight of the share of any item beside them, (n,)."""
+    def neighbors(self, rows: Array) -> tuple[Lists, Array, Array]:
+        """Neighbors of users' latest items, their probabilities, and the weight of the share of any item, (n,)."""
         known = (rows >= 0) & (rows < len(self._recent))
         recent = np.zeros((len(rows), self._recent.shape[1]), dtype=np.int64)
         recent[known] = self._recent[rows[known]]
@@ -134,32 +121,40 @@ class CoOccurrenceScorer:
         weights = (recent > 0) * self._fading ** np.arange(recent.shape[1])
         weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1e-12)
         before = np.maximum(recent - 1, 0)
-        if not len(self._totals):
-            nothing = np.zeros(0, dtype=np.int64)
-            return PairValues(nothing, nothing, 0), np.ones(len(rows))
+        if not self.items:
+            return Lists.empty(len(rows)), np.zeros(0), np.ones(len(rows))
         weights /= self._totals[before] * self._scale + _DRAWN_PAIRS
-        owners, places, slots = np.nonzero((self._neighbors[before] > 0) & (weights > 0)[:, :, None])
-        others = before[owners, places]
-        chances = self._strengths[others, slots] * self._scale * weights[owners, places]
         rest = np.where(recent.any(axis=1), _DRAWN_PAIRS * weights.sum(axis=1), 1.0)
-        return PairValues.of(
-            owners, self._neighbors[others, slots].astype(np.int64) - 1, chances, len(self._share)
-        ), rest
+        scale = self._strengths.dtype.type(self._scale)
+        lengths, items, chances = chances_of(before, weights, self._neighbors, self._strengths, scale, self.items)
+        return Lists.of(lengths, items), chances, rest
+
+    def chances(self, rows: Array) -> tuple[PairValues, Array]:
+        """Probabilities of neighbors, and the weight of the share of any item beside them, (n,)."""
+        lists, chances, rest = self.neighbors(rows)
+        keys = lists.owners * self.items + lists.items
+        order = np.argsort(keys)
+        return PairValues(keys[order], chances[order], self.items), rest
 
     def score(self, rows: Array) -> Array:
         """The chance that an item comes next; see `Scorer`."""
-        pairs, rest = self.chances(rows)
+        lists, chances, rest = self.neighbors(rows)
         scores: Array = (rest[:, None] * self._share).astype(np.float32)
-        scores[pairs.owners, pairs.items] += pairs.values
+        scores[lists.owners, lists.items] += chances
         return scores
 
     def at(self, pairs: PairValues, rest: Array, owners: Array, items: Array) -> Array:
         """Chances (c,) of items (c,) for owners (c,), from what `chances` returned."""
-        found: Array = pairs.at(owners, items) + rest[owners] * self._share[items]
+        found: Array = pairs.at(owners, items) + self.beside(rest, owners, items)
         return found
 
+    def beside(self, rest: Array, owners: Array, items: Array) -> Array:
+        """The part (c,) of a chance that an item owes to its share of all events."""
+        part: Array = rest[owners] * self._share[items]
+        return part
 
-class RepeatScorer:
+
+class RepeatScorer(DenseScorer):
     """Repeat consumption: a user's own items, by how often and how lately, and whether they are due again."""
 
     axes: ClassVar[Declared] = {
@@ -175,6 +170,7 @@ class RepeatScorer:
 
     def __init__(self, arrays: Arrays) -> None:
         self._arrays, self.share = arrays, arrays["share"]
+        self.items = len(self.share)
         self._starts, self._lengths = arrays["starts"], arrays["lengths"]
 
     def repeats(self, rows: Array) -> tuple[PairValues, Array]:

@@ -6,7 +6,7 @@ of machine. Only `contenders` keeps them all, so that lists that are shown can b
 
 import numpy as np
 
-from .arrays import Array, PairValues
+from .arrays import Array
 
 
 def largest(values: Array, count: int) -> Array:
@@ -32,26 +32,3 @@ def contenders(scores: Array, k: int) -> tuple[Array, Array]:
     flat = np.flatnonzero(scores >= bound[:, None])
     row, column = np.divmod(flat, scores.shape[1])
     return row, column
-
-
-def best_of_rows(scores: Array, counts: Array, most: int) -> PairValues:
-    """Ranks, from 1, of the best counts[i] <= most items of each row i of scores (n, items)."""
-    items = scores.shape[1]
-    most = min(most, items)
-    # The best are among the members of those groups of columns that have the largest best members.
-    wide = max(int((items / max(most, 1)) ** 0.5), 1)
-    groups = items // wide
-    leading = scores[:, : groups * wide].reshape(len(scores), wide, groups).max(axis=1)
-    chosen = np.argpartition(leading, groups - most, axis=1)[:, groups - most :] if most < groups else np.arange(groups)
-    members = np.broadcast_to(chosen, (len(scores), min(most, groups)))[:, None, :] + groups * np.arange(wide)[:, None]
-    rest = np.broadcast_to(np.arange(groups * wide, items), (len(scores), items - groups * wide))
-    columns = np.concatenate([members.reshape(len(scores), -1), rest], axis=1)
-    values = np.take_along_axis(scores, columns, axis=1)
-    best = np.argpartition(values, values.shape[1] - most, axis=1)[:, values.shape[1] - most :]
-    order = np.take_along_axis(
-        best, np.argsort(-np.take_along_axis(values, best, axis=1), axis=1, kind="stable"), axis=1
-    )
-    owners, places = np.nonzero(np.arange(most) < counts[:, None])
-    keys = np.take_along_axis(columns, order, axis=1)[owners, places] + owners * items
-    by_key = np.argsort(keys)
-    return PairValues(keys[by_key], places[by_key] + 1, items)

@@ -6,11 +6,13 @@ import torch
 from bench.harness import prequential_methods as methods
 from bench.harness import streams
 from recsys.contracts import StepId
+from recsys.model.evaluation.rivals import DenseRival
 from recsys.model.frozen import FrozenModel
+from recsys.serving import Lists
 from tests.bench.helpers import batch_of, generated, small_settings
 
 
-class Constant:
+class Constant(DenseRival):
     """Gives every item the number of the step at which it was made."""
 
     def __init__(self, step: StepId) -> None:
@@ -30,7 +32,7 @@ def test_what_is_renewed_stays_as_it_is_in_between(every: int | None, made: list
     numbers = []
     for number in range(2, 8):
         assert method.learn(batch_of(("u", "i", 1.0)), StepId(0, number)) == (made[number - 2] == number)
-        numbers.append(int(method.scores(["u"], ["i"])[0, 0]))
+        numbers.append(int(method.ranked(["u"], ["i"], 1, Lists.empty(1), Lists.empty(1)).scores[0, 0]))
     assert numbers == made
 
 
@@ -42,7 +44,8 @@ def test_a_frozen_model_does_not_learn(kind: str) -> None:
         live.learn(batch, StepId(0, number))
     frozen = FrozenModel(live.model.served())
     users = [f"u{number}" for number in range(1, 30)]
-    before, then = frozen.scores(users, live.model.items).clone(), live.scores(users, live.model.items).clone()
+    codes = live.model.users.lookup(users)
+    before, then = frozen.scores(users, live.model.items).clone(), live.model.score(codes).clone()
     assert (before.std(dim=1) > 0).all()
     known = before.shape[1]
     for number, batch in enumerate([*parts[4:], batch_of(("u1", "new", 1.0))], start=4):
@@ -51,7 +54,7 @@ def test_a_frozen_model_does_not_learn(kind: str) -> None:
     assert torch.equal(after[:, :known], before)
     assert torch.isneginf(after[:, known:]).all()
     assert after.shape[1] == len(live.model.items) > known
-    assert not torch.allclose(live.scores(users, live.model.items)[:, :known], then)
+    assert not torch.allclose(live.model.score(codes)[:, :known], then)
 
 
 def test_implicit_learns_the_history_and_knows_nothing_later() -> None:

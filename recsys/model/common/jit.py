@@ -1,32 +1,5 @@
-"""Loops over numpy arrays, compiled by numba at their first call and kept on disk for the next process.
+"""How loops are compiled, see `recsys.serving.jit`: what travels inside a version is compiled in the same way."""
 
-The compiled code is kept beside the source, by the time stamp of the file a function is written in. A change to a
-function that it calls is noticed only in the same file, so compiled functions call none of another file.
-"""
+from recsys.serving.jit import compiled, compiled_fast, compiled_parallel
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
-
-import numba
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-# Sums may be added up in another order and products joined to sums, which is what makes loops use vector instructions.
-# NaN and infinity keep their meaning, so that checks for them hold.
-_FAST = {"reassoc", "contract", "nsz"}
-
-
-def compiled(function: Function) -> Function:
-    """Compile a function of arrays and numbers that runs in one thread, with the arithmetic as it is written."""
-    return cast(Function, numba.njit(cache=True, nogil=True)(function))
-
-
-def compiled_fast(function: Function) -> Function:
-    """Compile a function that runs in one thread, sums in any order (the same one each time)."""
-    return cast(Function, numba.njit(fastmath=_FAST, error_model="numpy", cache=True, nogil=True)(function))
-
-
-def compiled_parallel(function: Function) -> Function:
-    """Compile a function whose `numba.prange` loops run in all threads, sums in any order (the same one each time)."""
-    decorator = numba.njit(parallel=True, fastmath=_FAST, error_model="numpy", cache=True, nogil=True)
-    return cast(Function, decorator(function))
+__all__ = ["compiled", "compiled_fast", "compiled_parallel"]

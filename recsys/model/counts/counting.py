@@ -1,7 +1,6 @@
 """The common part of learners that only count."""
 
 from abc import ABC, abstractmethod
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,14 +12,7 @@ from recsys.model.drift.surprise import Decision
 from recsys.model.interactions.history import History
 from recsys.model.interactions.keeping import Kept
 from recsys.model.learner import CodedBatch
-from recsys.serving.arrays import Array
-
-
-class CountScorer(Protocol):
-    """Scores all items from counts."""
-
-    def score(self, users: Array) -> Array:
-        """(n, items) float32 for users (n,), -1 for unknown ones."""
+from recsys.serving.ranking import Scorer
 
 
 class CountingLearner(ABC):
@@ -37,7 +29,7 @@ class CountingLearner(ABC):
         """See `Learner`."""
 
     @abstractmethod
-    def scorer(self) -> CountScorer:
+    def scorer(self) -> Scorer:
         """The scorer of the current counts."""
 
     def update(self, batch: CodedBatch, history: History, step: StepId, decision: Decision) -> dict[str, float]:

@@ -1,12 +1,11 @@
 """Prequential (test-then-train) evaluation: measure the models on a batch before the batch is learned."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from recsys.config import Settings
 from recsys.contracts import InteractionBatch, StepId
@@ -16,18 +15,17 @@ from recsys.model.evaluation.metrics import RankingFigures, Relevant, coverage, 
 from recsys.model.interactions.damping import to_learn
 from recsys.model.interactions.vocab import Vocabulary
 from recsys.model.recommender import OnlineModel
+from recsys.serving import Lists, Ranked
+from recsys.serving.shared import SharedScores
 
-# Users are measured in groups of at most this many scores.
-_SCORES_AT_ONCE = 1 << 25
-
-_Scorer = Callable[["_Sample"], torch.Tensor]
+_Ranking = Callable[[], Ranked]
 
 
 class Rival(Protocol):
     """What the live model is compared with: a served version, or another live model."""
 
-    def scores(self, user_ids: Sequence[str], items: Vocabulary) -> torch.Tensor:
-        """(n, items) float32 for n users and the live items; see `FrozenModel.scores`."""
+    def ranked(self, user_ids: Sequence[str], items: Vocabulary, k: int, seen: Lists, wanted: Lists) -> Ranked:
+        """The best live items of n users; see `FrozenModel.ranked`."""
 
 
 @dataclass(frozen=True)
@@ -38,18 +36,13 @@ class _Sample:
         ids: n ids.
         codes: (n,) int64 live codes, -1 for users never seen before.
         relevant: their relevant items in the batch.
+        seen: live codes of the items that are not recommended to them.
     """
 
     ids: list[str]
     codes: IntArray
     relevant: Relevant
-
-    def part(self, begin: int, end: int) -> "_Sample":
-        """The users begin, ..., end - 1."""
-        offsets = self.relevant.offsets[begin : end + 1]
-        items = self.relevant.items[offsets[0] : offsets[-1]]
-        relevant = Relevant(offsets - offsets[0], items, self.relevant.unknown[begin:end])
-        return _Sample(self.ids[begin:end], self.codes[begin:end], relevant)
+    seen: Lists
 
 
 def evaluate(
@@ -90,27 +83,28 @@ def evaluate(
     }
     if not len(model.items) or not sample.ids:
         return figures
-    popularity = torch.from_numpy(model.popularity.scores().astype(np.float32))
+    k, wanted = settings.recommend.k, sample.relevant.lists
+    lengths = np.full(len(sample.ids), k)
 
-    def live(part: _Sample) -> torch.Tensor:
-        return model.score(part.codes)
+    def live() -> Ranked:
+        return model.scorer().rank(sample.codes, lengths, sample.seen, wanted)
 
-    def popular(part: _Sample) -> torch.Tensor:
-        return popularity.repeat(len(part.ids), 1)
+    def popular() -> Ranked:
+        return SharedScores(model.popularity.scores().astype(np.float32)).rank(lengths, sample.seen, wanted)
 
-    def served(version: Rival) -> _Scorer:
-        return lambda part: version.scores(part.ids, model.items)
+    def served(version: Rival) -> _Ranking:
+        return lambda: version.ranked(sample.ids, model.items, k, sample.seen, wanted)
 
-    scorers = {"model": live, "popularity": popular} | {name: served(version) for name, version in rivals.items()}
+    rankings = {"model": live, "popularity": popular} | {name: served(version) for name, version in rivals.items()}
     # One version may go by two names, as the first that is still champion does: it is measured once.
     measured_by: dict[int, RankingFigures] = {}
-    for name, scorer in scorers.items():
-        version = id(rivals.get(name, scorer))
+    for name, ranking in rankings.items():
+        version = id(rivals.get(name, ranking))
         if version not in measured_by:
-            measured_by[version] = _measure(sample, scorer, model, settings)
+            measured_by[version] = ranking_figures(ranking(), sample.relevant, k)
         measured = measured_by[version]
         for group, chosen in (("", np.ones(len(sample.ids), dtype=bool)), ("_warm", sample.codes >= 0)):
-            figures |= _means(f"{name}{group}/", measured, chosen, settings.recommend.k, len(model.items))
+            figures |= _means(f"{name}{group}/", measured, chosen, k, len(model.items))
     return figures
 
 
@@ -136,26 +130,15 @@ def _draw(
     rows, owners = rows[order], owners[order]
     found = items[rows] >= 0
     per_user = np.bincount(owners[found], minlength=count)
-    ids = candidates.ids
+    everyone = candidates.ids
+    ids = [everyone[place] for place in chosen.tolist()]
+    codes = model.users.lookup(ids)
     return _Sample(
-        ids=[ids[place] for place in chosen],
-        codes=model.users.lookup([ids[place] for place in chosen]),
+        ids=ids,
+        codes=codes,
         relevant=Relevant(offsets_of(per_user), items[rows[found]], np.bincount(owners[~found], minlength=count)),
+        seen=model.seen(codes) if settings.recommend.exclude_seen else Lists.empty(count),
     )
-
-
-def _measure(sample: _Sample, scorer: _Scorer, model: OnlineModel, settings: Settings) -> RankingFigures:
-    """Figures of all users of the sample, computed in groups of bounded memory."""
-    group = max(1, _SCORES_AT_ONCE // len(model.items))
-    parts = [sample.part(begin, begin + group) for begin in range(0, len(sample.ids), group)]
-    measured = []
-    for part in parts:
-        scores = scorer(part)
-        if settings.recommend.exclude_seen:
-            model.leave_out_seen(scores, part.codes)
-        measured.append(ranking_figures(scores, part.relevant, settings.recommend.k))
-    columns = [field.name for field in fields(RankingFigures)]
-    return RankingFigures(*(np.concatenate([getattr(figures, name) for figures in measured]) for name in columns))
 
 
 def _means(

@@ -1,9 +1,17 @@
 """Served versions that the live model is compared with, batch by batch."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
+import torch
+
+from recsys.model.evaluation.metrics import ranked_by_scores
 from recsys.model.frozen import FrozenModel
-from recsys.serving import Served
+from recsys.model.interactions.vocab import Vocabulary
+from recsys.serving import Lists, Ranked, Served
+
+# A rival that scores all items does so for groups of at most this many scores.
+_SCORES_AT_ONCE = 1 << 25
 
 
 class Rivals(Mapping[str, FrozenModel]):
@@ -35,3 +43,22 @@ class Rivals(Mapping[str, FrozenModel]):
         """
         models = {id(version): FrozenModel(version) for version in served.values()}
         self._models |= {name: models[id(version)] for name, version in served.items()}
+
+
+class DenseRival:
+    """A rival that scores all items, in order to rank some."""
+
+    def scores(self, user_ids: Sequence[str], items: Vocabulary) -> torch.Tensor:
+        """(n, items) float32 for n users and the live items, -inf for what cannot be recommended."""
+        raise NotImplementedError
+
+    def ranked(self, user_ids: Sequence[str], items: Vocabulary, k: int, seen: Lists, wanted: Lists) -> Ranked:
+        """See `FrozenModel.ranked`."""
+        size, parts = max(1, _SCORES_AT_ONCE // max(len(items), 1)), []
+        for begin in range(0, len(user_ids), size):
+            users = slice(begin, begin + size)
+            scores, left_out = self.scores(user_ids[users], items), seen.of_users(users)
+            places = (torch.from_numpy(np.asarray(part)) for part in (left_out.owners, left_out.items.astype(np.int64)))
+            scores[tuple(places)] = -torch.inf
+            parts.append(ranked_by_scores(scores, wanted.of_users(users), k))
+        return Ranked.joined(parts)

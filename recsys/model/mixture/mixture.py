@@ -20,9 +20,10 @@ from recsys.model.interactions.history import History
 from recsys.model.interactions.keeping import Kept
 from recsys.model.learner import CodedBatch, Learner, State
 from recsys.model.mixture.adahedge import AdaHedge, ndcg_of_rankings
+from recsys.model.mixture.live import live_scorer
 from recsys.model.mixture.reranker import LabeledCandidates, Reranker
 from recsys.model.neural.ncf import NeuralCf
-from recsys.serving.arrays import Array, part, prefixed
+from recsys.serving.arrays import part, prefixed
 from recsys.serving.mixture import MixtureScorer
 from recsys.serving.scorers import GROUPS, group_of
 
@@ -137,7 +138,18 @@ class Mixture:
 
     def score(self, users: IntArray) -> torch.Tensor:
         """See `Learner`; candidates score from 1 to 2, without ties, and the others below 1."""
-        return torch.from_numpy(self._scorer().score(users))
+        return torch.from_numpy(self.scorer().score(users))
+
+    def scorer(self) -> MixtureScorer:
+        """The scorer of the members as they are now."""
+        similar, repeats = self.members.get("cooccurrence"), self.members.get("repeat")
+        return MixtureScorer(
+            self._arrays(),
+            self._trend().scorer(),
+            similar.scorer() if isinstance(similar, CoOccurrence) else None,
+            repeats.scorer() if isinstance(repeats, Repeat) else None,
+            {name: live_scorer(self.members[name], self._items) for name in _DENSE if name in self.members},
+        )
 
     def score_pairs(self, users: IntArray, items: IntArray) -> FloatArray:
         """See `Learner`: the scores of the first member, which needs no ranking of all items."""
@@ -179,18 +191,18 @@ class Mixture:
         users, interacted, wanted = self._sampled(batch, step)
         if not len(users):
             return {}
-        scorer, size = self._scorer(), max(1, _SCORES_AT_ONCE // self._items)
+        scorer, size = self.scorer(), max(1, _SCORES_AT_ONCE // self._items)
         rows = np.where(users < self._users, users, -1)
         parts = []
         for begin in range(0, len(users), size):
-            found = scorer.propose(rows[begin : begin + size])
+            found = scorer.examples(rows[begin : begin + size])
             owners = found.owners + begin
             relevant = np.isin(users[owners] * batch.item_count + found.items, interacted, kind="sort")
             open_ = np.ones(len(owners), dtype=bool)
             if self._settings.recommend.exclude_seen:
                 # The history already holds the batch, so relevant items count as seen there.
                 open_ = relevant | ~history.has_pairs(users[owners], found.items)
-            parts.append([array[open_] for array in (found.features, owners, relevant, scorer.opinions(found))])
+            parts.append([array[open_] for array in (found.features, owners, relevant, found.rankings)])
         features, owners, relevant, scores = (np.concatenate(columns) for columns in zip(*parts, strict=True))
         examples = LabeledCandidates(features, owners, relevant, wanted, self._settings.recommend.k)
         ndcg = ndcg_of_rankings(scores, examples.offsets, examples.relevant, examples.best, examples.k)
@@ -228,17 +240,6 @@ class Mixture:
         assert isinstance(trend, Trend)
         return trend
 
-    def _scorer(self) -> MixtureScorer:
-        """The scorer of the members as they are now."""
-        similar, repeats = self.members.get("cooccurrence"), self.members.get("repeat")
-        return MixtureScorer(
-            self._arrays(),
-            self._trend().scorer(),
-            similar.scorer() if isinstance(similar, CoOccurrence) else None,
-            repeats.scorer() if isinstance(repeats, Repeat) else None,
-            {name: _Live(self.members[name]) for name in _DENSE if name in self.members},
-        )
-
     def _arrays(self) -> State:
         own, exclude_seen = self._settings.model.mixture, self._settings.recommend.exclude_seen
         return {
@@ -258,19 +259,7 @@ class Mixture:
         return np.array(start + [*_REPEATED] * ("repeat" in self._names))
 
     def _rankings(self) -> list[str]:
-        """Names of the rankings, in the order of `MixtureScorer.opinions`."""
+        """Names of the rankings, in the order of `Examples.rankings`."""
         lengths = [f"trend_{length:g}" for length in self._settings.model.mixture.half_lives]
         others = [name for name in (*_DENSE, "cooccurrence", "repeat") if name in self._names]
         return ["reranker", *lengths, *others]
-
-
-class _Live:
-    """A live member, which scores on its own device."""
-
-    def __init__(self, member: Learner) -> None:
-        self._member = member
-
-    def score(self, rows: Array) -> Array:
-        """See `Scorer`."""
-        scores: Array = self._member.score(rows).cpu().numpy()
-        return scores

@@ -6,14 +6,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.model.evaluation import metrics
-from recsys.model.evaluation.metrics import Relevant, coverage, ranking_figures
+from recsys.model.evaluation.metrics import RankingFigures, Relevant, coverage, ranked_by_scores, ranking_figures
+from recsys.serving import ranking
 
 
 def relevant_of(lists: list[list[int]], unknown: list[int]) -> Relevant:
     lengths = [len(items) for items in lists]
     flat = np.array([item for items in lists for item in items], dtype=np.int64)
     return Relevant(np.concatenate([[0], np.cumsum(lengths)]), flat, np.array(unknown, dtype=np.int64))
+
+
+def figures_of(scores: torch.Tensor, relevant: Relevant, k: int) -> RankingFigures:
+    return ranking_figures(ranked_by_scores(scores, relevant.lists, k), relevant, k)
 
 
 def slow_figures(scores: list[float], items: list[int], unknown: int, k: int) -> dict[str, float]:
@@ -52,7 +56,7 @@ def test_figures_equal_the_definitions(data: st.DataObject) -> None:
     scores = [data.draw(st.lists(score, min_size=count, max_size=count)) for _ in range(users)]
     lists = [data.draw(st.lists(st.integers(0, count - 1), unique=True)) for _ in range(users)]
     unknown = [data.draw(st.integers(0 if items else 1, 3)) for items in lists]
-    fast = ranking_figures(torch.tensor(scores), relevant_of(lists, unknown), k)
+    fast = figures_of(torch.tensor(scores), relevant_of(lists, unknown), k)
     for user in range(users):
         for name, value in slow_figures(scores[user], lists[user], unknown[user], k).items():
             assert getattr(fast, name)[user] == pytest.approx(value, abs=1e-12), name
@@ -60,15 +64,15 @@ def test_figures_equal_the_definitions(data: st.DataObject) -> None:
 
 def test_a_perfect_ranking_scores_one_and_constant_scores_score_nothing(torch_device: str) -> None:
     relevant = relevant_of([[4, 2]], [0])
-    perfect = ranking_figures(torch.tensor([[0.1, 0.2, 8.0, 0.3, 9.0]], device=torch_device), relevant, k=2)
+    perfect = figures_of(torch.tensor([[0.1, 0.2, 8.0, 0.3, 9.0]], device=torch_device), relevant, k=2)
     assert [perfect.ndcg[0], perfect.recall[0], perfect.precision[0], perfect.f1[0], perfect.auc[0]] == [1] * 5
-    constant = ranking_figures(torch.zeros(1, 5, device=torch_device), relevant, k=2)
+    constant = figures_of(torch.zeros(1, 5, device=torch_device), relevant, k=2)
     assert [constant.ndcg[0], constant.recall[0], constant.auc[0]] == [0] * 3
 
 
 def test_lists_are_best_first_and_leave_masked_items_out(torch_device: str) -> None:
     scores = torch.tensor([[1.0, -torch.inf, 3.0], [-torch.inf] * 3], device=torch_device)
-    figures = ranking_figures(scores, relevant_of([[0], [1]], [0, 0]), k=4)
+    figures = figures_of(scores, relevant_of([[0], [1]], [0, 0]), k=4)
     assert figures.recommended.tolist() == [[2, 0, -1, -1], [-1, -1, -1, -1]]
     assert figures.recall.tolist() == [1.0, 0.0]
 
@@ -81,6 +85,6 @@ def test_coverage_counts_distinct_items() -> None:
 def test_the_figures_do_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = torch.from_numpy(np.random.default_rng(0).normal(size=(30, 50)).astype(np.float32))
     relevant = relevant_of([[u % 50, (u * 7 + 1) % 50] for u in range(2, 32)], [0] * 30)
-    whole = ranking_figures(scores, relevant, 5)
-    monkeypatch.setattr(metrics, "_COMPARISONS_AT_ONCE", 50)
-    assert (ranking_figures(scores, relevant, 5).ndcg == whole.ndcg).all()
+    whole = figures_of(scores, relevant, 5)
+    monkeypatch.setattr(ranking, "_COMPARISONS_AT_ONCE", 50)
+    assert (figures_of(scores, relevant, 5).ndcg == whole.ndcg).all()

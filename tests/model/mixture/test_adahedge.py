@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from recsys.model.evaluation.metrics import Relevant, ranking_figures
+from recsys.model.evaluation.metrics import Relevant, ranked_by_scores, ranking_figures
 from recsys.model.mixture.adahedge import AdaHedge, ndcg_of_rankings
 
 LOSSES = arrays.arrays(np.float64, st.tuples(st.integers(1, 60), st.integers(2, 6)), elements=st.floats(0, 1))
@@ -91,4 +91,6 @@ def test_ndcg_of_rankings_is_that_of_the_metrics(seed: int) -> None:
     hits = Relevant(np.searchsorted(owners, np.arange(users + 1)), columns, unknown)
     for ranking in range(rankings):
         own = torch.from_numpy(scores[:, ranking].reshape(users, items).astype(np.float32))
-        np.testing.assert_allclose(ndcg[:, ranking], ranking_figures(own, hits, k).ndcg)
+        np.testing.assert_allclose(
+            ndcg[:, ranking], ranking_figures(ranked_by_scores(own, hits.lists, k), hits, k).ndcg
+        )

@@ -146,7 +146,7 @@ def test_what_was_learned_about_rankings_outlives_a_refit() -> None:
 
 def test_who_gets_which_ranking_follows_the_chances() -> None:
     model, _ = streamed(settings_of(), clustered_batches(3, 120))
-    scorer = model.learner._scorer()  # type: ignore[attr-defined]
+    scorer = model.learner.scorer()  # type: ignore[attr-defined]
     numbers = scorer._drawn_numbers(np.arange(-1, 20_000))
     counts = np.histogram(numbers, bins=20, range=(0, 1))[0]
     assert counts.sum() == 20_001

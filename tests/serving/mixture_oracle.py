@@ -1,0 +1,169 @@
+"""The mixture as it is defined, in plain numpy over all users and items: slow, and readable from top to bottom."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from recsys.serving.arrays import PairValues, part, ragged_ranges
+from recsys.serving.neural import NeuralScorer
+from recsys.serving.scorers import GROUPS, RepeatScorer, TrendScorer, group_of
+
+LEAST, DRAWN_PAIRS = 1e-3, 5.0
+
+
+@dataclass(frozen=True)
+class OracleCandidates:
+    """Candidates of n users, sorted by user, then item; see `recsys.serving.mixture.Examples`."""
+
+    keys: np.ndarray
+    owners: np.ndarray
+    items: np.ndarray
+    groups: np.ndarray
+    features: np.ndarray
+    opinions: np.ndarray
+    dense: list[np.ndarray]
+    known_to: list[np.ndarray]
+
+
+class MixtureOracle:
+    """Takes the arrays of a version, scores all items for users by row."""
+
+    def __init__(self, arrays: dict[str, np.ndarray]) -> None:
+        own = {name: part(arrays, name) for name in {key.split(".")[0] for key in arrays if "." in key}}
+        self.weights, self.chances, self.draw = arrays["weights"], arrays["chances"], arrays["draw"]
+        self.depth, self.more = arrays["depth"].tolist()
+        self.trend = TrendScorer(own["trend"])
+        self.dense: list[Any] = []
+        if "als" in own:
+            self.dense.append(lambda rows: products(own["als"], rows))
+        if "ncf" in own:
+            self.dense.append(NeuralScorer(own["ncf"]).score)
+        self.similar = own.get("cooccurrence")
+        self.repeats = RepeatScorer(own["repeat"]) if "repeat" in own else None
+
+    def score(self, rows: np.ndarray) -> np.ndarray:
+        """Candidates from 1 to 2, all different; other items below 1, in the order of the first dense member."""
+        candidates = self.propose(rows)
+        scores = np.repeat(shrunk(self.trend.score(np.full(1, -1))), len(rows), axis=0)
+        for others, informed in zip(candidates.dense[:1], candidates.known_to, strict=False):
+            scores[informed] = shrunk(others[informed])
+        values = self.rankings(candidates)
+        drawn = drawn_numbers(self.draw, rows)[:, None]
+        choice = (np.cumsum(self.chances, axis=1)[candidates.groups] < drawn).sum(axis=1)
+        chosen = np.minimum(choice, values.shape[1] - 1)[candidates.owners]
+        pairs = PairValues(candidates.keys, values[np.arange(len(chosen)), chosen], scores.shape[1])
+        counts = np.bincount(pairs.owners, minlength=len(rows))
+        scores[pairs.owners, pairs.items] = 2 - pairs.ranks() / counts[pairs.owners]
+        return scores
+
+    def behind(self, rows: np.ndarray) -> np.ndarray:
+        """(n, items) float64: the order behind the candidates, as the first dense member or the trend scores it."""
+        scores = np.repeat(self.trend.score(np.full(1, -1)).astype(np.float64), len(rows), axis=0)
+        for score in self.dense[:1]:
+            others = score(rows)
+            scores[others.any(axis=1)] = others[others.any(axis=1)]
+        return scores
+
+    def rankings(self, candidates: OracleCandidates) -> np.ndarray:
+        """(candidates, rankings): scores of the re-ranker and of each member alone."""
+        weights = self.weights[candidates.groups][candidates.owners]
+        return np.column_stack([np.einsum("cf,cf->c", candidates.features, weights), candidates.opinions])
+
+    def propose(self, rows: np.ndarray) -> OracleCandidates:
+        """Candidates of users by their row, (n,)."""
+        trend, most = self.trend, self.depth + self.more
+        known, items = trend.known_rows(rows), trend.overall.shape[1]
+        groups, depth = group_of(known), self.depth + np.minimum(known, self.more)
+        proposed = [self.leading(np.flatnonzero(groups == group), group, depth) for group in range(len(GROUPS))]
+        dense = [score(rows) for score in self.dense]
+        known_to = [scores.any(axis=1) for scores in dense]
+        best = [best_of_rows(scores, np.where(own, depth, 0)) for scores, own in zip(dense, known_to, strict=True)]
+        proposed.extend(ranks.keys for ranks in best)
+        if self.similar is not None:
+            pairs, rest = chances(self.similar, rows)
+            proposed.append(pairs.keys[pairs.ranks() < depth[pairs.owners]])
+        if self.repeats is not None:
+            again, facts = self.repeats.repeats(rows)
+            proposed.append(again.keys)
+        keys = np.unique(np.concatenate(proposed))
+        owners, codes = np.divmod(keys, items)
+        opinions = list(trend.overall[:, codes])
+        features = [*opinions, *trend.segments[groups[owners], :, codes].T, *trend.ages[:, codes]]
+        for scores, informed, ranks in zip(dense, known_to, best, strict=True):
+            own, rank, told = scores[owners, codes], ranks.at(owners, codes), informed[owners]
+            features.append(np.where(told, np.log(np.maximum(own, LEAST)), 0.0))
+            features.append(np.where(told, -np.log(np.where(rank > 0, rank, most + 1)), 0.0))
+            opinions.append(np.where(told, own, trend.typical[codes]))
+        if self.similar is not None:
+            opinions.append(pairs.at(owners, codes) + rest[owners] * self.similar["share"][codes])
+            features.append(np.log(opinions[-1] + LEAST**2))
+        if self.repeats is not None:
+            places, found = again.find(owners, codes)
+            features.extend(np.where(found, np.append(column, 0.0)[places], 0.0) for column in facts.T)
+            opinions.append(again.at(owners, codes) + self.repeats.share[codes])
+        columns = np.column_stack(features), np.column_stack(opinions)
+        return OracleCandidates(keys, owners, codes, groups, *columns, dense, known_to)
+
+    def leading(self, users: np.ndarray, group: int, depth: np.ndarray) -> np.ndarray:
+        """Keys of the candidates that the trend generates for users (n,) of a group."""
+        items, ranks = self.trend.leaders(group, self.depth + self.more)
+        counts = np.searchsorted(ranks, depth[users])
+        keys = np.repeat(users, counts) * self.trend.overall.shape[1]
+        return keys + items[ragged_ranges(np.zeros_like(counts), counts)]
+
+
+def products(arrays: dict[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
+    """(n, items) inner products in double precision, rounded to float32; zeros for unknown users."""
+    users = arrays["user_factors"]
+    known = (rows >= 0) & (rows < len(users))
+    factors = np.zeros((len(rows), users.shape[1]))
+    factors[known] = users[rows[known]]
+    return (factors @ arrays["item_factors"].T.astype(np.float64)).astype(np.float32)
+
+
+def best_of_rows(scores: np.ndarray, counts: np.ndarray) -> PairValues:
+    """Ranks, from 1, of the best counts[i] items of each row i; of equal ones the first item is better."""
+    items = scores.shape[1]
+    order = np.argsort(-scores, axis=1, kind="stable")
+    owners, places = np.nonzero(np.arange(items) < np.minimum(counts, items)[:, None])
+    keys = owners * items + order[owners, places]
+    by_key = np.argsort(keys)
+    return PairValues(keys[by_key], places[by_key] + 1, items)
+
+
+def chances(arrays: dict[str, np.ndarray], rows: np.ndarray) -> tuple[PairValues, np.ndarray]:
+    """Probabilities of neighbors of users' latest items, and the weight of the share of any item beside them."""
+    known = (rows >= 0) & (rows < len(arrays["recent"]))
+    recent = np.zeros((len(rows), arrays["recent"].shape[1]), dtype=np.int64)
+    recent[known] = arrays["recent"][rows[known]]
+    weights = (recent > 0) * float(arrays["fading"][0]) ** np.arange(recent.shape[1])
+    weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1e-12)
+    before, scale = np.maximum(recent - 1, 0), float(arrays["scale"][0])
+    weights /= arrays["totals"][before] * scale + DRAWN_PAIRS
+    owners, places, slots = np.nonzero((arrays["neighbors"][before] > 0) & (weights > 0)[:, :, None])
+    others = before[owners, places]
+    found = arrays["strengths"][others, slots] * scale * weights[owners, places]
+    rest = np.where(recent.any(axis=1), DRAWN_PAIRS * weights.sum(axis=1), 1.0)
+    items = arrays["neighbors"][others, slots].astype(np.int64) - 1
+    return PairValues.of(owners, items, found, len(arrays["share"])), rest
+
+
+def drawn_numbers(draw: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """(n,) from 0 to 1, by a hash of seed, clock and row."""
+    mixed = np.zeros(len(rows), dtype=np.uint64)
+    for number in (*draw.tolist(), rows):
+        mixed ^= np.asarray(number).astype(np.uint64)
+        mixed += np.uint64(0x9E3779B97F4A7C15)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+        mixed ^= mixed >> np.uint64(31)
+    return mixed / 2.0**64
+
+
+def shrunk(scores: np.ndarray) -> np.ndarray:
+    """Scores (n, items) moved to between 0 and 1, in the same order."""
+    least, most = scores.min(axis=1, keepdims=True), scores.max(axis=1, keepdims=True)
+    moved = scores - least
+    moved *= (0.999 / np.maximum(most - least, 1e-12)).astype(np.float32)
+    return moved

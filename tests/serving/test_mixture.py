@@ -1,0 +1,131 @@
+"""The compiled mixture, against the plain one that scores everything."""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recsys.serving import Lists
+from recsys.serving.mixture import MixtureScorer
+from recsys.serving.ranking import DenseScores, rank_in_blocks
+from tests.serving.mixture_oracle import MixtureOracle
+
+HALF_LIVES, SEGMENTS, FACTORS, LATEST, SLOTS = 3, 1, 4, 4, 5
+MEMBERS = ("als", "cooccurrence", "repeat")
+
+
+def arrays_of(seed: int, users: int, items: int, members: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Random arrays of a version: few distinct numbers, so that ties abound; cold, warm and heavy users."""
+    draw = np.random.default_rng(seed)
+    clock = 1000.0
+    first = draw.integers(1, 900, items).astype(float)
+    arrays: dict[str, Any] = {
+        "trend.half_lives": np.array([20.0, 100.0, 2000.0]),
+        "trend.segment_half_lives": np.array([100.0]),
+        "trend.counts": draw.integers(0, 4, (HALF_LIVES, items)).astype(float),
+        "trend.segment_counts": draw.integers(0, 3, (3, SEGMENTS, items)).astype(float),
+        "trend.clock": np.array([clock]),
+        "trend.first": first,
+        "trend.last": first + draw.integers(0, 100, items),
+        "trend.rows_of_users": draw.choice([0, 1, 5, 19, 20, 60], users),
+        "draw": np.array([seed, int(clock)]),
+        "depth": np.array([draw.integers(1, 6), draw.choice([0, 4, 20])]),
+    }
+    width = HALF_LIVES + SEGMENTS + 2
+    if "als" in members:
+        width += 2
+        arrays["als.user_factors"] = draw.integers(-2, 3, (users, FACTORS)).astype(np.float32)
+        arrays["als.item_factors"] = draw.integers(-2, 3, (items, FACTORS)).astype(np.float32)
+        arrays["als.user_factors"][::4] = 0
+    if "cooccurrence" in members:
+        width += 1
+        recent = draw.integers(1, items + 1, (users, LATEST)).astype(np.int32)
+        recent[np.arange(LATEST) >= draw.integers(0, LATEST + 1, users)[:, None]] = 0
+        arrays["cooccurrence.recent"] = recent
+        arrays["cooccurrence.neighbors"] = draw.integers(0, items + 1, (items, SLOTS)).astype(np.int32)
+        arrays["cooccurrence.strengths"] = draw.integers(0, 4, (items, SLOTS)).astype(np.float32)
+        arrays["cooccurrence.totals"] = draw.integers(0, 9, items).astype(float)
+        arrays["cooccurrence.scale"], arrays["cooccurrence.fading"] = np.array([0.37]), np.array([0.9])
+        arrays["cooccurrence.share"] = draw.integers(0, 5, items) / 100
+    if "repeat" in members:
+        width += 6
+        lengths = draw.integers(0, min(items, 5) + 1, users)
+        own = [draw.permutation(items)[:length] for length in lengths]
+        entries = int(lengths.sum())
+        arrays["repeat.items"] = np.concatenate([np.zeros(0, dtype=np.int64), *own]).astype(np.int32)
+        arrays["repeat.counts"] = draw.integers(1, 5, entries)
+        arrays["repeat.lately"] = draw.random(entries)
+        arrays["repeat.first"] = draw.random(entries) * 5
+        arrays["repeat.last"] = arrays["repeat.first"] + draw.random(entries) * 5
+        arrays["repeat.starts"], arrays["repeat.lengths"] = np.cumsum(lengths) - lengths, lengths
+        arrays["repeat.occasions"] = draw.integers(0, 9, (2, items)).astype(float)
+        arrays["repeat.intervals"] = draw.integers(0, 9, (2, items)).astype(float)
+        arrays["repeat.share"] = draw.integers(0, 5, items) / 100
+        arrays["repeat.now"], arrays["repeat.half_life"] = np.array([12.0]), np.array([60.0])
+    rankings = 1 + HALF_LIVES + len(members)
+    arrays["weights"] = draw.integers(-2, 3, (3, width)) / 4
+    arrays["chances"] = draw.dirichlet(np.ones(rankings), 3)
+    return arrays
+
+
+def some_lists(draw: np.random.Generator, users: int, items: int, most: int) -> Lists:
+    lists = [np.sort(draw.permutation(items)[: draw.integers(0, most + 1)]) for _ in range(users)]
+    return Lists.of(np.array([len(one) for one in lists]), np.concatenate(lists))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    users=st.integers(1, 9),
+    items=st.integers(1, 70),
+    members=st.sets(st.sampled_from(MEMBERS)),
+)
+def test_lists_and_ranks_are_those_of_the_plain_mixture(seed: int, users: int, items: int, members: set[str]) -> None:
+    arrays = arrays_of(seed, users, items, tuple(sorted(members)))
+    rows, draw = np.arange(-1, users + 1), np.random.default_rng(seed)
+    oracle, scorer = MixtureOracle(arrays), MixtureScorer.of(arrays)
+    plain = oracle.score(rows)
+    np.testing.assert_array_equal(scorer.score(rows), plain)
+    left_out = some_lists(draw, len(rows), items, draw.choice([0, items // 2, items]))
+    k, wanted = draw.integers(1, items + 4, len(rows)), some_lists(draw, len(rows), items, min(items, 6))
+    fast, slow = scorer.rank(rows, k, left_out, wanted), DenseScores(plain).rank(k, left_out, wanted)
+    for name in ("items", "scores", "lengths", "open_items"):
+        np.testing.assert_array_equal(getattr(fast, name), getattr(slow, name), name)
+    # Behind the candidates the plain scores are squeezed into 0 to 1, which makes some of them equal.
+    exact = np.where(plain > 1, 1e9 + plain.astype(np.float64), oracle.behind(rows))
+    np.testing.assert_array_equal(fast.above, DenseScores(exact).rank(k, left_out, wanted).above)
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 10_000), items=st.integers(1, 70), members=st.sets(st.sampled_from(MEMBERS)))
+def test_what_the_reranker_learns_from_is_that_of_the_plain_mixture(seed: int, items: int, members: set[str]) -> None:
+    arrays = arrays_of(seed, 9, items, tuple(sorted(members)))
+    rows = np.arange(-1, 10)
+    found, oracle = MixtureScorer.of(arrays).examples(rows), MixtureOracle(arrays)
+    candidates = oracle.propose(rows)
+    np.testing.assert_array_equal(found.owners, candidates.owners)
+    np.testing.assert_array_equal(found.items, candidates.items)
+    np.testing.assert_array_equal(found.features, candidates.features)
+    np.testing.assert_array_equal(found.rankings, oracle.rankings(candidates))
+
+
+@cache
+def large() -> tuple[MixtureScorer, tuple[np.ndarray, np.ndarray, Lists, Lists]]:
+    arrays, draw = arrays_of(1, 300, 400, MEMBERS), np.random.default_rng(1)
+    rows = np.arange(-1, 300)
+    asked = rows, draw.integers(1, 30, 301), some_lists(draw, 301, 400, 40), some_lists(draw, 301, 400, 5)
+    return MixtureScorer.of(arrays), asked
+
+
+@pytest.mark.parametrize("threads", ["1", "2", "3"])
+def test_blocks_and_threads_change_nothing(threads: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer, asked = large()
+    whole = scorer.rank(*asked)
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    monkeypatch.setattr("recsys.serving.ranking._LISTED_AT_ONCE", 29 * 17)
+    parts = rank_in_blocks(scorer, *asked)
+    for name in ("items", "scores", "lengths", "above", "open_items"):
+        np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name), name)
