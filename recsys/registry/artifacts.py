@@ -26,7 +26,7 @@ _ARRAYS_FILE = "arrays.safetensors"
 _SERVED_CODE = Path(__file__).with_name("pyfunc.py")
 # Travels with every version, so that it always scores as it did when it was evaluated.
 _SERVING = Path(serving.__file__).parent
-_SERVED_PACKAGES = ("mlflow", "numpy", "pandas", "safetensors")
+_SERVED_PACKAGES = ("mlflow", "numba", "numpy", "pandas", "safetensors")
 _SIGNATURE = ModelSignature(
     inputs=Schema(
         [

@@ -1,7 +1,7 @@
 """The served model. This file travels inside the artifact, so it imports numpy, pandas, safetensors and MLflow only.
 
 MLflow runs this file when the artifact is loaded (models-from-code), so nothing is unpickled. Beside it are `serving/`,
-which computes the scores, and the arrays: those of the scorers, and
+which ranks and needs numba, and the arrays: those of the scorers, and
 
 | name                                     | shape            | type            |
 |------------------------------------------|------------------|-----------------|
@@ -12,9 +12,12 @@ which computes the scores, and the arrays: those of the scorers, and
 | `seen_offsets`, `seen_items`             | (users + 1,), (seen,) | int64, int32 |
 """
 
+import hashlib
 import importlib.util
+import os
+import shutil
 import sys
-import uuid
+import tempfile
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -41,6 +44,8 @@ class ServedModel(PythonModel):
         # The code that came with the artifact; its classes have no name here.
         self._serving: Any = _package(Path(context.artifacts["serving"]))
         self.ranker: Any = self._serving.Ranker(arrays)
+        # The first request shall not wait for the compiler.
+        self.ranker.warm_up()
         self._k = int(context.model_config["k"])
         self._exclude_seen = bool(context.model_config["exclude_seen"])
 
@@ -112,10 +117,18 @@ class ServedModel(PythonModel):
 
 
 def _package(folder: Path) -> ModuleType:
-    """Import a folder as a package under a unique name, so that each version uses the code that came with it."""
-    name = f"serving_{uuid.uuid4().hex}"
+    """Import a folder as a package named by its content, so that each version uses the code that came with it.
+
+    Versions with the same code share it, and what numba has compiled: within a process, and through a copy of the code
+    in the user's cache folder, beside which numba keeps its results, across processes and artifacts.
+    """
+    content = _digest(folder)
+    name = f"serving_{content}"
+    if name in sys.modules:
+        return sys.modules[name]
+    source = _kept(folder, content)
     spec = importlib.util.spec_from_file_location(
-        name, folder / "__init__.py", submodule_search_locations=[str(folder)]
+        name, source / "__init__.py", submodule_search_locations=[str(source)]
     )
     assert spec is not None
     assert spec.loader is not None
@@ -123,6 +136,31 @@ def _package(folder: Path) -> ModuleType:
     sys.modules[name] = package
     spec.loader.exec_module(package)
     return package
+
+
+def _digest(folder: Path) -> str:
+    """Of all source files of a folder."""
+    content = hashlib.sha256()
+    for file in sorted(folder.glob("*.py")):
+        content.update(f"{file.name}\0{file.stat().st_size}\0".encode() + file.read_bytes())
+    return content.hexdigest()[:32]
+
+
+def _kept(folder: Path, content: str) -> Path:
+    """A copy of the code in `NUMBA_CACHE_DIR` or the user's cache folder; the folder itself where none can be kept."""
+    given = os.environ.get("NUMBA_CACHE_DIR")
+    try:
+        root = Path(given) if given else Path("~/.cache/served_versions").expanduser()
+        copy = root / f"serving-{content}"
+        if not copy.exists():
+            root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=root) as fresh:
+                shutil.copytree(folder, Path(fresh, "code"), ignore=shutil.ignore_patterns("__pycache__"))
+                os.rename(Path(fresh, "code"), copy)
+        return copy if _digest(copy) == content else folder
+    except (OSError, RuntimeError):
+        # There is no such folder, or another process was faster.
+        return folder
 
 
 def _split(values: Array, lengths: Array) -> Array:

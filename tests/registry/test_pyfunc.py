@@ -1,5 +1,6 @@
 """The served model by itself; through MLflow it is tested in test_serving."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from mlflow.pyfunc.model import PythonModelContext
 from safetensors.numpy import save_file
 
 from recsys import serving
+from recsys.registry import pyfunc
 from recsys.registry.pyfunc import ServedModel
 from tests.registry.served import served_arrays, slow_ranking
 
@@ -85,3 +87,26 @@ def test_no_rows_give_no_rows(served):
 def test_what_cannot_be_answered_is_refused(served, asked, complaint):
     with pytest.raises(ValueError, match=complaint):
         served(served_arrays(["u1"], ["i1"])).predict(None, pd.DataFrame(asked))
+
+
+def test_versions_with_the_same_code_share_it_and_others_do_not(served, tmp_path):
+    arrays = served_arrays(names("u", 4), names("i", 9))
+    first, second = served(arrays), served(arrays)
+    assert type(first.ranker) is type(second.ranker)
+    other = tmp_path / "serving"
+    shutil.copytree(Path(serving.__file__).parent, other, ignore=shutil.ignore_patterns("__pycache__"))
+    (other / "ids.py").write_text((other / "ids.py").read_text() + "\n# changed\n")
+    third = ServedModel()
+    context = PythonModelContext(
+        {"arrays": str(tmp_path / "arrays.safetensors"), "serving": str(other)}, {"k": 3, "exclude_seen": True}
+    )
+    third.load_context(context)
+    assert type(third.ranker) is not type(first.ranker)
+
+
+def test_code_is_used_where_it_lies_when_no_copy_can_be_kept(served, tmp_path, monkeypatch):
+    file = tmp_path / "file"
+    file.write_text("")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(file / "folder"))
+    code = Path(serving.__file__).parent
+    assert pyfunc._kept(code, pyfunc._digest(code)) == code
