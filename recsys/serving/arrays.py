@@ -61,12 +61,6 @@ class PairValues:
         self.owners, self.items = np.divmod(keys, max(items, 1))
         self._width = items
 
-    @classmethod
-    def of(cls, owners: Array, items: Array, values: Array, width: int) -> "PairValues":
-        """From pairs in any order, the values of equal ones added up."""
-        keys, places = np.unique(owners * width + items, return_inverse=True)
-        return cls(keys, np.bincount(places, values, minlength=len(keys)), width)
-
     def at(self, owners: Array, items: Array) -> Array:
         """Values (c,) of pairs (c,)."""
         places, found = self.find(owners, items)
@@ -78,13 +72,6 @@ class PairValues:
         keys = owners * self._width + items
         places = np.searchsorted(self.keys, keys)
         return places, np.append(self.keys, -1)[places] == keys
-
-    def ranks(self) -> Array:
-        """(pairs,) rank of each among its owner's, from 0 for the largest value; of equal ones the first item first."""
-        order = np.lexsort((-self.values, self.owners))
-        ranks = np.empty(len(order), dtype=np.int64)
-        ranks[order] = np.arange(len(order)) - np.searchsorted(self.owners, self.owners)
-        return ranks
 
 
 def ragged_ranges(starts: Array, lengths: Array) -> Array:

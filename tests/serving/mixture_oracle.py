@@ -54,7 +54,7 @@ class MixtureOracle:
         chosen = np.minimum(choice, values.shape[1] - 1)[candidates.owners]
         pairs = PairValues(candidates.keys, values[np.arange(len(chosen)), chosen], scores.shape[1])
         counts = np.bincount(pairs.owners, minlength=len(rows))
-        scores[pairs.owners, pairs.items] = 2 - pairs.ranks() / counts[pairs.owners]
+        scores[pairs.owners, pairs.items] = 2 - ranks_of(pairs) / counts[pairs.owners]
         return scores
 
     def behind(self, rows: np.ndarray) -> np.ndarray:
@@ -82,7 +82,7 @@ class MixtureOracle:
         proposed.extend(ranks.keys for ranks in best)
         if self.similar is not None:
             pairs, rest = chances(self.similar, rows)
-            proposed.append(pairs.keys[pairs.ranks() < depth[pairs.owners]])
+            proposed.append(pairs.keys[ranks_of(pairs) < depth[pairs.owners]])
         if self.repeats is not None:
             again, facts = self.repeats.repeats(rows)
             proposed.append(again.keys)
@@ -146,7 +146,7 @@ def chances(arrays: dict[str, np.ndarray], rows: np.ndarray) -> tuple[PairValues
     found = arrays["strengths"][others, slots] * scale * weights[owners, places]
     rest = np.where(recent.any(axis=1), DRAWN_PAIRS * weights.sum(axis=1), 1.0)
     items = arrays["neighbors"][others, slots].astype(np.int64) - 1
-    return PairValues.of(owners, items, found, len(arrays["share"])), rest
+    return added_up(owners, items, found, len(arrays["share"])), rest
 
 
 def drawn_numbers(draw: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -167,3 +167,17 @@ def shrunk(scores: np.ndarray) -> np.ndarray:
     moved = scores - least
     moved *= (0.999 / np.maximum(most - least, 1e-12)).astype(np.float32)
     return moved
+
+
+def added_up(owners: np.ndarray, items: np.ndarray, values: np.ndarray, width: int) -> PairValues:
+    """From pairs in any order, the values of equal ones added up."""
+    keys, places = np.unique(owners * width + items, return_inverse=True)
+    return PairValues(keys, np.bincount(places, values, minlength=len(keys)), width)
+
+
+def ranks_of(pairs: PairValues) -> np.ndarray:
+    """(pairs,) rank of each among its owner's, from 0 for the largest value; of equal ones the first item first."""
+    order = np.lexsort((-pairs.values, pairs.owners))
+    ranks = np.empty(len(order), dtype=np.int64)
+    ranks[order] = np.arange(len(order)) - np.searchsorted(pairs.owners, pairs.owners)
+    return ranks

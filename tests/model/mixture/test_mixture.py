@@ -12,10 +12,10 @@ from recsys.contracts import InteractionBatch, StepId
 from recsys.model.evaluation.prequential import evaluate
 from recsys.model.mixture.mixture import Mixture
 from recsys.model.recommender import OnlineModel
-from recsys.serving.arrays import PairValues
 from recsys.serving.mixture import MixtureScorer
 from recsys.serving.scorers import GROUPS
 from tests.model.helpers import DAY, clustered_batches, make_batch, make_settings
+from tests.serving.mixture_oracle import added_up, ranks_of
 
 SMALL = {"half_lives": [20, 100, 2000], "segment_half_lives": [100], "candidates": 10}
 
@@ -156,11 +156,11 @@ def test_who_gets_which_ranking_follows_the_chances() -> None:
 
 
 def test_pairs_are_added_up_found_and_ranked() -> None:
-    pairs = PairValues.of(np.array([1, 0, 1, 1]), np.array([2, 0, 2, 1]), np.array([1.0, 5.0, 0.5, 1.5]), 3)
+    pairs = added_up(np.array([1, 0, 1, 1]), np.array([2, 0, 2, 1]), np.array([1.0, 5.0, 0.5, 1.5]), 3)
     assert pairs.keys.tolist() == [0, 4, 5]
     assert pairs.at(np.array([1, 1, 0]), np.array([2, 0, 0])).tolist() == [1.5, 0.0, 5.0]
     # Of equal ones the first item is first.
-    assert pairs.ranks().tolist() == [0, 0, 1]
+    assert ranks_of(pairs).tolist() == [0, 0, 1]
 
 
 def test_repeats_have_no_say_where_nothing_is_recommended_twice() -> None:
