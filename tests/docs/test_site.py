@@ -118,7 +118,7 @@ def test_the_reference_has_every_public_name(site):
         ("learner", ["recsys.model.learner.Learner.update", "recsys.model.learner.CodedBatch"]),
         ("settings", ["recsys.config.settings.load_settings", "recsys.config.settings.Settings.fingerprint"]),
         ("contracts", ["recsys.contracts.StepId", "recsys.contracts.InteractionBatch"]),
-        ("serving", ["recsys.serving.Ranker.rank", "recsys.serving.VersionScorer.score"]),
+        ("serving", ["recsys.serving.Ranker.rank", "recsys.serving.ranking.Scorer.rank"]),
         ("registry", ["recsys.registry.versions.rollback", "recsys.registry.client.connect"]),
     ],
 )
