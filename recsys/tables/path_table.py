@@ -24,10 +24,12 @@ WRITER = "recsys:writer"
 _TRIES = 20
 # What delta-rs gives to Arrow: tables without deletion vectors and column mapping.
 _READER_VERSION = 1
+# A table is opened anew after so many versions: delta-rs keeps about 75 kB of every commit that it follows.
+_REOPEN_AFTER = 100
 
 
 class PathTable:
-    """One table. Its state is kept between calls, and brought up to date by every call.
+    """One table. Its state is kept between calls, and brought up to date, or now and then read anew, by every call.
 
     Args:
         path: the folder of the table.
@@ -36,6 +38,7 @@ class PathTable:
     def __init__(self, path: str) -> None:
         self.path = path
         self._opened: DeltaTable | None = None
+        self._opened_at = 0
 
     def exists(self) -> bool:
         """Whether there is a Delta table at the path."""
@@ -214,10 +217,11 @@ class PathTable:
 
     def _latest(self) -> DeltaTable:
         with table_failures(self.path, reading=True):
-            if self._opened is not None:
+            if self._opened is not None and self._opened.version() < self._opened_at + _REOPEN_AFTER:
                 self._opened.update_incremental()
                 return self._opened
             self._opened = DeltaTable(self.path)
+            self._opened_at = self._opened.version()
         needed = self._opened.protocol().min_reader_version
         if needed > _READER_VERSION:
             raise InputError(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -56,6 +57,22 @@ def test_a_repeated_append_is_a_no_op(table: PathTable) -> None:
         table.append(numbers((0, batch)), "app", batch)
     PathTable(table.path).append(numbers((0, 2)), "app", 2)
     assert held(table) == {(0, 0): 1, (0, 1): 1, (0, 2): 1}
+
+
+def test_what_was_committed_is_known_after_the_table_was_opened_anew(
+    table: PathTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    monkeypatch.setattr(path_table, "_REOPEN_AFTER", 2)
+    monkeypatch.setattr(path_table, "DeltaTable", lambda path: opened.append(path) or DeltaTable(path))
+    table.set_token(1)
+    for batch in range(6):
+        for _ in range(2):
+            table.append(numbers((0, batch)), "app", batch, token=1)
+    assert held(table) == {(0, batch): 1 for batch in range(6)}
+    assert len(opened) >= 3
+    with pytest.raises(LeaseError):
+        table.append(numbers((0, 6)), "app", 6, token=2)
 
 
 Meanwhile = Callable[[Callable[[], object]], None]
