@@ -114,7 +114,8 @@ def test_a_storage_that_does_not_answer(
         raise OSError(errno.ESTALE, "Stale file handle")
 
     monkeypatch.setattr(Path, "mkdir", stale)
-    printed = refused(capsys, stream_update, f"storage.root={tmp_path}/recsys", status=TRY_AGAIN)
+    overrides = f"storage.root={tmp_path}/recsys", f"source.path={tmp_path}"
+    printed = refused(capsys, stream_update, *overrides, status=TRY_AGAIN)
     assert "Stale file handle" in printed
 
 

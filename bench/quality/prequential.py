@@ -33,7 +33,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from bench.harness import peers
-from bench.harness.prequential_methods import MIXTURE, NEURAL, REPEAT, STATIC, ItemScorer, methods
+from bench.harness.prequential_methods import MIXTURE, NEURAL, REPEAT, STATIC, methods
 from bench.harness.prequential_report import AIMS, GROUPS, MEASURES, Outcome, picture, table, with_best_popularity
 from bench.harness.streams import DEMO, STREAMS, batches, read_events
 from recsys.config import Settings, load_settings
@@ -43,7 +43,7 @@ from recsys.evaluate import POPULARITY, WARM_UP_SHARE, Live
 from recsys.frames import listed
 from recsys.model.common.arrays import GrowingArray, IntArray
 from recsys.model.common.randomness import Purpose, generator
-from recsys.model.evaluation.prequential import evaluate
+from recsys.model.evaluation.prequential import Rival, evaluate
 from recsys.model.interactions.vocab import Vocabulary
 from recsys.model.recommender import OnlineModel
 from recsys.serving.scorers import group_of
@@ -95,7 +95,7 @@ def run(title: str, events: pd.DataFrame, size: int, settings: Settings, quick: 
 
 
 def measure(
-    batch: InteractionBatch, mixture: OnlineModel, others: Mapping[str, ItemScorer], counts: IntArray, step: StepId
+    batch: InteractionBatch, mixture: OnlineModel, others: Mapping[str, Rival], counts: IntArray, step: StepId
 ) -> list[dict[str, Any]]:
     """Figures of all methods on a batch that none has learned, group by group.
 
