@@ -16,12 +16,12 @@ import tempfile
 import time
 from datetime import UTC, datetime
 
-import pyarrow as pa
 from tqdm import tqdm
 
-from bench.harness.generate import draw, named
+from bench.harness.generate import draw
+from bench.harness.logs import logged
 from recsys.config import Settings
-from recsys.contracts import EVENTS, FIRST_TIME, ITEM, LAST_TIME, USER, WEIGHT, LedgerRow, StepId
+from recsys.contracts import EVENTS, LedgerRow, StepId
 from recsys.model import snapshot
 from recsys.model.recommender import OnlineModel
 from recsys.storage import snapshot_folder
@@ -81,7 +81,7 @@ def fill(settings: Settings, rows: int) -> None:
     total = max(rows // PER_BATCH, TAIL + 1)
     learned: list[LedgerRow] = []
     for number in tqdm(range(total), desc="filling the log", unit=" batches", leave=False):
-        batch = to_rows(number)
+        batch = logged(draw(PER_BATCH, USERS, ITEMS, seed=0, start=number * PER_BATCH))
         version = log.append(tables, batch, StepId(0, number), APPLICATION)
         events = int(batch[EVENTS].to_numpy().sum())
         learned.append(LedgerRow(StepId(0, number), version, events, 0, 0, 0, datetime.now(UTC)))
@@ -91,21 +91,6 @@ def fill(settings: Settings, rows: int) -> None:
         if number == total - TAIL - 1:
             snapshot.save_in(snapshot_folder(settings.storage.root), model)
     ledger.append(tables, learned, APPLICATION, number)
-
-
-def to_rows(number: int) -> pa.Table:
-    """The rows of one batch of the log."""
-    drawn = draw(PER_BATCH, USERS, ITEMS, seed=0, start=number * PER_BATCH)
-    sums = drawn.groupby(["user", "item"], sort=False)["time"].agg(["count", "min", "max"]).reset_index()
-    columns = {
-        USER: named(sums["user"], "u"),
-        ITEM: named(sums["item"], "i"),
-        WEIGHT: sums["count"].astype(float),
-        EVENTS: sums["count"],
-        FIRST_TIME: sums["min"],
-        LAST_TIME: sums["max"],
-    }
-    return pa.table(columns).cast(log.ROWS).sort_by([(USER, "ascending"), (ITEM, "ascending")]).combine_chunks()
 
 
 def start(settings: Settings) -> None:

@@ -23,14 +23,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming import StreamingQueryListener
 from tqdm import tqdm
 
-from bench.harness.generate import draw, events, named
+from bench.harness.generate import draw, events
+from bench.harness.logs import logged
 from recsys.config import Settings
-from recsys.contracts import EVENTS, FIRST_TIME, ITEM, LAST_TIME, USER, WEIGHT, LedgerRow, StepId
+from recsys.contracts import LedgerRow, StepId
 from recsys.model import snapshot
 from recsys.model.recommender import OnlineModel
 from recsys.storage import checkpoint_folder, snapshot_folder
@@ -177,18 +177,9 @@ def run_log_only(spark: SparkSession, settings: Settings) -> None:
 def write_history(spark: SparkSession, settings: Settings, shape: StreamSize, size: int) -> None:
     """Leave tables and a snapshot as a rebuild over `size` events does, so that a stream goes on from there."""
     past = draw(size, shape.users, shape.items, seed=0, start=10 * shape.history - size)
-    sums = past.groupby(["user", "item"], sort=False)["time"].agg(["count", "min", "max"]).reset_index()
-    columns = {
-        USER: named(sums["user"], "u"),
-        ITEM: named(sums["item"], "i"),
-        WEIGHT: sums["count"].astype(float),
-        EVENTS: sums["count"],
-        FIRST_TIME: sums["min"],
-        LAST_TIME: sums["max"],
-    }
     tables = Tables(spark, settings.storage)
     tables.create_missing()
-    rows = pa.table(columns).sort_by([(USER, "ascending"), (ITEM, "ascending")]).combine_chunks()
+    rows = logged(past)
     version = log.append(tables, rows, StepId(0, 0), APPLICATION)
     begin = StepId(1, -1)
     model = OnlineModel(settings)
