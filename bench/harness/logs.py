@@ -9,7 +9,7 @@ from recsys.tables.log import ROWS
 
 
 def logged(drawn: pd.DataFrame) -> pa.Table:
-    """What `generate.draw` gives, as the rows of one batch of the log (`tables.log.ROWS`), each of weight 1 per purchase."""
+    """What `generate.draw` gives, as the rows of one batch of the log; a purchase weighs 1."""
     sums = drawn.groupby(["user", "item"], sort=False)["time"].agg(["count", "min", "max"]).reset_index()
     columns = {
         USER: named(sums["user"], "u"),
