@@ -90,7 +90,9 @@ def run(command: str, folder: Path) -> str:
 
 @pytest.mark.mlflow
 @pytest.mark.process
-@pytest.mark.parametrize("kind", [pytest.param("csv", marks=pytest.mark.heavy), "json", "parquet"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("csv", marks=pytest.mark.heavy), "json", pytest.param("parquet", marks=pytest.mark.heavy)]
+)
 def test_the_commands_end_in_recommendations(
     tmp_path: Path,
     kind: str,

@@ -13,6 +13,7 @@ from tests.registry.served import served_arrays
 from tests.registry.test_runs import logged, row
 
 
+@pytest.mark.heavy
 def test_an_outage_loses_nothing_and_doubles_nothing(registry, database, tmp_path):
     _, local = registry
     port = free_port()

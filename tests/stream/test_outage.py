@@ -28,6 +28,7 @@ from tests.streams import write_stream
 
 @pytest.mark.mlflow
 @pytest.mark.process
+@pytest.mark.heavy
 def test_a_stream_starts_without_mlflow_and_catches_up_when_it_answers(
     spark: SparkSession,
     stream: Settings,
