@@ -1,12 +1,15 @@
 """Where the jars of Maven packages lie on this disk: they are resolved once, which takes seconds at every start."""
 
 import json
+import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from filelock import FileLock
+
+logger = logging.getLogger(__name__)
 
 _KEPT = "resolved-jars.json"
 
@@ -24,18 +27,28 @@ def lookup(packages: str) -> Iterator[list[str]]:
     if found or not packages:
         yield found
         return
-    folder = _folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "lock"):
+    with _locked():
         yield _read(packages)
 
 
 def remember(packages: str, jars: Sequence[str]) -> None:
-    """Note where the jars of packages are; call it within the context of `lookup`."""
+    """Note where the jars of packages are, if that can be noted; call it within the context of `lookup`."""
     kept = _folder() / _KEPT
     hidden = kept.with_suffix(f".{os.getpid()}.tmp")
-    hidden.write_text(json.dumps({**_all(kept), packages: list(jars)}, indent=1), encoding="utf-8")
-    hidden.replace(kept)
+    try:
+        hidden.write_text(json.dumps({**_all(kept), packages: list(jars)}, indent=1), encoding="utf-8")
+        hidden.replace(kept)
+    except OSError as error:
+        logger.info("every start resolves %s: %s", packages, error)
+
+
+def _locked() -> AbstractContextManager[object]:
+    """The lock of the folder; none where there can be no such folder."""
+    try:
+        _folder().mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return nullcontext()
+    return FileLock(_folder() / "lock") if os.access(_folder(), os.W_OK) else nullcontext()
 
 
 def _read(packages: str) -> list[str]:
@@ -47,7 +60,7 @@ def _read(packages: str) -> list[str]:
 def _all(kept: Path) -> dict[str, list[str]]:
     try:
         found = json.loads(kept.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -41,3 +41,11 @@ def test_a_damaged_note_is_no_note(cache: Path) -> None:
 def test_without_packages_there_is_nothing_to_look_up(cache: Path) -> None:
     assert looked_up("") == []
     assert not cache.exists()
+
+
+def test_where_nothing_can_be_kept_every_start_resolves(cache: Path) -> None:
+    cache.parent.write_text("a file, so there can be no folder below it")
+    with jars.lookup(DELTA) as found:
+        assert found == []
+        jars.remember(DELTA, ["a.jar"])
+    assert looked_up(DELTA) == []
