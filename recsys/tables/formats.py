@@ -13,7 +13,7 @@ from pyspark.sql.types import ArrayType, StringType, StructField, StructType
 from recsys.config.sections import Columns, Source
 from recsys.contracts import EVENT_ID, EVENT_TYPE, ITEM, LOST_BYTES, RAW, USER, VALUE
 from recsys.errors import InputError
-from recsys.tables.clean import UNREADABLE
+from recsys.tables.clean import UNREADABLE, is_written
 
 NOT_JSON, MALFORMED = "not JSON", "malformed record"
 # An escaped half of a character without its other half. Java's text has no such thing, and a `?` takes its place.
@@ -49,7 +49,7 @@ def _read_json(spark: SparkSession, source: Source) -> DataFrame:
         raise InputError("source.options: multiLine is not supported, events must be one JSON object per line")
     first = _first_file(spark, source.path)
     lines = spark.readStream.options(**_stream_options(spark, source, first)).text(_streamed(source.path))
-    raw = lines.select(F.make_valid_utf8("value").alias(RAW)).filter(F.col(RAW).rlike(r"\S"))
+    raw = lines.select(F.make_valid_utf8("value").alias(RAW)).filter(is_written(F.col(RAW)))
     return parse_json(raw, source.columns.model_dump(), options)
 
 

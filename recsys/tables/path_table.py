@@ -24,12 +24,12 @@ WRITER = "recsys:writer"
 _TRIES = 20
 # What delta-rs gives to Arrow: tables without deletion vectors and column mapping.
 _READER_VERSION = 1
-# A table is opened anew after so many versions: delta-rs keeps about 75 kB of every commit that it follows.
+# A table is reopened after so many versions: delta-rs keeps about 75 kB of every commit that it follows.
 _REOPEN_AFTER = 100
 
 
 class PathTable:
-    """One table. Its state is kept between calls, and brought up to date, or now and then read anew, by every call.
+    """One table. Its state is kept between calls, and brought up to date, or sometimes read again, by every call.
 
     Args:
         path: the folder of the table.

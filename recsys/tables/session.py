@@ -25,8 +25,6 @@ ALWAYS = {
     "spark.sql.streaming.noDataMicroBatches.enabled": "false",
 }
 PACKAGES, JARS, JAVA_OPTIONS = "spark.jars.packages", "spark.jars", "spark.driver.extraJavaOptions"
-
-
 # A session that `begin_session` is starting.
 _beginning: "list[Future[SparkSession]]" = []
 

@@ -59,7 +59,7 @@ def test_a_repeated_append_is_a_no_op(table: PathTable) -> None:
     assert held(table) == {(0, 0): 1, (0, 1): 1, (0, 2): 1}
 
 
-def test_what_was_committed_is_known_after_the_table_was_opened_anew(
+def test_what_was_committed_is_known_after_the_table_was_reopened(
     table: PathTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = []

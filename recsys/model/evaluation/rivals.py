@@ -1,5 +1,6 @@
 """Served versions that the live model is compared with, batch by batch."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -45,12 +46,12 @@ class Rivals(Mapping[str, FrozenModel]):
         self._models |= {name: models[id(version)] for name, version in served.items()}
 
 
-class DenseRival:
+class DenseRival(ABC):
     """A rival that scores all items, in order to rank some."""
 
+    @abstractmethod
     def scores(self, user_ids: Sequence[str], items: Vocabulary) -> torch.Tensor:
         """(n, items) float32 for n users and the live items, -inf for what cannot be recommended."""
-        raise NotImplementedError
 
     def ranked(self, user_ids: Sequence[str], items: Vocabulary, k: int, seen: Lists, wanted: Lists) -> Ranked:
         """See `FrozenModel.ranked`."""
