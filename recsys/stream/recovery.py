@@ -6,7 +6,8 @@ is a pure function of the log; a snapshot only saves the time to recompute it.
 
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tqdm import tqdm
@@ -18,7 +19,7 @@ from recsys.errors import InputError
 from recsys.model import snapshot
 from recsys.model.recommender import OnlineModel
 from recsys.storage import checkpoint_folder, snapshot_folder
-from recsys.tables import checkpoint, ledger, log
+from recsys.tables import checkpoint, ledger, log, requeue
 from recsys.tables.delta import Tables
 
 logger = logging.getLogger(__name__)
@@ -148,7 +149,7 @@ def recover_model(settings: Settings, tables: Tables, generation: Generation) ->
     start = model.step or StepId(generation.number, -1)
     if start < last:
         logger.info("recovering the model from step %s to %s", start, last)
-        set_aside = ledger.set_aside(tables, start)
+        rows = {row.step: row for row in ledger.read(tables, start.generation, start.batch_id)}
         for step, batch in tqdm(
             complete_batches(tables, start, last),
             desc="recovering the model",
@@ -156,14 +157,33 @@ def recover_model(settings: Settings, tables: Tables, generation: Generation) ->
             leave=False,
             disable=None,
         ):
-            if step.batch_id not in set_aside:
-                model.update(batch, step)
+            if not ledger.is_set_aside(rows[step]):
+                back = [batch_id for batch_id, learned in ledger.returned(rows[step]).items() if learned]
+                model.update(with_returned(tables, batch, step, back), step)
         if model.step != last:  # The last batches had nothing to learn.
             model.update(log.to_batch(log.ROWS.empty_table()), last)
     else:
         for _ in complete_batches(tables, StepId(last.generation, last.batch_id - 1), last):
             pass  # A snapshot has the last batch, but the next recovery may need the log.
     return model
+
+
+def with_returned(tables: Tables, batch: InteractionBatch, step: StepId, back: Sequence[int]) -> InteractionBatch:
+    """A batch, joined with earlier ones of its generation that were set aside and are learned with it."""
+    if not back:
+        return batch
+    steps = (StepId(step.generation, batch_id) for batch_id in back)
+    return log.joined([batch, *(log.to_batch(log.read_batch(tables, earlier)) for earlier in steps)])
+
+
+def returning(tables: Tables, generation: Generation) -> tuple[int, ...]:
+    """Ids of the batches that were set aside, that `requeue` has asked for since, and that have not come back yet."""
+    asked = requeue.requests(tables, generation.number)
+    if not asked:
+        return ()
+    rows = ledger.read(tables, generation.number, after=min(asked))
+    tried = Counter(batch_id for row in rows for batch_id in ledger.returned(row))
+    return tuple(sorted(batch_id for batch_id, times in asked.items() if times > tried[batch_id]))
 
 
 def complete_batches(
