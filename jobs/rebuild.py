@@ -15,17 +15,14 @@ EXAMPLES = {
 SETTINGS = (
     "model.kind",
     "model.factors",
-    "model.alpha",
     "model.regularization",
     "model.mixture.members",
     "decay.half_life_days",
     "rebuild.as_of_batch",
     "rebuild.without_batches",
     "rebuild.without_users",
-    "seed",
     "device",
     "storage.root",
-    "mlflow.model_name",
 )
 
 
