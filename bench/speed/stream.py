@@ -1,4 +1,4 @@
-"""How fast the whole job is: large and small batches, what a longer history changes, and how old events are when learned.
+"""How fast the whole job is: large and small batches, what a longer history changes, and the age of learned events.
 
     python -m bench.speed.stream --quick
 
