@@ -74,7 +74,8 @@ def evaluate(
         `NAME/recall_at_K`, `ndcg_at_K`, `precision_at_K`, `f1_at_K`, `auc` and `coverage_at_K`, means over the sampled
         users, for NAME in `model`, `popularity` and the rivals; the same over users known before the batch as
         `NAME_warm/...`. A group without users has no figures. The AUC, which needs the whole order, is a mean over at
-        most 64 of the users. `cold_event_share`: share of events whose user or item was unknown; `evaluated_users`: size of the sample. Nothing at all for an empty batch.
+        most 64 of the users. `cold_event_share`: share of events whose user or item was unknown; `evaluated_users`:
+        size of the sample. Nothing at all for an empty batch.
     """
     if not len(batch):
         return {}
