@@ -224,6 +224,8 @@ def test_what_travels_in_a_version_needs_numpy_and_numba_and_nothing_of_the_pack
         "enum",
         "functools",
         "itertools",
+        "json",
         "os",
         "typing",
+        "zlib",
     }

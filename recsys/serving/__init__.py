@@ -10,6 +10,17 @@ from .ids import unpack_ids
 from .ranker import Ranker, Rankings
 from .ranking import Ranked
 from .served import Served
+from .stored import restored
 from .version import FallbackScorer, VersionScorer
 
-__all__ = ["FallbackScorer", "Lists", "Ranked", "Ranker", "Rankings", "Served", "VersionScorer", "unpack_ids"]
+__all__ = [
+    "FallbackScorer",
+    "Lists",
+    "Ranked",
+    "Ranker",
+    "Rankings",
+    "Served",
+    "VersionScorer",
+    "restored",
+    "unpack_ids",
+]

@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 
 from .arrays import Array, Arrays, Lists
-from .axes import ITEMS, USERS, Axes, Declared, NewItem
+from .axes import ITEMS, USERS, Axes, Declared, Loss, NewItem
 from .products import Products
 from .ranking import Ranked, missing
 from .walks import at_least
@@ -18,8 +18,8 @@ class AlsScorer:
     """Inner products of `user_factors` (users, f) float32 and `item_factors` (items, f) float32."""
 
     axes: ClassVar[Declared] = {
-        "user_factors": Axes((USERS, "factors")),
-        "item_factors": Axes((ITEMS, "factors"), NewItem.TEXT),
+        "user_factors": Axes((USERS, "factors"), loss=Loss.BY_ROW),
+        "item_factors": Axes((ITEMS, "factors"), NewItem.TEXT, Loss.BY_ROW),
     }
     users_at_once = _USERS_AT_ONCE
 

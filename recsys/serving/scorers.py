@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from .arrays import Array, Arrays, Lists, PairValues, ragged_ranges
-from .axes import ITEMS, USERS, Axes, Declared, NewItem
+from .axes import ITEMS, USERS, Axes, Declared, Loss, NewItem
 from .candidates import chances_of
 from .ranking import DenseScorer, Ranked
 from .shared import SharedScores
@@ -32,8 +32,8 @@ class TrendScorer(DenseScorer):
     axes: ClassVar[Declared] = {
         "half_lives": Axes(("half_lives",)),
         "segment_half_lives": Axes(("segment_half_lives",)),
-        "counts": Axes(("half_lives", ITEMS), NewItem.ZERO),
-        "segment_counts": Axes(("groups", "segment_half_lives", ITEMS), NewItem.ZERO),
+        "counts": Axes(("half_lives", ITEMS), NewItem.ZERO, Loss.SINGLE),
+        "segment_counts": Axes(("groups", "segment_half_lives", ITEMS), NewItem.ZERO, Loss.SINGLE),
         "clock": Axes(("one",)),
         "first": Axes((ITEMS,), NewItem.NOW),
         "last": Axes((ITEMS,), NewItem.NOW),
@@ -97,9 +97,9 @@ class CoOccurrenceScorer(DenseScorer):
         # Codes of items, one higher, 0 for none.
         "recent": Axes((USERS, "last items")),
         "neighbors": Axes((ITEMS, "neighbors"), NewItem.ZERO),
-        "strengths": Axes((ITEMS, "neighbors"), NewItem.ZERO),
-        "totals": Axes((ITEMS,), NewItem.ZERO),
-        "share": Axes((ITEMS,), NewItem.ZERO),
+        "strengths": Axes((ITEMS, "neighbors"), NewItem.ZERO, Loss.LOGARITHMIC),
+        "totals": Axes((ITEMS,), NewItem.ZERO, Loss.SINGLE),
+        "share": Axes((ITEMS,), NewItem.ZERO, Loss.SINGLE),
         "scale": Axes(("one",)),
         "fading": Axes(("one",)),
     }
@@ -158,12 +158,12 @@ class RepeatScorer(DenseScorer):
     """Repeat consumption: a user's own items, by how often and how lately, and whether they are due again."""
 
     axes: ClassVar[Declared] = {
-        **{name: Axes(("entries",)) for name in ("items", "counts", "lately", "first", "last")},
+        **{name: Axes(("entries",), loss=Loss.SINGLE) for name in ("items", "counts", "lately", "first", "last")},
         "starts": Axes((USERS,)),
         "lengths": Axes((USERS,)),
         "occasions": Axes(("again, at all", ITEMS), NewItem.ZERO),
-        "intervals": Axes(("days, number", ITEMS), NewItem.ZERO),
-        "share": Axes((ITEMS,), NewItem.ZERO),
+        "intervals": Axes(("days, number", ITEMS), NewItem.ZERO, Loss.SINGLE),
+        "share": Axes((ITEMS,), NewItem.ZERO, Loss.SINGLE),
         "now": Axes(("one",)),
         "half_life": Axes(("one",)),
     }
