@@ -30,6 +30,11 @@ class Quarantine(Section):
         description="A share has to be above its limit both in a batch and in the latest batches that have at least so "
         "many records together. More: fewer alerts where batches are small.",
     )
+    dead_letter_topic: str | None = Field(
+        None,
+        description="Kafka topic that gets the refused records, too, at least once each, with their reasons in a header; "
+        "`null`: only the table has them.",
+    )
 
 
 class Feed(Section):

@@ -12,11 +12,10 @@ from pydantic import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
-    field_validator,
     model_validator,
 )
 
-from recsys.config.section import Section
+from recsys.config.section import Section, TextByKey
 
 
 class Columns(Section):
@@ -39,20 +38,29 @@ class Columns(Section):
 class Source(Section):
     """Where events are read from."""
 
-    format: Literal["json", "csv", "parquet", "delta"] = Field(
-        "json", description="Format of the event files, or `delta` for a table."
+    format: Literal["json", "csv", "parquet", "delta", "kafka"] = Field(
+        "json", description="Format of the event files, `delta` for a table, or `kafka` for topics."
     )
     path: str = Field(
-        "var/events", description="Folder of the event files, or a single file; for `delta`, path of the table."
+        "var/events",
+        description="Folder of the event files, or a single file; for `delta`, path of the table. Not used by `kafka`.",
     )
-    options: dict[str, str] = Field(
-        default_factory=dict, description="Options passed unchanged to Spark's reader, such as `sep` for CSV."
+    table: str | None = Field(
+        None, description="For `delta`: name of the table in the catalog, in place of a path (`catalog.schema.table`)."
+    )
+    topics: list[str] = Field(
+        default_factory=list, description="For `kafka`: the topics; each value is an event as a JSON object."
+    )
+    options: TextByKey = Field(
+        default_factory=dict,
+        description="Options passed unchanged to Spark's reader, such as `sep` for CSV or `kafka.bootstrap.servers`. "
+        "They are never logged.",
     )
     columns: Columns = Field(default_factory=Columns, description="Names of the columns of your data.")
     max_records_per_batch: PositiveInt | None = Field(
         200_000,
-        description="Records per micro-batch, at most and approximately: whole files, estimated from the first one. "
-        "Lower it to update more often; `null`: no limit.",
+        description="Records per micro-batch, at most and approximately: whole files, estimated from the first one; "
+        "exactly for `kafka`. Lower it to update more often; `null`: no limit.",
     )
     default_event_type: str | None = Field(
         None, description="Event type of records without one. Set it where the source has a single type."
@@ -66,13 +74,18 @@ class Source(Section):
         datetime(1990, 1, 1, tzinfo=UTC), description="Events before this time are quarantined as implausible."
     )
 
-    @field_validator("options", mode="before")
-    @classmethod
-    def _options_are_text(cls, options: Any) -> Any:
-        """YAML reads `header: true` as a boolean; Spark's options are text."""
-        if not isinstance(options, Mapping):
-            return options
-        return {key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in options.items()}
+    @property
+    def place(self) -> str:
+        """The setting that says where events are, with its value; for people."""
+        if self.format == "kafka":
+            return f"source.topics {', '.join(self.topics)}"
+        return f"source.path {self.path}" if self.table is None else f"source.table {self.table}"
+
+    @model_validator(mode="after")
+    def _table_of_delta(self) -> "Source":
+        if self.table is not None and self.format != "delta":
+            raise ValueError("table is set, and format is not delta")
+        return self
 
 
 class Trigger(Section):

@@ -25,7 +25,7 @@ from recsys.config.feed import Feed, Quarantine
 from recsys.config.fingerprint import shapes
 from recsys.config.model import ConceptDrift, Decay, Model, Robustness, Staleness
 from recsys.config.operation import Logging, Maintain, Monitoring, Rebuild, Requeue
-from recsys.config.section import Section
+from recsys.config.section import Section, TextByKey
 from recsys.config.sections import (
     Evaluation,
     EventWeight,
@@ -92,7 +92,7 @@ class Settings(Section):
     maintain: Maintain = Field(default_factory=Maintain)
     rebuild: Rebuild = Field(default_factory=Rebuild)
     requeue: Requeue = Field(default_factory=Requeue)
-    spark: dict[str, str] = Field(
+    spark: TextByKey = Field(
         default_factory=dict, description="Extra Spark settings; they win over the defaults of the session."
     )
     seed: NonNegativeInt = Field(

@@ -86,7 +86,7 @@ def silence_alert(last: StepId, silent_since: float, now: float, settings: Setti
         return None
     message = (
         f"no record has come for {silence:.0f} s after batch {last}, and feed.max_silence_seconds is {limit:g}: see "
-        f"whether the producer runs and source.path is where it writes"
+        f"whether the producer runs and writes to {settings.source.place}"
     )
     return Alert(last, "silence", message, silence, limit, datetime.fromtimestamp(now, UTC))
 

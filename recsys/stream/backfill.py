@@ -99,7 +99,7 @@ def backfill(settings: Settings, observe: Observer = log_stage) -> BackfillSumma
             duplicates = run_query(events, settings, reading.handle, pipeline, stop)
         batches = reading.held.batches
         if batches is None and not stop.is_set():
-            raise InputError(f"source.path {settings.source.path} has no records: set it to the folder of your events")
+            raise InputError(f"{settings.source.place} has no records: set it to where your events are")
         finished = batches is not None and pipeline.learned_through >= batches - 1
         plot = None
         if finished:

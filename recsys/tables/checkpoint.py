@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,10 +51,11 @@ def plan(folder: Path, batch_id: int) -> Plan | None:
         return None
     metadata, *ends = lines
     before = _lines(folder / "offsets" / str(batch_id - 1))
-    begins = before[1:] if before else [None] * len(ends)
-    parts = [ends, begins]
-    for source, (begin, end) in enumerate(zip(begins, ends, strict=True)):
-        parts.append(sorted(_files(folder / "sources" / str(source), begin, end)))
+    sources = [folder / "sources" / str(number) for number in range(len(ends))]
+    begins = before[1:] if before else [_begin(source, end) for source, end in zip(sources, ends, strict=True)]
+    parts: list[Sequence[str | None]] = [ends, begins]
+    for source, begin, end in zip(sources, begins, ends, strict=True):
+        parts.append(sorted(_files(source, begin, end)))
     fingerprint = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
     planned_at = datetime.fromtimestamp(json.loads(metadata)["batchTimestampMs"] / 1000, UTC)
     return Plan(fingerprint, planned_at)
@@ -62,15 +63,34 @@ def plan(folder: Path, batch_id: int) -> Plan | None:
 
 def _files(log: Path, begin: str | None, end: str) -> Iterator[str]:
     """Files that a source of files reads between two positions, one text each; nothing for other kinds of sources."""
-    position = json.loads(end)
-    if not isinstance(position, dict) or position.keys() != {"logOffset"}:
+    last = _last_listed(end)
+    if last is None:
         return
     first = 0 if begin is None else json.loads(begin)["logOffset"] + 1
-    for number in range(first, position["logOffset"] + 1):
+    for number in range(first, last + 1):
         for line in _lines(log / str(number)) or _lines(log / f"{number}.compact") or []:
             # A compacted file has the entries of all numbers before; they are not parsed.
             if f'"batchId":{number}' in line and (entry := json.loads(line))["batchId"] == number:
                 yield f"{entry['path']} {entry['timestamp']}"
+
+
+def _begin(source: Path, end: str) -> str | None:
+    """Position before the first batch, where the source writes one, as Kafka's does; None for the start of the source.
+
+    Args:
+        source: the folder of the source.
+        end: its position after the batch.
+    """
+    # A source of files has its list of files in that place.
+    lines = _lines(source / "0") if _last_listed(end) is None else None
+    return lines[0] if lines else None
+
+
+def _last_listed(end: str) -> int | None:
+    """Number of the last list of files up to a position, for a source of files; None for other kinds."""
+    position = json.loads(end)
+    listed = position.get("logOffset") if isinstance(position, dict) and len(position) == 1 else None
+    return listed if isinstance(listed, int) else None
 
 
 def _lines(file: Path) -> list[str] | None:

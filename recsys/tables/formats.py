@@ -1,6 +1,6 @@
-"""What each format of events is read with: JSON lines, CSV or Parquet files, or a Delta table, as text by column."""
+"""What each format of events is read with: files, a Delta table or Kafka topics, as text by column."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 from delta import DeltaTable
@@ -13,9 +13,11 @@ from pyspark.sql.types import ArrayType, StringType, StructField, StructType
 from recsys.config.sections import Columns, Source
 from recsys.contracts import EVENT_ID, EVENT_TYPE, ITEM, LOST_BYTES, RAW, USER, VALUE
 from recsys.errors import InputError
+from recsys.tables import kafka
 from recsys.tables.clean import UNREADABLE, is_written
+from recsys.tables.failures import first_line
 
-NOT_JSON, MALFORMED = "not JSON", "malformed record"
+NOT_JSON, NO_VALUE, MALFORMED = "not JSON", "no value", "malformed record"
 # An escaped half of a character without its other half. Java's text has no such thing, and a `?` takes its place.
 _HALF = (
     r"(?<!\\)(\\\\)*(\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
@@ -36,10 +38,17 @@ def read_as_text(spark: SparkSession, source: Source) -> DataFrame:
         As `source.read_events`, without the time of reading.
 
     Raises:
-        InputError: the path or a mapped column is missing.
+        InputError: the path, the topic, the table or a mapped column is missing.
+        OutsideDownError: no broker answers.
         PySparkException, Py4JJavaError: Spark cannot read it.
     """
-    readers = {"json": _read_json, "csv": _read_csv, "parquet": _read_parquet, "delta": _read_delta}
+    readers = {
+        "json": _read_json,
+        "csv": _read_csv,
+        "parquet": _read_parquet,
+        "delta": _read_delta,
+        "kafka": _read_kafka,
+    }
     return readers[source.format](spark, source)
 
 
@@ -53,13 +62,21 @@ def _read_json(spark: SparkSession, source: Source) -> DataFrame:
     return parse_json(raw, source.columns.model_dump(), options)
 
 
-def parse_json(lines: DataFrame, mapped: Mapping[str, str | None], options: Mapping[str, str]) -> DataFrame:
+def _read_kafka(spark: SparkSession, source: Source) -> DataFrame:
+    lines, beside = kafka.read(spark, source)
+    return parse_json(lines, source.columns.model_dump(), {}, beside).drop(*beside)
+
+
+def parse_json(
+    lines: DataFrame, mapped: Mapping[str, str | None], options: Mapping[str, str], beside: Collection[str] = ()
+) -> DataFrame:
     """Read the fields of events from JSON text.
 
     Args:
-        lines: With a column `raw`: one object each. Its other columns are kept.
+        lines: With a column `raw`: one object each, or null. Its other columns are kept.
         mapped: Name of each of the event's columns in the objects; None: it has none.
         options: For Spark's parser.
+        beside: Columns of `lines` that a name in `mapped` means in place of a field of the objects.
 
     Returns:
         The event's columns as text, and `unreadable`, as `read_events` has them.
@@ -71,8 +88,12 @@ def parse_json(lines: DataFrame, mapped: Mapping[str, str | None], options: Mapp
     events = lines.withColumn(
         "events", F.from_json(as_list, ArrayType(record), _merged(options, {"mode": "PERMISSIVE"}))
     ).select(*lines.columns, F.when(F.size("events") == 1, F.get("events", F.lit(0))).alias("event"))
-    unreadable = F.when(F.isnull("event"), F.lit(NOT_JSON)).alias(UNREADABLE)
-    fields = events.select(*_named(mapped, lambda name: F.col("event").getField(name)), unreadable, *lines.columns)
+    unreadable = F.when(F.isnull(RAW), F.lit(NO_VALUE)).when(F.isnull("event"), F.lit(NOT_JSON)).alias(UNREADABLE)
+
+    def field(name: str) -> Column:
+        return F.col(name) if name in beside else F.col("event").getField(name)
+
+    fields = events.select(*_named(mapped, field), unreadable, *lines.columns)
     # A bare NaN, Infinity or 1e999 arrives in a text field with quotes around it.
     ids = {name: _whole(name) for name in (USER, ITEM, EVENT_ID) if name in fields.columns}
     return fields.withColumns({VALUE: F.btrim(VALUE, F.lit('"')), **ids})
@@ -109,14 +130,27 @@ def _read_parquet(spark: SparkSession, source: Source) -> DataFrame:
 
 
 def _read_delta(spark: SparkSession, source: Source) -> DataFrame:
-    if not DeltaTable.isDeltaTable(spark, source.path):
-        raise InputError(f"source.path {source.path} is not a Delta table: set source.format to the format it has")
+    table = _delta_table(spark, source)
     options = _merged(source.options)
     if _is_bounded_by_us(source):
-        size = DeltaTable.forPath(spark, source.path).detail().select("sizeInBytes").collect()[0][0]
-        records = spark.read.format("delta").load(source.path).count()
-        options["maxbytespertrigger"] = _byte_limit(source, int(size), records)
-    return typed(source, spark.readStream.format("delta").options(**options).load(source.path))
+        size = table.detail().select("sizeInBytes").collect()[0][0]
+        options["maxbytespertrigger"] = _byte_limit(source, int(size), table.toDF().count())
+    stream = spark.readStream.format("delta").options(**options)
+    return typed(source, stream.table(source.table) if source.table else stream.load(source.path))
+
+
+def _delta_table(spark: SparkSession, source: Source) -> DeltaTable:
+    if source.table is None:
+        if not DeltaTable.isDeltaTable(spark, source.path):
+            raise InputError(f"source.path {source.path} is not a Delta table: set source.format to the format it has")
+        return DeltaTable.forPath(spark, source.path)
+    try:
+        return DeltaTable.forName(spark, source.table)
+    except PySparkException as error:
+        raise InputError(
+            f"source.table {source.table} is not a Delta table of the catalog ({first_line(error)}): set it to the name "
+            f"of one, or source.path to its folder"
+        ) from error
 
 
 def typed(source: Source, rows: DataFrame) -> DataFrame:
@@ -151,7 +185,7 @@ def _present(source: Source, names: Iterable[str]) -> dict[str, str | None]:
             continue
         if column not in optional or name != unnamed[column]:
             raise InputError(
-                f"source.path {source.path} has no column '{name}' for source.columns.{column}; "
+                f"{source.place} has no column '{name}' for source.columns.{column}; "
                 f"it has {', '.join(names):.300}"
             )
         mapped[column] = None

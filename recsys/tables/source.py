@@ -1,4 +1,4 @@
-"""Event sources as a streaming data frame: JSON lines, CSV or Parquet files, or a Delta table."""
+"""Event sources as a streaming data frame: JSON lines, CSV or Parquet files, a Delta table, or Kafka topics."""
 
 import re
 from collections.abc import Iterator
@@ -15,6 +15,7 @@ from recsys.config import Settings
 from recsys.config.sections import Source
 from recsys.contracts import EVENT_ID, INGESTED_AT
 from recsys.errors import ConfigError, InputError
+from recsys.tables import kafka
 from recsys.tables.clean import has_id, tag
 from recsys.tables.failures import explain_failure, first_line
 from recsys.tables.formats import read_as_text
@@ -54,6 +55,9 @@ def refuse_unusable(settings: Settings) -> None:
         raise ConfigError("source.columns.event_type is null: set source.default_event_type")
     if source.default_event_type is not None and source.default_event_type not in settings.weights:
         raise ConfigError(f"source.default_event_type '{source.default_event_type}' is not one of weights")
+    kafka.refuse_unusable(settings)
+    if source.format == kafka.FORMAT or source.table is not None:
+        return
     # Paths with a scheme or a pattern are left to Spark.
     if not re.search(r":/|[*?\[{]", source.path) and not Path(source.path).exists():
         raise InputError(f"source.path {source.path} does not exist: set it to a file or a folder of your events")
@@ -73,7 +77,7 @@ def read_events(spark: SparkSession, source: Source) -> DataFrame:
     try:
         return read_as_text(spark, source).withColumn(INGESTED_AT, F.current_timestamp())
     except (PySparkException, Py4JJavaError) as error:
-        raise explain_failure(error) or InputError(f"cannot read source.path: {first_line(error)}") from error
+        raise explain_failure(error) or InputError(f"cannot read {source.place}: {first_line(error)}") from error
 
 
 def deduplicated(tagged: DataFrame, watermark: str) -> DataFrame:
