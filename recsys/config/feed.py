@@ -32,8 +32,8 @@ class Quarantine(Section):
     )
     dead_letter_topic: str | None = Field(
         None,
-        description="Kafka topic that gets the refused records, too, at least once each, with their reasons in a header; "
-        "`null`: only the table has them.",
+        description="Kafka topic that gets the refused records, too, at least once each, with their reasons in a "
+        "header; `null`: only the table has them.",
     )
 
 

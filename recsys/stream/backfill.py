@@ -20,7 +20,7 @@ from pyspark.sql import DataFrame
 from recsys.batches import batch_starts, events_per_batch
 from recsys.config import Settings
 from recsys.contracts import EVENT_ID, INTERACTION_LOG, MODEL_UPDATES, QUARANTINE, LedgerRow, StepId
-from recsys.errors import InputError
+from recsys.errors import ConfigError, InputError
 from recsys.frames import listed
 from recsys.logs import log_step
 from recsys.storage import writer_lock
@@ -75,11 +75,16 @@ def backfill(settings: Settings, observe: Observer = log_stage) -> BackfillSumma
         observe: called after every completed stage of a batch.
 
     Raises:
+        ConfigError: the source is Kafka, which the stream reads in bounded batches anyway.
         InputError: the source cannot be used or has no good event, or the storage has batches already.
         LeaseError: another job writes the tables.
         RegistryError: the tracking server refuses, or does not answer before the first batch is learned.
     """
     root = settings.storage.root
+    if settings.source.format == "kafka":
+        raise ConfigError(
+            "a backfill reads files or a Delta table, and source.format is kafka: let jobs/stream_update.py read them"
+        )
     settings = _in_bulk(settings)
     with writer_lock(root), stop_signals() as stop, ExitStack() as holding:
         held = handover.load(root)

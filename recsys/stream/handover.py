@@ -19,6 +19,7 @@ from recsys.errors import InputError
 from recsys.storage import checkpoint_folder
 
 _FILE = "backfill.json"
+_NAMED = "table:"
 
 
 @dataclass(frozen=True)
@@ -27,14 +28,14 @@ class Handover:
 
     Attributes:
         kind: what was read; Spark keeps one list of files read, whatever their format and folder.
-        path: path of the source, absolute if it is local.
+        path: path of the source, absolute if it is local; `table:` and the name, for a table of the catalog.
         has_ids: whether there was de-duplication by event id, which Spark cannot change in a checkpoint.
         batches: number of batches of the history in the ledger; None until they are in the log.
         finished: whether the whole history is learned and published.
         checkpoint: `history`: that of the backfill; `emptied`: to be emptied for another source; `fresh`: emptied.
     """
 
-    kind: Literal["files", "delta"]
+    kind: Literal["files", "delta", "kafka"]
     path: str
     has_ids: bool
     batches: int | None = None
@@ -49,13 +50,18 @@ class Handover:
 
 def described(settings: Settings, has_ids: bool) -> Handover:
     """The handover of a backfill that has not begun."""
-    kind: Literal["files", "delta"] = "delta" if settings.source.format == "delta" else "files"
-    return Handover(kind, source_path(settings), has_ids)
+    read = settings.source.format
+    return Handover(read if read in ("delta", "kafka") else "files", source_path(settings), has_ids)
 
 
 def source_path(settings: Settings) -> str:
-    """The path of the source, absolute if it is local."""
-    path = settings.source.path
+    """The path of the source, absolute if it is local; a table or topics by name."""
+    source = settings.source
+    if source.format == "kafka":
+        return ",".join(source.topics)
+    if source.table is not None:
+        return f"{_NAMED}{source.table}"
+    path = source.path
     return path if ":/" in path else str(Path(path).absolute())
 
 
@@ -145,6 +151,8 @@ def _continues(stream: Handover, history: Handover) -> bool:
 
 
 def _overlap(stream: Handover, history: Handover) -> bool:
-    """Whether one of two paths of the same kind is inside the other."""
+    """Whether two sources of a kind may have the same records: one is inside the other, or only one has a name."""
+    if stream.kind == history.kind and stream.path.startswith(_NAMED) != history.path.startswith(_NAMED):
+        return True
     one, other = (f"{held.path.rstrip('/')}/" for held in (stream, history))
     return stream.kind == history.kind and (one.startswith(other) or other.startswith(one))

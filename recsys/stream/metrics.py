@@ -15,6 +15,7 @@ from recsys.config import Settings
 from recsys.config.feed import AlertKind
 from recsys.contracts import Alert, LedgerRow, StepId
 from recsys.stream.watch import StreamWatch
+from recsys.tables import kafka
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
 _FRESHNESS = {"0.5": "freshness_p50_seconds", "0.95": "freshness_p95_seconds"}
@@ -38,6 +39,23 @@ class Health:
     def healthy(self) -> bool:
         """Whether the last progress is recent enough."""
         return self.seconds <= self.expected
+
+
+def records_behind(end: str | None, latest: str | None) -> float:
+    """Records of Kafka between a position in Spark's words and the latest one; not a number for other sources."""
+    try:
+        read, there = kafka.positions(end), kafka.positions(latest)
+    except ValueError:  # Other sources need not speak JSON.
+        return math.nan
+    if not there:
+        return math.nan
+    return float(
+        sum(
+            last - read.get(topic, {}).get(partition, 0)
+            for topic, partitions in there.items()
+            for partition, last in partitions.items()
+        )
+    )
 
 
 class Metrics(StreamWatch):
@@ -93,6 +111,7 @@ class Metrics(StreamWatch):
         gauge("healthy", "1 if /healthz answers 200, else 0").set_function(lambda: self.health().healthy)
         self._lag = gauge("source_lag_seconds", "Age of the last batch's newest event when Spark planned the batch")
         self._behind = gauge("source_behind", "What Spark says of the source, such as offsets", "source", "measure")
+        self._records_behind = gauge("source_lag_records", "Records of Kafka that wait after the last batch")
         self._state_rows = gauge("state_rows", "Event ids that the de-duplication remembers")
         self._state_bytes = gauge("state_memory_bytes", "Memory of the state of the de-duplication")
         self._ndcg = gauge("ndcg", "NDCG of a ranker on the last batch, before it was learned", "ranker")
@@ -148,6 +167,8 @@ class Metrics(StreamWatch):
         if progress.stateOperators:
             self._state_rows.set(sum(state.numRowsTotal for state in progress.stateOperators))
             self._state_bytes.set(sum(state.memoryUsedBytes for state in progress.stateOperators))
+        behind = [records_behind(source.endOffset, source.latestOffset) for source in progress.sources]
+        self._records_behind.set(sum(behind) if behind else math.nan)
         for number, source in enumerate(progress.sources):
             for measure, text in (source.metrics or {}).items():
                 with suppress(ValueError):  # A source may report a text.

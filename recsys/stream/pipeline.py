@@ -182,6 +182,10 @@ class Pipeline:
             if counts.quarantined:
                 quarantine.append(self.tables, events, step, application, counts.quarantined)
         self.observe("quarantine", step)
+        topic = self.settings.quarantine.dead_letter_topic
+        if counts.quarantined and topic is not None:
+            quarantine.send_dead_letters(self.tables, self.settings.source, topic, step)
+            self.observe("dead letters", step)
         log_version = log.append(self.tables, collected, step, application, plan.input)
         self.observe("log", step)
         return StoredBatch(

@@ -34,6 +34,12 @@ def last_planned(folder: Path) -> int:
     return _last(folder / "offsets")
 
 
+def last_position(folder: Path) -> str | None:
+    """Position of the first source after the last batch that was planned, as JSON; None if there is none."""
+    lines = _lines(folder / "offsets" / str(last_planned(folder)))
+    return lines[1] if lines else None
+
+
 def last_finished(folder: Path) -> int:
     """Number of the last batch that Spark has marked as done; -1 if there is none."""
     return _last(folder / "commits")

@@ -16,15 +16,64 @@ from recsys.errors import InputError, OutsideDownError, RecsysError, is_outage
 # What a read or a write of a table may raise, by delta-rs or by Spark.
 TABLE_FAILURES = (DeltaError, OSError, PySparkException, Py4JError, InputError, OutsideDownError)
 _UNREADABLE_FILE = re.compile(r"\[FAILED_READ_FILE[^\]]*\].*?reading file (\S+?)\.?(?:\s|$)")
-# A network that fails, as Java, Hadoop's and Amazon's clients and Kafka's report it. Spark's own sockets to Python
+# A network that fails, as Java, Hadoop's and Amazon's clients report it. Spark's own sockets to Python
 # workers, which fail with the worker, are not meant.
 _OUTAGE = re.compile(
     r"(?:java\.net\.(?:ConnectException|NoRouteToHostException|SocketTimeoutException|UnknownHostException)"
     r"|org\.apache\.hadoop\.(?:net\.ConnectTimeoutException|ipc\.(?:StandbyException|RetriableException))"
     r"|org\.apache\.http\.conn\.\w+Exception"
-    r"|org\.apache\.kafka\.common\.errors\.(?:TimeoutException|DisconnectException)"
-    r"|org\.apache\.kafka\.common\.config\.ConfigException: No resolvable bootstrap urls)"
-    r"(?!: Accept timed out)[^\n]*"
+    r")(?!: Accept timed out)[^\n]*"
+)
+_KAFKA_ERROR = r"org\.apache\.kafka\.common\.errors\."
+# What a source reports that says by itself what is wrong, and what to do. The first that is found counts; `{}` is the
+# text of its group.
+_SOURCE_FAILURES: tuple[tuple[re.Pattern[str], type[RecsysError], str], ...] = (
+    (
+        re.compile(r"Some data may have been lost because .*? available in Kafka.*?Reason:\s+([^\n]*)", re.DOTALL),
+        InputError,
+        "Kafka no longer holds records that the stream has not read ({}), and they are lost to it: set "
+        "source.options.failOnDataLoss=false to go on without them, and unset it after that run",
+    ),
+    (
+        re.compile(rf"{_KAFKA_ERROR}(?:UnknownTopicOrPartition|InvalidTopic)Exception: ([^\n]*)"),
+        InputError,
+        "there is no such topic, or this user may not see it ({}): create it, or correct its name",
+    ),
+    (
+        re.compile(rf"{_KAFKA_ERROR}\w*(?:Authentication|SaslState|SaslMechanism)Exception: ([^\n]*)"),
+        InputError,
+        "the broker refuses the connection ({}): correct kafka.security.protocol and kafka.sasl.* or kafka.ssl.* in "
+        "source.options",
+    ),
+    (
+        re.compile(rf"{_KAFKA_ERROR}\w*AuthorizationException: ([^\n]*)"),
+        InputError,
+        "the broker does not let this user do that ({}): grant it, or set another user in source.options",
+    ),
+    (
+        re.compile(rf"{_KAFKA_ERROR}RecordTooLargeException: ([^\n]*)"),
+        InputError,
+        "a refused record is too large for quarantine.dead_letter_topic ({}): raise max.message.bytes of that topic, "
+        "or set it to null",
+    ),
+    (
+        re.compile(
+            rf"({_KAFKA_ERROR}(?:Timeout|Disconnect|Retriable)Exception[^\n]*|No resolvable bootstrap urls"
+            r"|java\.util\.concurrent\.TimeoutException: Cannot fetch record[^\n]*"
+            r"|[^\n]*The error could be transient - restart your query)"
+        ),
+        OutsideDownError,
+        "no broker answers ({}): start again once it does, or correct kafka.bootstrap.servers or "
+        "kafka.security.protocol in source.options",
+    ),
+    (
+        re.compile(
+            r"(Detected (?:a data update|deleted data)[^\n]*? at version \d+|Detected (?:a data update|deleted data))"
+        ),
+        InputError,
+        "the Delta table of the source had rows changed or deleted ({}), and a stream reads what is appended: set "
+        "source.options.skipChangeCommits=true to pass over such commits, with all that they add",
+    ),
 )
 # Text of the operating system, which Java, Rust and Python pass on.
 _FULL = re.compile(r"[^\n]*(?:No space left on device|Disk quota exceeded)")
@@ -33,7 +82,7 @@ _REMEDY = "replace it with a good copy, or with an empty file to skip it, then s
 
 
 def explain_failure(error: BaseException) -> RecsysError | None:
-    """Recognize what failed on an unreadable file, or on a source or a storage that is down, full or read-only.
+    """Recognize what failed: an unreadable file, what a source reports, a storage that is down, full or read-only.
 
     Args:
         error: Exception raised by `StreamingQuery.awaitTermination` or by a Spark action.
@@ -43,6 +92,9 @@ def explain_failure(error: BaseException) -> RecsysError | None:
     """
     messages = list(_messages(error))
     text = "\n".join(messages)
+    for pattern, kind, explanation in _SOURCE_FAILURES:
+        if reported := pattern.search(text):
+            return kind(explanation.format(" ".join(reported.group(1).split())[:300]))
     down = _OUTAGE.search(text)
     if down is not None:
         return OutsideDownError(

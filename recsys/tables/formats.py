@@ -148,8 +148,8 @@ def _delta_table(spark: SparkSession, source: Source) -> DeltaTable:
         return DeltaTable.forName(spark, source.table)
     except PySparkException as error:
         raise InputError(
-            f"source.table {source.table} is not a Delta table of the catalog ({first_line(error)}): set it to the name "
-            f"of one, or source.path to its folder"
+            f"source.table {source.table} is not a Delta table of the catalog ({first_line(error)}): set it to the "
+            f"name of one, or source.path to its folder"
         ) from error
 
 
@@ -185,8 +185,7 @@ def _present(source: Source, names: Iterable[str]) -> dict[str, str | None]:
             continue
         if column not in optional or name != unnamed[column]:
             raise InputError(
-                f"{source.place} has no column '{name}' for source.columns.{column}; "
-                f"it has {', '.join(names):.300}"
+                f"{source.place} has no column '{name}' for source.columns.{column}; it has {', '.join(names):.300}"
             )
         mapped[column] = None
     return mapped

@@ -21,6 +21,11 @@ def delta_package() -> str:
     return f"io.delta:delta-spark_{spark_line}_2.13:{metadata.version('delta-spark')}"
 
 
+def kafka_package() -> str:
+    """Maven coordinate of the Kafka connector of the installed Spark."""
+    return f"org.apache.spark:spark-sql-kafka-0-10_2.13:{metadata.version('pyspark')}"
+
+
 def cache_folder() -> Path:
     """The folder of the user for what can be made again (XDG Base Directory Specification)."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recsys-stream"

@@ -7,6 +7,7 @@ Java spends half of its start on reading, checking and linking some 20,000 class
 import hashlib
 import logging
 import os
+import re
 import shutil
 import sys
 import threading
@@ -22,7 +23,7 @@ from pyspark.find_spark_home import _find_spark_home
 from pyspark.java_gateway import launch_gateway
 
 from recsys.errors import InputError
-from recsys.tables.jars import cache_folder, delta_package
+from recsys.tables.jars import cache_folder, delta_package, kafka_package
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +82,13 @@ def why_not_started(printed: str) -> str:
     """Find the cause in the output of a Java process that ended before Spark was up."""
     lowered = printed.lower()
     if "unresolved dependency" in lowered or "download failed" in lowered:
+        missing = (
+            kafka_package()
+            if re.search(r"(unresolved dependency|download failed)[^\n]*kafka", lowered)
+            else delta_package()
+        )
         return (
-            f"Spark could not download {delta_package()} from Maven: check the network or proxy, "
+            f"Spark could not download {missing} from Maven: check the network or proxy, "
             "or name a mirror with spark.spark.jars.repositories"
         )
     if "java_home is not set" in lowered or "java: not found" in lowered or "java: command not found" in lowered:

@@ -1,9 +1,10 @@
 """Kafka as a source of events, and as a place for records: options, the record's own columns, and early refusals."""
 
+import json
 from collections.abc import Mapping
 
 from py4j.protocol import Py4JJavaError
-from pyspark.errors import PySparkException
+from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -11,7 +12,10 @@ from recsys.config import Settings
 from recsys.config.sections import Source
 from recsys.contracts import RAW
 from recsys.errors import ConfigError, InputError
+from recsys.storage import checkpoint_folder
+from recsys.tables import checkpoint
 from recsys.tables.failures import explain_failure, first_line
+from recsys.tables.jars import kafka_package
 
 FORMAT = "kafka"
 _SERVERS = "kafka.bootstrap.servers"
@@ -35,6 +39,7 @@ def refuse_unusable(settings: Settings) -> None:
 
     Raises:
         ConfigError: they contradict one another, or something is not set.
+        InputError: a topic is left out that the stream has begun to read.
     """
     source, dead_letters = settings.source, settings.quarantine.dead_letter_topic
     if source.format != FORMAT:
@@ -52,6 +57,13 @@ def refuse_unusable(settings: Settings) -> None:
         raise ConfigError(f"source.options.{wrong[0]} cannot be set: name the topics in source.topics")
     if dead_letters in source.topics:
         raise ConfigError("quarantine.dead_letter_topic is one of source.topics: refused records would come in again")
+    # Spark would plan a batch without it, and could never go on.
+    begun = checkpoint.last_position(checkpoint_folder(settings.storage.root))
+    if left_out := sorted(positions(begun).keys() - set(source.topics)):
+        raise InputError(
+            f"source.topics has no '{left_out[0]}', which the stream under {settings.storage.root} has begun to read: "
+            f"add it, or set storage.root to a new folder"
+        )
 
 
 def read(spark: SparkSession, source: Source) -> tuple[DataFrame, list[str]]:
@@ -88,15 +100,22 @@ def refuse_unanswered(spark: SparkSession, source: Source, topics: list[str], ke
         InputError: a topic is missing, the broker refuses the credentials, or Spark has no connector for Kafka.
         OutsideDownError: no broker answers.
     """
-    options = {**_SOON, **connection(source), "subscribe": ",".join(topics)}
-    try:
-        # Without an action: this plans the read on the driver, and no record is fetched.
-        spark.read.format(FORMAT).options(**options).load().rdd.getNumPartitions()
-    except (PySparkException, Py4JJavaError) as error:
-        explained = explain_failure(error)
-        if explained is None:
-            raise InputError(f"cannot read {key} {', '.join(topics)}: {_without_secrets(error, source)}") from None
-        raise type(explained)(str(explained).replace("source.topics", key)) from None
+    options = {**_SOON, **connection(source)}
+    for topic in topics:
+        try:
+            # Without an action: this plans the read on the driver, and no record is fetched.
+            spark.read.format(FORMAT).options(**options).option("subscribe", topic).load().rdd.getNumPartitions()
+        except AnalysisException as error:
+            raise InputError(
+                f"Spark has no connector for Kafka: run spark-submit --packages {kafka_package()} ..., or start the "
+                f"job with python"
+            ) from error
+        except (PySparkException, Py4JJavaError) as error:
+            explained = explain_failure(error) or InputError(
+                f"cannot be read with these source.options: {_without_secrets(error, source)}"
+            )
+            # Without the cause, whose text may have options.
+            raise type(explained)(f"{key} {topic}: {explained}") from None
 
 
 def write(records: DataFrame, source: Source, topic: str) -> None:
@@ -111,6 +130,13 @@ def write(records: DataFrame, source: Source, topic: str) -> None:
     large = {"kafka.max.request.size": str(2**31 - 1), "kafka.buffer.memory": str(2**28)}
     options = {**large, **connection(source)}
     records.write.format(FORMAT).options(**options).option("topic", topic).option("includeHeaders", "true").save()
+
+
+def positions(offset: str | None) -> dict[str, dict[str, int]]:
+    """Offset by topic and partition from a position in Spark's words; empty for other sources."""
+    found = json.loads(offset) if offset else {}
+    by_topic = isinstance(found, dict) and all(isinstance(partitions, dict) for partitions in found.values())
+    return found if by_topic else {}
 
 
 def connection(source: Source) -> dict[str, str]:

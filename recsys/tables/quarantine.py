@@ -4,7 +4,9 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from recsys.config.sections import Source
 from recsys.contracts import BATCH, GENERATION, INGESTED_AT, QUARANTINE, RAW, REASONS, StepId
+from recsys.tables import kafka
 from recsys.tables.clean import is_good
 from recsys.tables.conditions import of_step, to_column
 from recsys.tables.delta import Tables
@@ -35,6 +37,23 @@ def reasons(rejected: DataFrame) -> dict[str, int]:
     counted = rejected.select(F.explode(REASONS).alias(REASONS)).groupBy(REASONS).count()
     rows: pa.Table = counted.orderBy(F.desc("count"), REASONS).toArrow()
     return dict(zip(rows[REASONS].to_pylist(), rows["count"].to_pylist(), strict=True))
+
+
+def send_dead_letters(tables: Tables, source: Source, topic: str, step: StepId) -> None:
+    """Send a batch's rejected records, once they are in the table, to a topic as well: each at least once.
+
+    Args:
+        tables: The tables.
+        source: Its options say how to connect.
+        topic: Name of the topic.
+        step: Step of the batch.
+    """
+    header = {"reasons": F.array_join(REASONS, "\n"), "step": F.lit(str(step))}
+    headers = [
+        F.struct(F.lit(key).alias("key"), F.encode(text, "UTF-8").alias("value")) for key, text in header.items()
+    ]
+    letters = of_batch(tables, step).select(F.col(RAW).alias("value"), F.array(*headers).alias("headers"))
+    kafka.write(letters, source, topic)
 
 
 def append(tables: Tables, tagged: DataFrame, step: StepId, app_id: str, records: int) -> int:

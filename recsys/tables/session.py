@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 from recsys.config import Settings
 from recsys.errors import InputError
 from recsys.tables import jars
-from recsys.tables.jars import delta_package
+from recsys.tables.jars import delta_package, kafka_package
 from recsys.tables.java import OPTIONS, start_java
 
 # Required in every session, including one that was created elsewhere.
@@ -21,6 +21,8 @@ ALWAYS = {
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     # A batch without data would only expire old state, which the next batch with data does anyway.
     "spark.sql.streaming.noDataMicroBatches.enabled": "false",
+    # Names of options that Spark shows in no plan, and so in no log: by default only addresses and passwords.
+    "spark.sql.redaction.options.regex": "(?i)url|sasl|ssl|jaas|password|secret|token",
 }
 PACKAGES, JARS = "spark.jars.packages", "spark.jars"
 # A session that `begin_session` is starting.
@@ -60,7 +62,7 @@ def _build(settings: Settings) -> SparkSession:
                 active.conf.set(key, value)
         return active
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ
-    values = _session_settings(settings.spark, local=not submitted)
+    values = _session_settings(settings.spark, local=not submitted, kafka=settings.source.format == "kafka")
     if not submitted and SparkContext._gateway is None:
         _start_spark(values)
     session = SparkSession.builder.config(conf=_conf(values)).getOrCreate()
@@ -68,7 +70,7 @@ def _build(settings: Settings) -> SparkSession:
     return session
 
 
-def _session_settings(given: dict[str, str], local: bool) -> dict[str, str]:
+def _session_settings(given: dict[str, str], local: bool, kafka: bool) -> dict[str, str]:
     values = {
         **ALWAYS,
         "spark.app.name": "recsys",
@@ -88,8 +90,11 @@ def _session_settings(given: dict[str, str], local: bool) -> dict[str, str]:
     values |= given
     if local:
         log_settings = resources.files("recsys") / "conf" / "log4j2.properties"
-        brought = any("delta-spark" in given.get(key, "") for key in (JARS, "spark.driver.extraClassPath"))
-        values[PACKAGES] = ",".join(filter(None, [None if brought else delta_package(), given.get(PACKAGES)]))
+        brought = ",".join(given.get(key, "") for key in (JARS, "spark.driver.extraClassPath"))
+        wanted = [] if "delta-spark" in brought else [delta_package()]
+        if kafka and "spark-sql-kafka" not in brought:
+            wanted.append(kafka_package())
+        values[PACKAGES] = ",".join(filter(None, [*wanted, given.get(PACKAGES)]))
         values[OPTIONS] = f"-Dlog4j2.configurationFile={log_settings} {given.get(OPTIONS, '')}".strip()
     return values
 
@@ -118,7 +123,8 @@ def _start_spark(values: dict[str, str]) -> None:
     packages, given = values[PACKAGES], values.get(JARS, "")
     # Executors that are processes of their own are sent the jars; for threads they are on the class path.
     threads = re.fullmatch(r"local(\[[^\]]*\])?", values["spark.master"]) is not None
-    with jars.lookup(packages) as found:
+    key = " without ".join(filter(None, [packages, values.get("spark.jars.excludes")]))
+    with jars.lookup(key) as found:
         if found:
             sent = [] if threads else found
             values |= {PACKAGES: "", JARS: ",".join(filter(None, [given, *sent]))}
@@ -127,7 +133,7 @@ def _start_spark(values: dict[str, str]) -> None:
         if packages and not found:
             # Spark adds what it has resolved to the jars that were given.
             before, after = (_paths(listed) for listed in (given, context.getConf().get(JARS, "")))
-            jars.remember(packages, [jar for jar in after if jar not in before])
+            jars.remember(key, [jar for jar in after if jar not in before])
 
 
 def _conf(values: dict[str, str]) -> SparkConf:

@@ -38,7 +38,9 @@ def open_events(spark: SparkSession, settings: Settings) -> DataFrame:
         ConfigError: the event types or the watermark of the settings are inconsistent.
     """
     refuse_unusable(settings)
-    source = settings.source
+    source, dead_letters = settings.source, settings.quarantine.dead_letter_topic
+    if dead_letters is not None:
+        kafka.refuse_unanswered(spark, source, [dead_letters], "quarantine.dead_letter_topic")
     tagged = tag(read_events(spark, source), settings)
     return deduplicated(tagged, source.watermark) if EVENT_ID in tagged.columns else tagged
 
