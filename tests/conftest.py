@@ -20,6 +20,8 @@ from recsys.config import Settings
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from scripts.kafka_broker import Broker
+
 SPARK_SETTINGS = {
     # Tests run each query a few times only: compiling it to the last is time lost.
     "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
@@ -32,7 +34,13 @@ SPARK_SETTINGS = {
 
 # --- markers ---------------------------------------------------------------------------------------------------------
 
-FIXTURE_MARKS = {"spark": "spark", "registry": "mlflow", "empty_registry": "mlflow", "encoder": "encoder"}
+FIXTURE_MARKS = {
+    "spark": "spark",
+    "registry": "mlflow",
+    "empty_registry": "mlflow",
+    "encoder": "encoder",
+    "broker": "heavy",
+}
 FOLDER_MARKS = {"tests/bench": "bench", "tests/registry": "mlflow"}
 # What the interpreter reports when something is started that takes a mark.
 STARTS = {
@@ -103,12 +111,17 @@ def _starts_nothing_unmarked(request: pytest.FixtureRequest, _watch: Watch) -> I
 
 
 @pytest.fixture(scope="session")
-def spark(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[SparkSession]":
-    """One real session with Delta, started as the jobs start theirs."""
+def spark(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> "Iterator[SparkSession]":
+    """One real session with Delta, started as the jobs start theirs; with the connector if a test asks for Kafka."""
     from recsys.tables.session import build_session
 
-    warehouse = tmp_path_factory.mktemp("warehouse")
-    session = build_session(Settings(spark={**SPARK_SETTINGS, "spark.sql.warehouse.dir": str(warehouse)}))
+    connector: dict[str, str] = {}
+    if any("broker" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        from scripts.kafka_broker import connector_settings
+
+        connector = connector_settings()
+    warehouse = {"spark.sql.warehouse.dir": str(tmp_path_factory.mktemp("warehouse"))}
+    session = build_session(Settings(spark={**SPARK_SETTINGS, **connector, **warehouse}))
     yield session
     session.stop()
 
@@ -131,6 +144,15 @@ def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
     made = Settings.model_validate({"storage": {"root": str(tmp_path_factory.mktemp("registry"))}})
     connect(made)
     return lambda root: shutil.copytree(made.storage.root, root, dirs_exist_ok=True)  # type: ignore[return-value]
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Broker]":
+    """A real Kafka broker; tests that kill one start their own."""
+    from scripts.kafka_broker import running
+
+    with running(tmp_path_factory.mktemp("kafka")) as started:
+        yield started
 
 
 # --- everything else -------------------------------------------------------------------------------------------------

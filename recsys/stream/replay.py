@@ -1,7 +1,8 @@
-"""Replays a data set as a stream of event files, as a source would deliver it: in order of time, file by file."""
+"""Replays a data set as a stream of event files or Kafka records, in order of time, as a source would deliver it."""
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.util import find_spec
@@ -22,42 +23,80 @@ from recsys.errors import ConfigError, InputError
 COMPLETE_JOURNEY = "completejourney"
 REQUIRED = (USER, ITEM, EVENT_TIME)
 OPTIONAL = (EVENT_TYPE, VALUE, EVENT_ID)
+# Writes a part of the events: its number, the number of parts, and the events.
+Write = Callable[[int, int, pd.DataFrame], None]
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """Number of files and events that a replay wrote."""
+    """Number of files, or of as large parts of a topic, and of events that a replay wrote."""
 
     files: int
     events: int
 
 
 def replay(settings: Settings) -> Replayed:
-    """Write the events of `replay.dataset` as JSON-lines files to `source.path`, with the names of `source.columns`.
+    """Write the events of `replay.dataset` to the source, with the names of `source.columns`, as JSON.
 
+    They become files of JSON lines in `source.path`, or records of the first of `source.topics`, with the user as key.
     A file appears complete or not at all. File names and modification times both grow with event time, because Spark
     reads files in order of modification time.
 
     Raises:
-        InputError: the data set is missing, unreadable or lacks a column, or the folder already holds files.
-        ConfigError: the source is not a folder of JSON-lines files.
+        InputError: the data set is missing, unreadable or lacks a column, the folder already holds files, or there is
+            no such topic.
+        ConfigError: the source is neither a folder of JSON-lines files nor Kafka.
+        OutsideDownError: no broker answers.
     """
-    if settings.source.format != "json" or ":/" in settings.source.path:
-        raise ConfigError("replay_events writes JSON lines to a folder: set source.format=json and a plain source.path")
-    folder = Path(settings.source.path)
-    _make_empty(folder)
+    to_kafka = settings.source.format == "kafka"
+    if not to_kafka and (settings.source.format != "json" or ":/" in settings.source.path):
+        raise ConfigError(
+            "replay_events writes JSON lines to a folder, or to Kafka: set source.format=json and a plain source.path, "
+            "or source.format=kafka"
+        )
+    write = _into_topic(settings) if to_kafka else _into_folder(Path(settings.source.path))
     events = read_dataset(settings)
     size = settings.replay.events_per_file
     starts = range(0, len(events), size)
-    digits = max(5, len(str(len(starts))))
-    # One second apart, which any file system can resolve, and none in the future.
-    first_time = int(time.time()) - len(starts)
     for number, start in enumerate(tqdm(starts, desc="replay", unit="file", disable=None)):
-        lines = to_json_lines(events.iloc[start : start + size])
-        _write_whole(folder / f"events-{number:0{digits}d}.json", lines, first_time + number)
+        write(number, len(starts), events.iloc[start : start + size])
         if settings.replay.pause_seconds and start != starts[-1]:
             time.sleep(settings.replay.pause_seconds)
     return Replayed(files=len(starts), events=len(events))
+
+
+def _into_folder(folder: Path) -> Write:
+    """A function that writes a part of the events as a file."""
+    _make_empty(folder)
+    begun = int(time.time())
+
+    def write(number: int, parts: int, events: pd.DataFrame) -> None:
+        digits = max(5, len(str(parts)))
+        # One second apart, which any file system can resolve, and none in the future.
+        _write_whole(folder / f"events-{number:0{digits}d}.json", to_json_lines(events), begun - parts + number)
+
+    return write
+
+
+def _into_topic(settings: Settings) -> Write:
+    """A function that sends a part of the events to the first topic.
+
+    Spark sends them, so that the options of the source are all that it takes to connect.
+    """
+    from recsys.tables import kafka
+    from recsys.tables.session import build_session
+
+    source = settings.source
+    kafka.refuse_unusable(settings)
+    spark = build_session(settings)
+    kafka.refuse_unanswered(spark, source, source.topics[:1], "source.topics")
+
+    def write(number: int, parts: int, events: pd.DataFrame) -> None:
+        lines = to_json_lines(events).splitlines()
+        records = pa.table({"key": pa.array(events[source.columns.user_id].astype(str)), "value": pa.array(lines)})
+        kafka.write(spark.createDataFrame(records).coalesce(1), source, source.topics[0])
+
+    return write
 
 
 def read_dataset(settings: Settings) -> pd.DataFrame:
