@@ -45,8 +45,9 @@ def replay_events(settings: Settings, to: str | None = None) -> None:
         source = settings.source.model_copy(update={"format": FORMATS[to]})
         settings = settings.model_copy(update={"source": source})
     written = replay(settings)
-    parts = "" if settings.source.format == "kafka" else f"{written.files:,} files in "
-    print(f"{written.events:,} events written to {parts}{settings.source.place}")
+    source = settings.source
+    place = f"topic {source.topics[0]}" if source.format == "kafka" else f"{written.files:,} files in {source.path}"
+    print(f"{written.events:,} events written to {place}")
     print(f"next: jobs/stream_update.py, with the same settings and source.format={settings.source.format}, reads them")
 
 
