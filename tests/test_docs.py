@@ -51,7 +51,8 @@ def test_no_merge_left_its_marks(page):
 def test_settings_that_are_mentioned_exist(page):
     mentioned = set(MENTIONED_KEY.findall(page.read_text("utf-8")))
     sections = {key.rpartition(".")[0] for key in KEYS}
-    others = {"source.options.maxFilesPerTrigger", "mlflow.pyfunc", "mlflow.pytorch"}
+    options = {f"source.options.{name}" for name in ("maxFilesPerTrigger", "failOnDataLoss", "skipChangeCommits")}
+    others = options | {"mlflow.pyfunc", "mlflow.pytorch"}
     assert mentioned - KEYS - sections - others == set()
 
 

@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,11 +8,16 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
+from pyspark.errors import StreamingQueryException
 from pyspark.sql import SparkSession
 
 from recsys.config import Settings
+from recsys.config.settings import as_settings
 from recsys.errors import ConfigError, InputError
-from recsys.tables.source import open_events, read_events
+from recsys.tables.failures import explain_failure
+from recsys.tables.jars import kafka_package
+from recsys.tables.session import _session_settings
+from recsys.tables.source import open_events, read_events, refuse_unusable
 from tests.tables.helpers import drain, event, write_lines
 
 Factory = Callable[..., Settings]
@@ -212,3 +218,61 @@ def test_column_names_are_taken_literally(spark: SparkSession, settings: Factory
     configured = settings(tmp_path, source={"format": "parquet", "columns": columns})
     assert read_events(spark, configured.source).columns[:2] == ["user_id", "item_id"]
     assert drain(spark, configured).pairs == [("u1", "i1", 1.0, 1)]
+
+
+def test_a_table_of_the_catalog_is_read_by_name_and_refused_once_rows_are_deleted(
+    spark: SparkSession, settings: Factory, tmp_path: Path
+) -> None:
+    spark.createDataFrame([event(item_id=f"i{number}") for number in range(3)]).write.format("delta").saveAsTable(
+        "shop"
+    )
+    try:
+        made = settings(tmp_path, source={"format": "delta", "table": "shop", "columns": {"event_id": None}})
+        assert sorted(item for _, item, _, _ in drain(spark, made).pairs) == ["i0", "i1", "i2"]
+        with pytest.raises(InputError, match="source.table shop has no column 'uid' for source.columns.user_id"):
+            open_events(spark, settings(tmp_path, source={**made.source.model_dump(), "columns": {"user_id": "uid"}}))
+        with pytest.raises(InputError, match=r"source\.table default\.none is not a Delta table of the catalog"):
+            open_events(spark, settings(tmp_path, source={"format": "delta", "table": "default.none"}))
+        spark.sql("DELETE FROM shop WHERE item_id = 'i1'")
+        spark.createDataFrame([event(item_id="i3")]).write.format("delta").mode("append").saveAsTable("shop")
+        with pytest.raises(StreamingQueryException) as raised:
+            drain(spark, settings(tmp_path, source={**made.source.model_dump(), "options": {"startingVersion": "0"}}))
+        explained = explain_failure(raised.value)
+        assert isinstance(explained, InputError)
+        assert "source.options.skipChangeCommits=true" in str(explained)
+        lenient = {**made.source.model_dump(), "options": {"startingVersion": "0", "skipChangeCommits": "true"}}
+        drained = drain(spark, settings(tmp_path / "lenient", source=lenient))
+        assert sorted(item for _, item, _, _ in drained.pairs) == ["i0", "i1", "i2", "i3"]
+    finally:
+        spark.sql("DROP TABLE shop")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"source.format": "kafka"}, "source.topics is empty"),
+        ({"source.format": "kafka", "source.topics": ["events"]}, "no 'kafka.bootstrap.servers'"),
+        ({"source.topics": ["events"]}, "source.format is json"),
+        ({"quarantine.dead_letter_topic": "dead"}, "quarantine.dead_letter_topic needs source.format=kafka"),
+        (
+            {
+                "source.format": "kafka",
+                "source.topics": ["events"],
+                "source.options": {"kafka.bootstrap.servers": "b:9092"},
+                "quarantine.dead_letter_topic": "events",
+            },
+            "quarantine.dead_letter_topic is one of source.topics",
+        ),
+    ],
+)
+def test_settings_of_kafka_that_cannot_work_are_refused_without_spark(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        refuse_unusable(as_settings(given))
+
+
+def test_the_connector_is_asked_for_only_where_the_source_is_kafka() -> None:
+    for kafka in (True, False):
+        packages = _session_settings({}, local=True, kafka=kafka)["spark.jars.packages"].split(",")
+        assert (kafka_package() in packages) == kafka
+    brought = {"spark.driver.extraClassPath": "/jars/spark-sql-kafka.jar"}
+    assert kafka_package() not in _session_settings(brought, local=True, kafka=True)["spark.jars.packages"]
