@@ -92,7 +92,8 @@ def _into_topic(settings: Settings) -> Write:
     kafka.refuse_unanswered(spark, source, source.topics[:1], "source.topics")
 
     def write(number: int, parts: int, events: pd.DataFrame) -> None:
-        lines = to_json_lines(events).splitlines()
+        # Not `splitlines`: a text may hold other line breaks.
+        lines = to_json_lines(events).rstrip("\n").split("\n")
         records = pa.table({"key": pa.array(events[source.columns.user_id].astype(str)), "value": pa.array(lines)})
         kafka.write(spark.createDataFrame(records).coalesce(1), source, source.topics[0])
 
