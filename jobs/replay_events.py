@@ -7,10 +7,7 @@ from recsys.config import Settings
 
 EXAMPLES = {
     "a Parquet file with the standard column names": ("source.path=var/replay replay.dataset=/data/events.parquet"),
-    "the same to a topic": (
-        "--to kafka source.topics=[events] source.options.kafka.bootstrap.servers=localhost:9092 "
-        "replay.dataset=/data/events.parquet"
-    ),
+    "the same to a topic; my.yaml has source.topics and source.options": "--config my.yaml --to kafka",
     "the purchases of the demo, one file every 10 seconds": "--config conf/demo.yaml replay.pause_seconds=10",
 }
 SETTINGS = (
@@ -20,15 +17,11 @@ SETTINGS = (
     "replay.pause_seconds",
     "source.path",
     "source.topics",
-    "source.options",
     "source.columns.user_id",
     "source.columns.item_id",
     "source.columns.event_type",
-    "source.columns.value",
     "source.columns.event_time",
 )
-
-
 FORMATS = {"files": "json", "kafka": "kafka"}
 CHOICES = {"to": (tuple(FORMATS), "where to, in place of what source.format says")}
 

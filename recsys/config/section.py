@@ -17,12 +17,13 @@ def _by_dotted_key(values: Any) -> Any:
     return dict(_flat(values)) if isinstance(values, Mapping) else values
 
 
-def _flat(values: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def _flat(values: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", str(value).lower() if isinstance(value, bool) else str(value)
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            yield f"{prefix}{key}", text if isinstance(value, bool | int | float) else value
 
 
 # Options and settings of Spark.

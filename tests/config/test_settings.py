@@ -120,6 +120,25 @@ def test_every_setting_of_the_model_is_used_by_some_kind(key: str) -> None:
     assert any(shapes(key, kind, everyone) for kind in kinds) or key in ("model.chunk_megabytes",)
 
 
+def test_options_by_dotted_key_come_from_file_environment_and_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "kafka.yaml"
+    login = "kafka.sasl.jaas.config: 'password=\"${oc.env:PASSWORD}\";'"
+    file.write_text(f"source: {{options: {{kafka.bootstrap.servers: 'a:1', {login}}}}}")
+    with pytest.raises(ConfigError, match="PASSWORD"):
+        load_settings(file)
+    monkeypatch.setenv("PASSWORD", "hunter2")
+    monkeypatch.setenv("RECSYS__SPARK__SPARK__JARS", "/x.jar")
+    settings = load_settings(file, ["source.options.kafka.bootstrap.servers=b:2", "source.options.includeNew=true"])
+    assert settings.spark == {"spark.jars": "/x.jar"}
+    assert settings.source.options == {
+        "kafka.bootstrap.servers": "b:2",
+        "kafka.sasl.jaas.config": 'password="hunter2";',
+        "includeNew": "true",
+    }
+
+
 def test_what_may_be_secret_is_no_parameter() -> None:
     settings = load_settings(
         overrides=[
