@@ -42,10 +42,12 @@ SOON = {
 SCRAPES = 5_000  # Spark reports a batch some time after its end.
 
 
-def send(broker: Broker, topic: str, values: list[bytes | None], partition: int = 0) -> None:
+def send(
+    broker: Broker, topic: str, values: list[bytes | None], partition: int = 0, keys: list[str] | None = None
+) -> None:
     producer = Producer({"bootstrap.servers": broker.servers, "message.max.bytes": LARGEST_MESSAGE, "log_level": 0})
-    for value in values:
-        producer.produce(topic, value, partition=partition)
+    for value, key in zip(values, keys or [None] * len(values), strict=True):
+        producer.produce(topic, value, key, partition=partition)
     assert producer.flush(30) == 0
 
 
@@ -206,6 +208,7 @@ def test_a_broker_that_dies_in_mid_stream_is_waited_for(
             "format": "kafka",
             "topics": ["events"],
             "max_records_per_batch": 120,
+            "columns": {"user_id": "_key"},
             "options": {"kafka.bootstrap.servers": own.servers, **SOON},
         },
         weights={"view": 1, "purchase": 3},
@@ -220,7 +223,8 @@ def test_a_broker_that_dies_in_mid_stream_is_waited_for(
         own.start()
         own.create("events")
         for batch in records(5):
-            send(own, "events", as_values(batch))
+            keys = [record.pop("user_id") for record in batch]
+            send(own, "events", as_values(batch), keys=keys)
         assert run_job(lambda settings: run_stream(settings, observe=die), words) == TRY_AGAIN
         (line,) = [line for line in errors(capsys) if line.startswith("error: ")]
         assert "kafka.bootstrap.servers" in line
@@ -231,6 +235,7 @@ def test_a_broker_that_dies_in_mid_stream_is_waited_for(
         own.kill()
     rows = ledger.read(Tables(spark, made.storage), generation=0, after=-1)
     assert [(row.step.batch_id, row.events) for row in rows] == [(number, 120) for number in range(5)]
+    assert rows[0].users == len({record["user_id"] for record in next(records(1))})
 
 
 def test_what_cannot_be_read_is_refused_in_one_line_before_anything_is_written(
