@@ -1,16 +1,18 @@
 """Scorers of learners that count."""
 
+from copy import copy
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
 from .arrays import Array, Arrays, Lists, PairValues, ragged_ranges
 from .axes import ITEMS, USERS, Axes, Declared, NewItem
 from .candidates import chances_of
-from .ranking import DenseScorer, Ranked
+from .ranking import Contributions, DenseScorer, Ranked, Reason, strongest
 from .shared import SharedScores
 from .top import largest
+from .walks import looked_up, put_first
 
 # Users by how many interactions (rows of the log, one per batch and item) they have: none, 1 to 19, 20 or more.
 GROUPS = ("cold", "warm", "heavy")
@@ -56,6 +58,15 @@ class TrendScorer(DenseScorer):
         # Events since the first and since the last interaction with an item, (2, items).
         self.ages = np.log1p(arrays["clock"] - np.stack([arrays["first"], arrays["last"]]))
         self._rows_of_users = arrays["rows_of_users"]
+        self.names = [f"trend_{length:g}" for length in half_lives]
+        self.segment_names = [f"group_trend_{length:g}" for length in arrays["segment_half_lives"]]
+
+    def with_recent(self, rows: Array, recent: Lists) -> Self:
+        """See `VersionedScorer`: only the number of interactions changes."""
+        view = copy(self)
+        pairs = np.unique(recent.owners * max(self.items, 1) + recent.items) // max(self.items, 1)
+        view._rows_of_users = self.known_rows(rows) + np.bincount(pairs, minlength=len(rows))
+        return view
 
     def known_rows(self, rows: Array) -> Array:
         """(n,) interactions of users, rows of the log; 0 for unknown users."""
@@ -66,6 +77,11 @@ class TrendScorer(DenseScorer):
     def score(self, rows: Array) -> Array:
         """Logarithm of the geometric mean of the shares, the same for all users; see `Scorer`."""
         return np.repeat(self.typical.astype(np.float32)[None], len(rows), axis=0)
+
+    def contributions(self, rows: Array, lists: Lists) -> list[Contributions]:
+        """See `VersionedScorer`."""
+        parts = (self.overall[:, lists.items] / len(self.overall)).T.tolist()
+        return [dict(zip(self.names, own, strict=True)) for own in parts]
 
     @cached_property
     def shared(self) -> SharedScores:
@@ -114,17 +130,11 @@ class CoOccurrenceScorer(DenseScorer):
 
     def neighbors(self, rows: Array) -> tuple[Lists, Array, Array]:
         """Neighbors of users' latest items, their probabilities, and the weight of the share of any item, (n,)."""
-        known = (rows >= 0) & (rows < len(self._recent))
-        recent = np.zeros((len(rows), self._recent.shape[1]), dtype=np.int64)
-        recent[known] = self._recent[rows[known]]
-        # Codes are kept one higher, 0 for none.
-        weights = (recent > 0) * self._fading ** np.arange(recent.shape[1])
-        weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1e-12)
-        before = np.maximum(recent - 1, 0)
+        latest = self._latest(rows)
         if not self.items:
             return Lists.empty(len(rows)), np.zeros(0), np.ones(len(rows))
-        weights /= self._totals[before] * self._scale + _DRAWN_PAIRS
-        rest = np.where(recent.any(axis=1), _DRAWN_PAIRS * weights.sum(axis=1), 1.0)
+        weights, before = self._weights(latest), np.maximum(latest.astype(np.int64) - 1, 0)
+        rest = np.where(latest.any(axis=1), _DRAWN_PAIRS * weights.sum(axis=1), 1.0)
         scale = self._strengths.dtype.type(self._scale)
         lengths, items, chances = chances_of(before, weights, self._neighbors, self._strengths, scale, self.items)
         return Lists.of(lengths, items), chances, rest
@@ -143,15 +153,62 @@ class CoOccurrenceScorer(DenseScorer):
         scores[lists.owners, lists.items] += chances
         return scores
 
-    def at(self, pairs: PairValues, rest: Array, owners: Array, items: Array) -> Array:
+    def with_recent(self, rows: Array, recent: Lists) -> Self:
+        """See `VersionedScorer`."""
+        view = copy(self)
+        view._recent = self._latest(rows)
+        put_first(view._recent, recent.offsets, recent.items)
+        return view
+
+    def contributions(self, rows: Array, lists: Lists) -> list[Contributions]:
+        """See `VersionedScorer`."""
+        near, chances, rest = self.neighbors(rows)
+        shares = self.beside(rest, lists.owners, lists.items)
+        followed = looked_up(*near, chances, *lists, self.items)
+        return [
+            {"neighbors": chance, "share": share}
+            for chance, share in zip(followed.tolist(), shares.tolist(), strict=True)
+        ]
+
+    def reasons(self, rows: Array, lists: Lists) -> list[list[Reason]]:
+        """See `VersionedScorer`: those of the latest items that an item most often follows."""
+        before, weights = self._latest(rows).astype(np.int64) - 1, self._weights(self._latest(rows))
+        found = list[list[Reason]]()
+        for user, item in zip(lists.owners.tolist(), lists.items.tolist(), strict=True):
+            latest = before[user][weights[user] > 0]
+            hits = self._neighbors[latest] == item + 1
+            chances = (self._strengths[latest] * hits).sum(axis=1) * self._scale * weights[user][: len(latest)]
+            found.append(strongest("cooccurrence", latest, chances))
+        return found
+
+    def pair_chances(self, pairs: PairValues, rest: Array, owners: Array, items: Array) -> Array:
         """Chances (c,) of items (c,) for owners (c,), from what `chances` returned."""
         found: Array = pairs.at(owners, items) + self.beside(rest, owners, items)
         return found
+
+    def _latest(self, rows: Array) -> Array:
+        """(n, latest) codes of users' latest items, newest first; a copy."""
+        known = (rows >= 0) & (rows < len(self._recent))
+        latest = np.zeros((len(rows), self._recent.shape[1]), dtype=np.int32)
+        latest[known] = self._recent[rows[known]]
+        return latest
+
+    def _weights(self, latest: Array) -> Array:
+        """(n, latest) what a decayed pair of each latest item weighs."""
+        # Codes are kept one higher, 0 for none.
+        weights = (latest > 0) * self._fading ** np.arange(latest.shape[1])
+        weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1e-12)
+        if self.items:
+            weights /= self._totals[np.maximum(latest - 1, 0)] * self._scale + _DRAWN_PAIRS
+        return weights
 
     def beside(self, rest: Array, owners: Array, items: Array) -> Array:
         """The part (c,) of a chance that an item owes to its share of all events."""
         part: Array = rest[owners] * self._share[items]
         return part
+
+
+REPEAT_FEATURES = ("repeat", "repeat_count", "repeat_recency", "repeat_due", "repeat_overdue", "repeat_rate")
 
 
 class RepeatScorer(DenseScorer):
@@ -176,10 +233,7 @@ class RepeatScorer(DenseScorer):
     def repeats(self, rows: Array) -> tuple[PairValues, Array]:
         """Number of interactions of users with their items, and features (pairs, 6) in the order of the pairs."""
         arrays, items = self._arrays, len(self.share)
-        known = (rows >= 0) & (rows < len(self._starts))
-        lengths = np.where(known, np.append(self._lengths, 0)[np.where(known, rows, -1)], 0)
-        places = ragged_ranges(np.append(self._starts, 0)[np.where(known, rows, -1)], lengths)
-        owners = np.repeat(np.arange(len(rows)), lengths)
+        owners, places = self._entries(rows)
         order = np.argsort(owners * items + arrays["items"][places])
         places, owners = places[order], owners[order]
         taken = arrays["items"][places].astype(np.int64)
@@ -201,6 +255,46 @@ class RepeatScorer(DenseScorer):
             np.log((again + 1) / (taken_at_all + 5)),
         ]
         return PairValues(owners * items + taken, counts, items), np.stack(features, axis=1)
+
+    def with_recent(self, rows: Array, recent: Lists) -> Self:
+        """See `VersionedScorer`; a user's list may grow beyond the slots that a learner keeps."""
+        own, places = self._entries(rows)
+        width, now, half_life = max(self.items, 1), self._arrays["now"][0], self._arrays["half_life"][0]
+        entries = {name: self._arrays[name][places] for name in ("items", "counts", "lately", "first", "last")}
+        keys, more = np.unique(recent.owners * width + recent.items, return_counts=True)
+        at = np.append(own * width + entries["items"], -1)
+        order = np.argsort(at, kind="stable")
+        found = order[np.minimum(np.searchsorted(at, keys, sorter=order), len(at) - 1)]
+        again = at[found] == keys
+        hit, times = found[again], more[again]
+        since = np.maximum(now - entries["last"][hit], 0)
+        entries["counts"][hit] += times.astype(entries["counts"].dtype)
+        entries["lately"][hit] = entries["lately"][hit] * 2.0 ** (-since / half_life) + times
+        entries["last"][hit] += since
+        owners, items = np.divmod(keys[~again], width)
+        days = np.full(len(items), now)
+        new = {"items": items, "counts": more[~again], "lately": more[~again], "first": days, "last": days}
+        owners = np.concatenate([own, owners])
+        order = np.argsort(owners, kind="stable")
+        lengths = np.bincount(owners, minlength=len(rows))
+        joined = {name: np.concatenate([old, new[name].astype(old.dtype)])[order] for name, old in entries.items()}
+        view = copy(self)
+        view._arrays = {**self._arrays, **joined}
+        view._starts, view._lengths = np.cumsum(lengths) - lengths, lengths
+        return view
+
+    def contributions(self, rows: Array, lists: Lists) -> list[Contributions]:
+        """See `VersionedScorer`."""
+        pairs, _ = self.repeats(rows)
+        counts, shares = pairs.at(lists.owners, lists.items).tolist(), self.share[lists.items].tolist()
+        return [{"repeats": count, "share": share} for count, share in zip(counts, shares, strict=True)]
+
+    def _entries(self, rows: Array) -> tuple[Array, Array]:
+        """The owner of each entry of users (n,), and its place."""
+        known = (rows >= 0) & (rows < len(self._starts))
+        lengths = np.where(known, np.append(self._lengths, 0)[np.where(known, rows, -1)], 0)
+        places = ragged_ranges(np.append(self._starts, 0)[np.where(known, rows, -1)], lengths)
+        return np.repeat(np.arange(len(rows)), lengths), places
 
     def score(self, rows: Array) -> Array:
         """The user's interactions with an item, ties broken by its share of all events; see `Scorer`."""
