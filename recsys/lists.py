@@ -9,7 +9,7 @@ import numpy.typing as npt
 from recsys.contracts import ITEM, USER
 from recsys.errors import InputError
 from recsys.frames import to_frame
-from recsys.model.similar import nearest_items
+from recsys.serving.similar import nearest_items
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "parsing": {"contracts"},
     "cleaning": LIGHT | {"parsing"},
     "frames": LIGHT | {"batches", "cleaning"},
-    "lists": LIGHT | {"frames", "model", "serving"},
+    "lists": LIGHT | {"frames", "serving"},
     "door": LIGHT | FRAMES | {"lists", "model"},
     "champion": LIGHT | FRAMES | {"lists", "registry"},
     "evaluate": LIGHT | FRAMES | {"model", "serving", "stream"},
@@ -226,6 +226,8 @@ def test_what_travels_in_a_version_needs_numpy_and_numba_and_nothing_of_the_pack
         "enum",
         "functools",
         "itertools",
+        "json",
+        "numbers",
         "os",
         "typing",
     }

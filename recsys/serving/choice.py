@@ -37,7 +37,8 @@ class Choice:
     def of(self, rows: Array, groups: Array) -> Array:
         """(n,) number of the ranking that serves each user, by row and group."""
         chosen = (self._ends[groups] < drawn_numbers(self._draw, rows)[:, None]).sum(axis=1)
-        return np.minimum(chosen, len(self._positive) - 1)
+        last: Array = np.minimum(chosen, len(self._positive) - 1)
+        return last
 
     def lines(self, groups: Array, choices: Array) -> tuple[Array, Array]:
         """Slopes and intercepts (c,) of users served by rankings (c,)."""

@@ -171,6 +171,10 @@ class MixtureScorer:
         view._members, view._asked = self._members.with_recent(rows, recent), Asked(rows, recent)
         return view
 
+    def factors(self, rows: Array) -> Array | None:
+        """See `VersionedScorer`: those of the first dense member."""
+        return self._members.factors(rows)
+
     def reasons(self, rows: Array, lists: Lists) -> list[list[Reason]]:
         """See `VersionedScorer`."""
         return self._members.reasons(rows, lists)
@@ -190,7 +194,8 @@ class MixtureScorer:
             choice, group = choices[owner], candidates.groups[owner]
             slope, intercept = (float(number) for number in self._choice.lines(group, choice))
             if not among[one]:
-                found.append({self._members.behind_name(candidates, owner): float(own[one]), "behind_candidates": offset[one]})
+                name = self._members.behind_name(candidates, owner)
+                found.append({name: float(own[one]), "behind_candidates": float(offset[one])})
                 continue
             place = order[places[one]]
             if choice:
@@ -295,6 +300,7 @@ class MixtureScorer:
         tables = [np.concatenate([trend.overall, segments, trend.ages]) for segments in trend.segments]
         weights = zip(self._weights[:, : len(tables[0])], tables, strict=True)
         return np.stack([np.einsum("f,fi->i", own, table) for own, table in weights])
+
 
 def _shrunk(scores: Array) -> Array:
     """Scores (n, items) moved to between 0 and 1, in the same order."""

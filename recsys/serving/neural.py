@@ -71,6 +71,10 @@ class NeuralScorer(DenseScorer):
         view._asked = Asked(rows, recent)
         return view
 
+    def factors(self, rows: Array) -> Array:
+        """See `VersionedScorer`."""
+        return factors_of(self._users, rows)
+
     def contributions(self, rows: Array, lists: Lists) -> list[Contributions]:
         """See `VersionedScorer`: the parts of the logit, or what ranks an item behind the candidates."""
         factors, known = factors_of(self._users, rows), self._asked.version_rows(rows)

@@ -92,6 +92,10 @@ class CandidateGenerator:
         view._dense = {name: _of_version(member).with_recent(rows, recent) for name, member in self._dense.items()}
         return view
 
+    def factors(self, rows: Array) -> Array | None:
+        """See `VersionedScorer`: those of the first dense member."""
+        return next((_of_version(member).factors(rows) for member in self._dense.values()), None)
+
     def reasons(self, rows: Array, lists: Lists) -> list[list[Reason]]:
         """See `VersionedScorer`: those of the factors, then those of the latest items."""
         members = [_of_version(member) for member in self._dense.values()][:1]

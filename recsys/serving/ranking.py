@@ -127,6 +127,9 @@ class VersionedScorer(Scorer, Protocol):
         Rows of what is returned count the users that are given, from 0 on.
         """
 
+    def factors(self, rows: Array) -> Array | None:
+        """(n, f) float32 factors of users, zeros where nothing is known; None for a scorer without factors."""
+
     def contributions(self, rows: Array, lists: Lists) -> list[Contributions]:
         """Of the scores of items (c,) of users (n,)."""
 
@@ -205,6 +208,11 @@ class DenseScorer(ABC):
     def at(self, rows: Array, lists: Lists) -> Array:
         """See `Scorer`."""
         return self.of_users(rows).at(lists)
+
+    def factors(self, rows: Array) -> Array | None:
+        """See `VersionedScorer`; for scorers without factors."""
+        del rows
+        return None
 
     def reasons(self, rows: Array, lists: Lists) -> list[list[Reason]]:
         """See `VersionedScorer`; for scorers that know none."""

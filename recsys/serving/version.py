@@ -114,6 +114,10 @@ class VersionScorer(FallbackScorer):
         view._scorer = view._versioned = self._versioned.with_recent(rows, recent)
         return view
 
+    def factors(self, rows: Array) -> Array | None:
+        """See `VersionedScorer`."""
+        return self._versioned.factors(rows)
+
     def contributions(self, rows: Array, lists: Lists) -> list[Contributions]:
         """See `VersionedScorer`."""
         informed = self._informed(rows, lists, self._versioned.at(rows, lists))
