@@ -93,7 +93,9 @@ def _each(column: Sequence[Any], name: str, read: Callable[[Any], Value], defaul
 def _id(value: Any) -> str:
     if isinstance(value, str):
         return str(value)
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool | np.bool_):
+    if isinstance(value, bool | np.bool_):
+        raise RefusedError(f"{_shown(value)} is no id: give text or a whole number")
+    if isinstance(value, numbers.Integral):
         return str(int(value))
     if isinstance(value, numbers.Real) and float(value).is_integer() and abs(float(value)) < _EXACT:
         return str(int(float(value)))  # A column of whole numbers with gaps.

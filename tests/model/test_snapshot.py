@@ -150,6 +150,9 @@ def test_served_arrays_hold_factors_ids_popularity_and_what_was_seen() -> None:
         "item_popularity": ("float32", (2,)),
         "seen_offsets": ("int64", (4,)),
         "seen_items": ("int32", (4,)),
+        "seen_weights": ("float32", (4,)),
+        "gram": ("float64", (8, 8)),
+        "objective": ("float64", (4,)),
     }
     assert served.user_ids == ["a", "b", "c"]
     assert arrays["item_popularity"].tolist() == [{"y": 3.0, "x": 0.0}[item] for item in served.item_ids]

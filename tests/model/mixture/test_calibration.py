@@ -68,4 +68,4 @@ def test_predicted_odds_are_those_of_the_next_batch(exclude_seen: bool):
     rates = [found[part].mean() for part in expected]
     assert rates[-1] > 3 * max(rates[0], 1e-4)
     for part in expected:
-        assert predicted[part].mean() == pytest.approx(found[part].mean(), rel=0.6, abs=0.01)
+        assert predicted[part].mean() == pytest.approx(found[part].mean(), rel=0.6, abs=0.02)
