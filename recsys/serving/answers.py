@@ -87,7 +87,8 @@ class Answers:
         explain = flags(columns, "explain", False)
         answer: Answer = {"user_id": users}
         names = ["item_ids", "scores", *(["explanations"] if "explain" in columns else [])]
-        answer |= {name: np.empty(len(rows), dtype=object) for name in names}
+        # Without an explanation, empty text: Spark would be given a missing one as the text "None".
+        answer |= {name: np.full(len(rows), "", dtype=object) for name in names}
         given = np.array([some is not None for some in candidates], dtype=bool)
         wished = (wishes.recent.lengths + wishes.excluded.lengths) > 0
         for with_candidates, with_wishes in ((False, False), (False, True), (True, False), (True, True)):
@@ -170,14 +171,14 @@ class Answers:
         return Wishes(_lists(recent, count), _lists(excluded, count))
 
     def _explained(self, rows: Array, ranked: Rankings, asked: Wishes | None, wanted: Array) -> Array:
-        """(n,) explanations of lists as JSON, None where none is wanted."""
+        """(n,) explanations of lists as JSON, empty where none is wanted."""
         own = np.flatnonzero(wanted)
         lists = Lists.of(ranked.lengths, ranked.items)
         part, asked = lists.of_users(own), None if asked is None else asked.of_users(own)
         scores = np.split(ranked.scores, lists.offsets[1:-1])
         parts = self._ranker.contributions(rows[own], part, asked)
         reasons = self._ranker.reasons(rows[own], part, asked)
-        told = np.full(len(rows), None, dtype=object)
+        told = np.full(len(rows), "", dtype=object)
         for place, user in enumerate(own.tolist()):
             entries = slice(*part.offsets[place : place + 2].tolist())
             told_items = zip(part.items[entries], scores[user].tolist(), parts[entries], reasons[entries], strict=True)
