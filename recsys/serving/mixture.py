@@ -15,7 +15,8 @@ from .factors import AlsScorer, Asked
 from .neural import NeuralScorer
 from .proposals import CandidateGenerator, Candidates, DenseMember, in_order
 from .ranking import Contributions, DenseScores, Ranked, Reason, missing
-from .scorers import CoOccurrenceScorer, RepeatScorer, TrendScorer
+from .repeats import RepeatScorer
+from .scorers import CoOccurrenceScorer, TrendScorer
 from .walks import at_least, contained, first_open, looked_up
 
 

@@ -12,7 +12,8 @@ from .candidates import gathered
 from .factors import AlsScorer
 from .neural import NeuralScorer
 from .ranking import Ranked, Reason, Scorer, UserScores
-from .scorers import GROUPS, REPEAT_FEATURES, CoOccurrenceScorer, RepeatScorer, TrendScorer, group_of
+from .repeats import REPEAT_FEATURES, RepeatScorer
+from .scorers import GROUPS, CoOccurrenceScorer, TrendScorer, group_of
 from .topk import best_of_segments
 from .walks import looked_up
 

@@ -7,7 +7,8 @@ import numpy as np
 
 from recsys.serving.arrays import PairValues, part, ragged_ranges
 from recsys.serving.neural import NeuralScorer
-from recsys.serving.scorers import GROUPS, RepeatScorer, TrendScorer, group_of
+from recsys.serving.repeats import RepeatScorer
+from recsys.serving.scorers import GROUPS, TrendScorer, group_of
 
 LEAST, DRAWN_PAIRS = 1e-3, 5.0
 

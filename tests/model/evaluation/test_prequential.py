@@ -6,11 +6,10 @@ import pytest
 from recsys.contracts import StepId
 from recsys.model.evaluation.prequential import evaluate
 from recsys.model.frozen import FrozenModel
-from recsys.model.interactions.vocab import Vocabulary
 from recsys.model.recommender import OnlineModel
-from recsys.serving import Lists, ranking
+from recsys.serving import ranking
 from tests.model.als.test_incremental_als import learn
-from tests.model.helpers import DAY, clustered_batches, make_batch, make_settings
+from tests.model.helpers import DAY, clustered_batches, make_batch, make_settings, scores_of
 
 STEP = StepId(0, 9)
 SETTINGS = make_settings(recommend={"k": 2, "exclude_seen": False})
@@ -107,15 +106,6 @@ def test_groups_of_users_give_the_same_figures(monkeypatch: pytest.MonkeyPatch, 
     whole = evaluate(batch, model, frozen, settings, STEP)
     monkeypatch.setattr(ranking, "_LISTED_AT_ONCE", 6)
     assert evaluate(batch, model, frozen, settings, STEP) == whole
-
-
-def scores_of(frozen: FrozenModel, users: list[str], items: Vocabulary) -> np.ndarray:
-    """(users, live items), out of the longest lists; -inf for items that the version does not know."""
-    nothing, scores = Lists.empty(len(users)), np.full((len(users), len(items)), -np.inf, dtype=np.float32)
-    ranked = frozen.ranked(users, items, len(items), nothing, nothing)
-    owners, places = np.nonzero(ranked.items >= 0)
-    scores[owners, ranked.items[owners, places]] = ranked.scores[owners, places]
-    return scores
 
 
 def test_a_frozen_copy_scores_like_the_model_it_was_taken_from() -> None:
