@@ -1,9 +1,13 @@
+import re
+from pathlib import Path
+
 import mlflow
 import numpy as np
 import pytest
 from pyspark.errors import PythonException
 from pyspark.sql import functions as F
 
+import recsys
 from recsys.batch_scoring import chosen_version, score
 from recsys.contracts import RECOMMENDATIONS, StepId
 from recsys.errors import RegistryError
@@ -166,3 +170,21 @@ def test_what_users_have_just_done_and_reasons_pass_through_spark(spark, scene):
     np.testing.assert_array_equal(np.array(found, float), alone["score"])
     with pytest.raises(PythonException, match="the input has no column 'user_id'; it has 'item_id'"):
         pairs.select(recommend(F.struct("item_id"))).collect()
+
+
+def test_every_example_of_the_page_runs(spark, scene, capsys):
+    _, client, settings = scene
+    events = {"user_id": ["u1", "u2"], "item_id": ["i1", "i2"], "event_time": [10**9, 10**9 + 1]}
+    model = recsys.fit(events, {"model.factors": 4, "model.rebuild_sweeps": 2, "device": "cpu"})._model
+    run = GenerationRun.open(client, settings, 0, settings.mlflow.model_name)
+    versions.promote(client, versions.register(client, settings, run.run_id, model.served(), StepId(0, 1), {}))
+    text = (Path(__file__).parents[1] / "docs" / "how-to" / "serve.md").read_text("utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        own = block.replace("sqlite:///var/recsys/mlflow.db", settings.tracking_uri)
+        name = settings.mlflow.model_name
+        exec(own.replace("models:/recsys@", f"models:/{name}@").replace('("recsys"', f'("{name}"'), {})
+    shown = capsys.readouterr().out
+    assert '"contributions"' in shown
+    assert "IntCasting" not in shown

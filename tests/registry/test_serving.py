@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -200,3 +202,7 @@ def test_every_task_and_every_mistake_over_http(kind, registry, open_run, tmp_pa
             assert 400 <= refused.status_code < 500, malformed
             assert "Traceback" not in refused.text
         assert rows(dataframe_records=[{"user_id": "u1"}])[0] == whole[0]
+        page = (Path(__file__).parents[2] / "docs" / "how-to" / "serve.md").read_text("utf-8")
+        examples = re.findall(r"-d '(.*?)'", page)
+        assert len(examples) == 2
+        assert all(ask(example.encode()).ok for example in examples)
