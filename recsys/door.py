@@ -151,7 +151,8 @@ class Recommender:
 
         Returns:
             `user_id`, `rank` (from 1), `item_id`, `score` (higher is better; what it is depends on `model.kind`: for
-            `mixture` the log-odds of an interaction), list by list in the order of the ids. A pandas DataFrame, or a pyarrow.Table if pandas is not installed.
+            `mixture` the log-odds of an interaction), list by list in the order of the ids. A pandas DataFrame, or a
+            pyarrow.Table if pandas is not installed.
 
         Raises:
             InputError: something is not an id, or `k` is below 1.
