@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import numpy as np
@@ -125,9 +125,11 @@ class MixtureScorer:
     def score(self, rows: Array) -> Array:
         """See `Scorer`."""
         valued_ = self._valued(rows)
-        lists, everything = valued_.candidates.lists, np.tile(np.arange(self.items), len(rows))
-        own, offset = self._behind(valued_, Lists.of(np.full(len(rows), self.items), everything))
-        scores: Array = (offset + own).reshape(len(rows), self.items).astype(np.float32)
+        lists, first = valued_.candidates.lists, valued_.candidates.first
+        own = np.repeat(self._trend.shared.scores[None], len(rows), axis=0)
+        if first is not None:
+            own[first[2].informed] = first[0].all()[first[2].informed]
+        scores: Array = (self._offsets(valued_)[:, None] + own).astype(np.float32)
         scores[lists.owners, lists.items] = valued_.log_odds
         return scores
 
@@ -162,8 +164,9 @@ class MixtureScorer:
             # The list goes on behind the candidates.
             order = DenseScores(self._places(rows[short]))
             whole = order.rank(k[short], left_out.of_users(short), Lists.empty(len(short)))
-            scored = np.take_along_axis(self.score(rows[short]), np.maximum(whole.items, 0), axis=1)
-            ranked = ranked.with_lists(short, replace(whole, scores=np.where(whole.items < 0, np.float32(0), scored)))
+            listed = whole.items >= 0
+            whole.scores[listed] = self.at(rows[short], Lists.of(whole.lengths, whole.items[listed]))
+            ranked = ranked.with_lists(short, whole)
         return ranked
 
     def with_recent(self, rows: Array, recent: Lists) -> Self:
@@ -190,6 +193,7 @@ class MixtureScorer:
         pairs = PairValues((near.owners * self.items + near.items)[order], order, self.items)
         places, among = pairs.find(lists.owners, lists.items)
         features, names = self._members.features(candidates), self._members.feature_names()
+        rankings = self._members.rankings
         found = list[Contributions]()
         for one, owner in enumerate(lists.owners.tolist()):
             choice, group = choices[owner], candidates.groups[owner]
@@ -201,7 +205,7 @@ class MixtureScorer:
             place = order[places[one]]
             if choice:
                 level = float(self._choice.levels(valued_.values[place], choice))
-                found.append({self._members.rankings[choice]: slope * level, "intercept": intercept})
+                found.append({rankings[choice]: slope * level, "intercept": intercept})
             else:
                 parts = (slope * self._weights[group] * features[place]).tolist()
                 found.append({**dict(zip(names, parts, strict=True)), "intercept": intercept})
@@ -246,15 +250,23 @@ class MixtureScorer:
 
     def _behind(self, valued_: Valued, lists: Lists) -> tuple[Array, Array]:
         """What items (a,) of users score in the order behind the candidates, and what is added to that, (a,)."""
-        candidates, shared = valued_.candidates, self._trend.shared.scores
+        own = self._trend.shared.scores[lists.items].astype(np.float64)
+        if valued_.candidates.first is not None:
+            scores, _, ranked = valued_.candidates.first
+            own = np.where(ranked.informed[lists.owners], scores.at(lists), own)
+        return own, self._offsets(valued_)[lists.owners]
+
+    def _offsets(self, valued_: Valued) -> Array:
+        """(n,) float64, what moves the order behind the candidates below them: its first item to 1 below the lowest."""
+        candidates = valued_.candidates
         starts = candidates.lists.offsets[:-1]
         lowest = np.minimum.reduceat(valued_.log_odds, starts) if len(valued_.log_odds) else np.zeros(len(starts))
-        own, most = shared[lists.items].astype(np.float64), np.full(len(starts), shared.max(initial=-np.inf))
+        most = np.full(len(starts), self._trend.shared.scores.max(initial=-np.inf), dtype=np.float64)
         if candidates.first is not None:
-            scores, _, ranked = candidates.first
-            own = np.where(ranked.informed[lists.owners], scores.at(lists), own)
+            ranked = candidates.first[2]
             most = np.where(ranked.informed, ranked.scores[:, :1].max(axis=1, initial=-np.inf), most)
-        return own, (lowest - 1 - most)[lists.owners]
+        offsets: Array = lowest - 1 - most
+        return offsets
 
     def _places(self, rows: Array) -> Array:
         """(n, items) float32, the order of all items: candidates from 1 to 2, others below 1 by the first member."""

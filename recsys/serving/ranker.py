@@ -67,7 +67,10 @@ class Ranker:
         rows = np.arange(min(self.users, 1), dtype=np.int64)
         asked = (np.append(rows, UNKNOWN), np.full(len(rows) + 1, 1), np.ones(len(rows) + 1, dtype=bool))
         self.rank(*asked)
-        self.rank_candidates(*asked, [np.arange(min(self.items, 1))] * (len(rows) + 1))
+        some = [np.arange(min(self.items, 1))] * (len(rows) + 1)
+        self.rank_candidates(*asked, some)
+        recent = Lists.of(np.array([len(own) for own in some]), np.concatenate(some))
+        self.rank(*asked, Wishes(recent, Lists.empty(len(some))))
 
     def rank(self, rows: Array, k: Array, exclude_seen: Array, asked: Wishes | None = None) -> Rankings:
         """Rank the whole catalog.

@@ -84,8 +84,9 @@ class FallbackScorer:
         informed = np.zeros(len(rows), dtype=bool)
         informed[lists.owners[scores != 0]] = True
         # Whose scores of all the items asked for are 0 may have others.
-        for user in np.flatnonzero(~informed & (lists.lengths > 0)).tolist():
-            informed[user] = self._scorer.score(rows[user : user + 1]).any()
+        unclear = np.flatnonzero(~informed & (lists.lengths > 0))
+        for row in np.unique(rows[unclear]).tolist():
+            informed[unclear[rows[unclear] == row]] = self._scorer.score(np.array([row])).any()
         return informed
 
     @cached_property
