@@ -20,6 +20,7 @@ from recsys.errors import RegistryError
 from recsys.registry.client import registry_errors
 from recsys.registry.signature import EXAMPLE_INFO, SIGNATURE, metadata, write_example
 from recsys.serving import Served
+from recsys.serving.version import absent_arrays
 
 _ARRAYS_FILE = "arrays.safetensors"
 _SERVED_CODE = Path(__file__).with_name("pyfunc.py")
@@ -119,9 +120,13 @@ def load_served(uri: str) -> Served:
         arrays = f"{uri}/artifacts/{_ARRAYS_FILE}"
         packed = load_file(mlflow.artifacts.download_artifacts(artifact_uri=arrays, dst_path=folder))
         try:
-            return Served.of_packed(packed)
+            served = Served.of_packed(packed)
+            absent = absent_arrays(served.kind, served.arrays)
         except KeyError as error:
             raise RegistryError(f"{uri} was not registered by this release: it has no array {error}") from error
+        if absent:
+            raise RegistryError(f"{uri} was not registered by this release: it has no array '{absent[0]}'")
+        return served
 
 
 def count_users(artifact: Path) -> int:

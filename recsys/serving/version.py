@@ -45,6 +45,20 @@ def declared_axes(kind: str) -> dict[str, Axes]:
     return {**KINDS[kind].axes, **SHARED}
 
 
+# What folds users in; a version without it answers for no recent items.
+_OPTIONAL = {"gram", "objective"}
+
+
+def absent_arrays(kind: str, arrays: Arrays) -> list[str]:
+    """Names of arrays that a version of a kind cannot do without and does not have, but for those of members.
+
+    Raises:
+        KeyError: this release does not know the kind.
+    """
+    needed = {name for name in KINDS[kind].axes if "." not in name}
+    return sorted(needed - _OPTIONAL - arrays.keys())
+
+
 class FallbackScorer:
     """The scores of a learner, or the popularity for users about whom it knows nothing.
 

@@ -12,6 +12,7 @@ from recsys.model.recommender import LEARNERS, OnlineModel
 from recsys.registry.signature import COLUMNS, SCORES, TASKS
 from recsys.serving import Answers, Lists, Ranker, RefusedError, Wishes
 from recsys.serving.inputs import MOST_RECENT
+from recsys.serving.version import absent_arrays
 from tests.model.als.test_incremental_als import learn
 from tests.model.helpers import clustered_batches, make_batch, make_settings
 
@@ -59,6 +60,13 @@ def test_every_task_and_column_is_described():
         assert {*answer} == {*given.split(", ")} | {*taken.split(", ")} & {"user_id", "item_id"}
     with pytest.raises(RefusedError, match="there is no task 'sing': give one of recommend, similar_items, score"):
         answers.of("sing", {})
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_version_has_all_arrays_of_its_kind(case: str):
+    model, _ = fitted(case)
+    served = model.served()
+    assert absent_arrays(served.kind, served.arrays) == []
 
 
 @pytest.mark.parametrize("case", CASES)
