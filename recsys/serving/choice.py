@@ -25,8 +25,9 @@ class Choice:
     """Draws the ranking that serves a user, and turns its values into log-odds.
 
     Args:
-        arrays: `chances` (groups, rankings), `draw` (2,) the seed and the clock, and `calibration`
-            (groups, rankings, 2), slope and intercept of the log-odds as a function of the levels.
+        chances: (groups, rankings), with which each ranking serves a user.
+        draw: (2,) the seed and the clock.
+        calibration: (groups, rankings, 2), slope and intercept of the log-odds as a function of the levels.
         positive: (rankings,) see `levels`.
     """
 
