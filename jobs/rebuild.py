@@ -8,19 +8,21 @@ from recsys.config import Settings
 EXAMPLES = {
     "after a change of model settings in my.yaml": "--config my.yaml",
     "another learner": "--config my.yaml model.kind=als model.factors=128",
+    "without what bots have done": "--config my.yaml rebuild.without_users=[bot1,bot2] rebuild.without_batches=[17]",
+    "go back to the model after batch 16": "--config my.yaml rebuild.as_of_batch=16",
     "time decay": "--config my.yaml decay.half_life_days=30",
 }
 SETTINGS = (
     "model.kind",
     "model.factors",
-    "model.alpha",
     "model.regularization",
     "model.mixture.members",
     "decay.half_life_days",
-    "seed",
+    "rebuild.as_of_batch",
+    "rebuild.without_batches",
+    "rebuild.without_users",
     "device",
     "storage.root",
-    "mlflow.model_name",
 )
 
 

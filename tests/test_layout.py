@@ -230,4 +230,5 @@ def test_what_travels_in_a_version_needs_numpy_and_numba_and_nothing_of_the_pack
         "numbers",
         "os",
         "typing",
+        "zlib",
     }

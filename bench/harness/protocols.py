@@ -168,5 +168,6 @@ def _rows_of(relevant: Relevant, rows: slice) -> Relevant:
 
 def _figures(scores: Scores, relevant: Relevant) -> Figures:
     table, wanted = torch.from_numpy(scores), relevant.lists
-    short, long = (ranking_figures(ranked_by_scores(table, wanted, k), relevant, k) for k in (SHORT_LIST, LONG_LIST))
+    ranked = {k: ranked_by_scores(table, wanted, k + 1) for k in (SHORT_LIST, LONG_LIST)}
+    short, long = (ranking_figures(found, relevant, k) for k, found in ranked.items())
     return Figures((short.recall > 0).astype(np.float64), short.ndcg, long.recall)

@@ -183,7 +183,7 @@ def measure(
         table[asked.seen] = -np.inf
         if group == AMONG_NEW:
             table[:, :known] = -np.inf
-        ranked = ranked_by_scores(torch.from_numpy(table), asked.relevant.lists, k)
+        ranked = ranked_by_scores(torch.from_numpy(table), asked.relevant.lists, k + 1)
         figures = ranking_figures(ranked, asked.relevant, k)
         yield {
             "group": group,

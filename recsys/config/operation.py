@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from recsys.config.section import Section
 
@@ -49,6 +49,26 @@ class Maintain(Section):
         description="Days after which rejected records are deleted; how many there were stays in `model_updates`. "
         "`null`: never.",
     )
+
+
+class Rebuild(Section):
+    """What `rebuild` learns, if not the whole log. The generation keeps to it, whatever the settings say later."""
+
+    as_of_batch: NonNegativeInt | None = Field(
+        None,
+        description="Go back to the model as it was after this batch of the current generation, to the bit, instead of "
+        "training; `null`: train.",
+    )
+    without_batches: list[NonNegativeInt] = Field(
+        default_factory=list, description="Ids of batches to leave out, of whatever generation they are."
+    )
+    without_users: list[str] = Field(default_factory=list, description="Ids of users to leave out.")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "Rebuild":
+        if self.as_of_batch is not None and (self.without_batches or self.without_users):
+            raise ValueError("as_of_batch goes back to a model that has learned everything: leave nothing out with it")
+        return self
 
 
 class Requeue(Section):

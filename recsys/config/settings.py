@@ -24,7 +24,7 @@ from pydantic import (
 from recsys.config.feed import Feed, Quarantine
 from recsys.config.fingerprint import shapes
 from recsys.config.model import ConceptDrift, Decay, Model, Robustness, Staleness
-from recsys.config.operation import Logging, Maintain, Monitoring, Requeue
+from recsys.config.operation import Logging, Maintain, Monitoring, Rebuild, Requeue
 from recsys.config.section import Section
 from recsys.config.sections import (
     Evaluation,
@@ -90,6 +90,7 @@ class Settings(Section):
     monitoring: Monitoring = Field(default_factory=Monitoring)
     replay: Replay = Field(default_factory=Replay)
     maintain: Maintain = Field(default_factory=Maintain)
+    rebuild: Rebuild = Field(default_factory=Rebuild)
     requeue: Requeue = Field(default_factory=Requeue)
     spark: dict[str, str] = Field(
         default_factory=dict, description="Extra Spark settings; they win over the defaults of the session."

@@ -20,7 +20,8 @@ from recsys.errors import RegistryError
 from recsys.registry.client import registry_errors
 from recsys.registry.signature import EXAMPLE_INFO, SIGNATURE, metadata, write_example
 from recsys.serving import Served
-from recsys.serving.version import absent_arrays
+from recsys.serving.stored import restored, stored
+from recsys.serving.version import absent_arrays, declared_axes
 
 _ARRAYS_FILE = "arrays.safetensors"
 _SERVED_CODE = Path(__file__).with_name("pyfunc.py")
@@ -58,7 +59,7 @@ def upload(
     logged = client.create_logged_model(experiment, name, run_id)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, _ARRAYS_FILE)
-        save_file(served.packed(), file)
+        save_file(stored(served.packed(), declared_axes(served.kind)), file)
         artifact, code = Path(folder, "model"), Path(folder, "serving")
         shutil.copytree(_SERVING, code, ignore=shutil.ignore_patterns("__pycache__"))
         with warnings.catch_warnings():
@@ -93,6 +94,11 @@ def upload(
     return str(logged.model_id)
 
 
+def as_stored(served: Served) -> Served:
+    """What is loaded of a version when this has been uploaded as its artifact; see `serving.stored`."""
+    return Served.of_packed(restored(stored(served.packed(), declared_axes(served.kind))))
+
+
 def download(uri: str, folder: Path) -> Path:
     """Download the artifact of a version.
 
@@ -118,9 +124,9 @@ def load_served(uri: str) -> Served:
     """
     with tempfile.TemporaryDirectory() as folder, registry_errors(f"cannot load {uri}"):
         arrays = f"{uri}/artifacts/{_ARRAYS_FILE}"
-        packed = load_file(mlflow.artifacts.download_artifacts(artifact_uri=arrays, dst_path=folder))
+        kept = load_file(mlflow.artifacts.download_artifacts(artifact_uri=arrays, dst_path=folder))
         try:
-            served = Served.of_packed(packed)
+            served = Served.of_packed(restored(kept))
             absent = absent_arrays(served.kind, served.arrays)
         except KeyError as error:
             raise RegistryError(f"{uri} was not registered by this release: it has no array {error}") from error

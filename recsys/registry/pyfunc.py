@@ -56,10 +56,9 @@ class ServedModel(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load the arrays and the scoring code of the artifact."""
-        arrays = load_file(context.artifacts["arrays"])
         # The code that came with the artifact; its classes have no name here.
         self._serving: Any = _package(Path(context.artifacts["serving"]))
-        self.ranker: Any = self._serving.Ranker(arrays)
+        self.ranker: Any = self._serving.Ranker(self._serving.restored(load_file(context.artifacts["arrays"])))
         # The first request shall not wait for the compiler.
         self.ranker.warm_up()
         own = dict(context.model_config)

@@ -11,6 +11,7 @@ from .inputs import RefusedError
 from .ranker import Ranker, Rankings, Wishes
 from .ranking import Ranked
 from .served import Served
+from .stored import restored
 from .version import FallbackScorer, VersionScorer
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "Served",
     "VersionScorer",
     "Wishes",
+    "restored",
 ]

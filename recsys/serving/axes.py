@@ -22,6 +22,15 @@ class NewItem(Enum):
     TEXT = "what is predicted from its text"
 
 
+class Loss(Enum):
+    """What an array may lose when a version is stored."""
+
+    NONE = "nothing"
+    SINGLE = "what single precision does not hold"
+    BY_ROW = "less than a 65,000th of the largest number of the row"
+    LOGARITHMIC = "a relative error of some 0.01 percent"
+
+
 @dataclass(frozen=True)
 class Axes:
     """The axes of one array.
@@ -29,10 +38,12 @@ class Axes:
     Attributes:
         names: of the axes in order; `USERS` and `ITEMS` have one entry for each user or item of the version.
         new_item: what a cold item gets; for arrays with an axis `ITEMS`, and for no others.
+        loss: what it may lose when it is stored.
     """
 
     names: tuple[str, ...]
     new_item: NewItem | None = None
+    loss: Loss = Loss.NONE
 
     def __post_init__(self) -> None:
         if self.names.count(ITEMS) != (self.new_item is not None):

@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from .arrays import Array, Arrays, Lists
-from .axes import ITEMS, USERS, Axes, Declared, NewItem
+from .axes import ITEMS, USERS, Axes, Declared, Loss, NewItem
 from .fold_in import FoldIn
 from .products import Products
 from .ranking import Contributions, DenseScorer, Ranked, Reason, missing, strongest
@@ -24,8 +24,8 @@ class AlsScorer(DenseScorer):
     """
 
     axes: ClassVar[Declared] = {
-        "user_factors": Axes((USERS, "factors")),
-        "item_factors": Axes((ITEMS, "factors"), NewItem.TEXT),
+        "user_factors": Axes((USERS, "factors"), loss=Loss.BY_ROW),
+        "item_factors": Axes((ITEMS, "factors"), NewItem.TEXT, Loss.BY_ROW),
         "gram": Axes(("factors", "factors")),
         "objective": Axes(("alpha, regularization, exponent, items",)),
     }

@@ -6,7 +6,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from .arrays import Array, Arrays, Lists, PairValues, ragged_ranges
-from .axes import ITEMS, USERS, Axes, Declared, NewItem
+from .axes import ITEMS, USERS, Axes, Declared, Loss, NewItem
 from .ranking import Contributions, DenseScorer
 
 # Prior of the days between two interactions of a user with the same item.
@@ -18,12 +18,12 @@ class RepeatScorer(DenseScorer):
     """Repeat consumption: a user's own items, by how often and how lately, and whether they are due again."""
 
     axes: ClassVar[Declared] = {
-        **{name: Axes(("entries",)) for name in ("items", "counts", "lately", "first", "last")},
+        **{name: Axes(("entries",), loss=Loss.SINGLE) for name in ("items", "counts", "lately", "first", "last")},
         "starts": Axes((USERS,)),
         "lengths": Axes((USERS,)),
         "occasions": Axes(("again, at all", ITEMS), NewItem.ZERO),
-        "intervals": Axes(("days, number", ITEMS), NewItem.ZERO),
-        "share": Axes((ITEMS,), NewItem.ZERO),
+        "intervals": Axes(("days, number", ITEMS), NewItem.ZERO, Loss.SINGLE),
+        "share": Axes((ITEMS,), NewItem.ZERO, Loss.SINGLE),
         "now": Axes(("one",)),
         "half_life": Axes(("one",)),
     }

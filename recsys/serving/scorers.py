@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from .arrays import Array, Arrays, Lists, PairValues
-from .axes import ITEMS, USERS, Axes, Declared, NewItem
+from .axes import ITEMS, USERS, Axes, Declared, Loss, NewItem
 from .candidates import chances_of
 from .ranking import Contributions, DenseScorer, Ranked, Reason, strongest
 from .shared import SharedScores
@@ -32,8 +32,8 @@ class TrendScorer(DenseScorer):
     axes: ClassVar[Declared] = {
         "half_lives": Axes(("half_lives",)),
         "segment_half_lives": Axes(("segment_half_lives",)),
-        "counts": Axes(("half_lives", ITEMS), NewItem.ZERO),
-        "segment_counts": Axes(("groups", "segment_half_lives", ITEMS), NewItem.ZERO),
+        "counts": Axes(("half_lives", ITEMS), NewItem.ZERO, Loss.SINGLE),
+        "segment_counts": Axes(("groups", "segment_half_lives", ITEMS), NewItem.ZERO, Loss.SINGLE),
         "clock": Axes(("one",)),
         "first": Axes((ITEMS,), NewItem.NOW),
         "last": Axes((ITEMS,), NewItem.NOW),
@@ -111,9 +111,9 @@ class CoOccurrenceScorer(DenseScorer):
         # Codes of items, one higher, 0 for none.
         "recent": Axes((USERS, "last items")),
         "neighbors": Axes((ITEMS, "neighbors"), NewItem.ZERO),
-        "strengths": Axes((ITEMS, "neighbors"), NewItem.ZERO),
-        "totals": Axes((ITEMS,), NewItem.ZERO),
-        "share": Axes((ITEMS,), NewItem.ZERO),
+        "strengths": Axes((ITEMS, "neighbors"), NewItem.ZERO, Loss.LOGARITHMIC),
+        "totals": Axes((ITEMS,), NewItem.ZERO, Loss.SINGLE),
+        "share": Axes((ITEMS,), NewItem.ZERO, Loss.SINGLE),
         "scale": Axes(("one",)),
         "fading": Axes(("one",)),
     }

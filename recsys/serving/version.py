@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from .arrays import Array, Arrays, Lists
-from .axes import ITEMS, USERS, Axes, Declared, NewItem
+from .axes import ITEMS, USERS, Axes, Declared, Loss, NewItem
 from .mixture import MEMBERS, MixtureScorer
 from .ranking import Contributions, Ranked, Reason, Scorer, VersionedScorer, rank_in_blocks
 from .shared import SharedScores
@@ -32,7 +32,7 @@ SHARED = {
     "item_popularity": Axes((ITEMS,), NewItem.ZERO),
     "seen_offsets": Axes((f"{USERS} + 1",)),
     "seen_items": Axes(("pairs",)),
-    "seen_weights": Axes(("pairs",)),
+    "seen_weights": Axes(("pairs",), loss=Loss.LOGARITHMIC),
 }
 
 

@@ -29,7 +29,14 @@ from recsys.model.recommender import OnlineModel
 from recsys.storage import snapshot_folder
 from recsys.stream import freshness
 from recsys.stream.publish import Observer, Publisher, log_stage
-from recsys.stream.recovery import Generation, Logged, another_checkpoint, recover_model
+from recsys.stream.recovery import (
+    Generation,
+    Logged,
+    another_checkpoint,
+    recover_model,
+    returning,
+    with_returned,
+)
 from recsys.tables import ledger, log, quarantine, totals
 from recsys.tables.checkpoint import Plan
 from recsys.tables.delta import Tables
@@ -95,6 +102,8 @@ class Pipeline:
         self.generation = generation
         self.logged = logged
         self.learned_through = generation.last_batch
+        # Batches that were set aside and come back with the next one.
+        self.returning = returning(tables, generation)
         self.publisher = publisher
         self.rivals = Rivals(publisher.take_new_rivals())
         self.report = report
@@ -120,10 +129,7 @@ class Pipeline:
         step = StepId(self.generation.number, batch_id)
         if batch_id > self.learned_through:
             stored = self.stored(step, plan, began) or self.store(events, step, plan, began)
-            try:
-                row = self.learn(stored, step)
-            except SolveError as error:
-                row = self.set_aside(stored, step, error)
+            row = self.learn_or_set_aside(stored, step)
             self.record([row], application_id(events))
             if stored.records:
                 self.report(row)
@@ -189,8 +195,39 @@ class Pipeline:
             seconds=time.perf_counter() - started,
         )
 
-    def learn(self, stored: StoredBatch, step: StepId) -> LedgerRow:
+    def learn_or_set_aside(self, stored: StoredBatch, step: StepId) -> LedgerRow:
+        """Learn a batch, with those that come back, or go on without it if it cannot be learned.
+
+        The same batch would fail at every start. It stays in the log, so a rebuild learns it with the rest.
+
+        Returns:
+            The ledger row. That of a batch set aside has the reason; recovery skips the batch because of it.
+        """
+        back = self.returning if len(stored.rows) else ()
+        try:
+            row = self.learn(stored, step, back)
+            self.returning = tuple(batch_id for batch_id in self.returning if batch_id not in back)
+        except SolveError as error:
+            # The model may have taken in a part of the batch.
+            before = replace(self.generation, last_batch=self.learned_through)
+            self.model = recover_model(self.settings, self.tables, before)
+            if back:
+                logger.error("batches %s cannot be learned yet: %s", ", ".join(map(str, back)), error)
+                self.returning = ()
+                row = self.learn_or_set_aside(stored, step)
+                return replace(row, metrics=row.metrics | {f"{ledger.RETURNED}{batch_id}": 0.0 for batch_id in back})
+            logger.error("batch %s is set aside, the stream goes on without it: %s", step, error)
+            row = self.row_of(stored, step, {ledger.SET_ASIDE: 1.0})
+            row = replace(row, decisions=(f"set aside: {error}",))
+        return row
+
+    def learn(self, stored: StoredBatch, step: StepId, back: Sequence[int] = ()) -> LedgerRow:
         """Evaluate the model on the batch, learn the batch, and save a snapshot if one is due.
+
+        Args:
+            stored: the batch.
+            step: its step.
+            back: batches that were set aside and are learned with it.
 
         Returns:
             The ledger row.
@@ -199,7 +236,9 @@ class Pipeline:
         figures = self.evaluate(stored.rows, step)
         self.observe("evaluate", step)
         evaluated = time.perf_counter()
-        update = self.model.update(stored.rows, step)
+        came_back = {f"{ledger.RETURNED}{batch_id}": 1.0 for batch_id in back}
+        rows = with_returned(self.tables, stored.rows, step, back)
+        update = self.model.update(rows, step) | came_back
         self.observe("learn", step)
         learned = time.perf_counter()
         age = freshness.figures(stored.rows, stored.plan.planned_at.timestamp(), time.time())
@@ -210,21 +249,6 @@ class Pipeline:
         seconds = {"evaluate_seconds": evaluated - started, "learn_seconds": learned - evaluated}
         row = self.row_of(stored, step, figures | update | seconds | age)
         return replace(row, state_uri=state_uri, decisions=self.model.decision.reasons)
-
-    def set_aside(self, stored: StoredBatch, step: StepId, error: SolveError) -> LedgerRow:
-        """Go on without a batch that cannot be learned: the same batch would fail at every start.
-
-        It stays in the log, so a rebuild learns it with the rest.
-
-        Returns:
-            The ledger row, which has the reason; recovery skips the batch because of it.
-        """
-        logger.error("batch %s is set aside, the stream goes on without it: %s", step, error)
-        # The model may have taken in a part of the batch.
-        before = replace(self.generation, last_batch=self.learned_through)
-        self.model = recover_model(self.settings, self.tables, before)
-        row = self.row_of(stored, step, {"set_aside": 1.0})
-        return replace(row, decisions=(f"set aside: {error}",))
 
     def row_of(self, stored: StoredBatch, step: StepId, metrics: Mapping[str, float]) -> LedgerRow:
         """The ledger row of a batch, with what is the same for every batch.

@@ -16,7 +16,7 @@ from recsys.contracts import INTERACTION_LOG, LedgerRow, StepId
 from recsys.errors import RegistryDownError
 from recsys.model.evaluation.gate import GateResult, judge
 from recsys.model.recommender import OnlineModel
-from recsys.registry import versions
+from recsys.registry import artifacts, versions
 from recsys.registry.attempts import Attempts
 from recsys.registry.versions import Version
 from recsys.serving import Served
@@ -163,7 +163,7 @@ class Publisher:
         assert self.connection is not None, "`start` or `publish_due` has connected"
         client, run, named = self.connection.client, self.connection.run, self.connection.versions
         verdict = self.judge_candidate()
-        served = self.new_items.join(model.served())
+        served = artifacts.as_stored(self.new_items.join(model.served()))
         log_version = next(row.log_version for row in reversed(self.rows) if row.step <= step)
         tags = versions.gate_tags(verdict.passed, verdict.reasons, verdict.figures)
         tags["interaction_log_version"] = str(log_version)

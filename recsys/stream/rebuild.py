@@ -1,4 +1,4 @@
-"""Retrains the model from the whole log and begins a new generation."""
+"""Retrains the model from the log, or goes back to an earlier one, and begins a new generation."""
 
 import time
 from contextlib import ExitStack
@@ -20,7 +20,8 @@ from recsys.registry.versions import Version
 from recsys.storage import checkpoint_folder, snapshot_folder, writer_lock
 from recsys.stream.handover import load, refuse_unfinished
 from recsys.stream.publish import Publisher
-from recsys.stream.recovery import current_generation, rebuilt_model
+from recsys.stream.recovery import current_generation, new_model, refuse_other_settings
+from recsys.stream.scope import Scope
 from recsys.tables import checkpoint, lease, ledger, log
 from recsys.tables.delta import Tables
 from recsys.tables.session import build_session
@@ -47,14 +48,15 @@ class Rebuilt:
 
 
 def rebuild(settings: Settings) -> Rebuilt:
-    """Retrain a model from the whole log and begin a new generation with it.
+    """Retrain a model from the whole log, or from what `settings.rebuild` says, and begin a new generation with it.
 
     It becomes champion if there is none. An existing champion stays until the stream has found, on batches that neither
     model has seen, that the new model is no worse. A rebuild that ended before its version was registered is finished,
     not repeated.
 
     Raises:
-        InputError: the log is empty, a backfill is unfinished, or a stream is running on the same storage.
+        InputError: the log is empty, a backfill is unfinished, a stream is running on the same storage, or there is no
+            such batch to go back to.
         LeaseError: another job writes the tables.
         RegistryError: the tracking server does not answer.
     """
@@ -77,7 +79,7 @@ def rebuild(settings: Settings) -> Rebuilt:
 
 
 def _unregistered(client: MlflowClient, settings: Settings, tables: Tables) -> tuple[LedgerRow, OnlineModel] | None:
-    """The last rebuild, if it has the same settings, no version yet, and no batch after it; else None."""
+    """The last rebuild, if it has the same settings and scope, no version yet, and no batch after it; else None."""
     present = current_generation(tables)
     if present.number == 0 or present.last_batch >= present.first_batch:
         return None
@@ -85,6 +87,8 @@ def _unregistered(client: MlflowClient, settings: Settings, tables: Tables) -> t
     if run_id is not None and versions.first(client, settings.mlflow.model_name, run_id) is not None:
         return None
     (row,) = ledger.read(tables, present.number, after=present.last_batch - 1)
+    if Scope.of_decisions(row.decisions) != Scope.of_settings(settings.rebuild, present.number - 1):
+        return None
     try:
         return row, snapshot.load(snapshot.path_for(snapshot_folder(settings.storage.root), row.step), settings)
     except InputError:
@@ -94,8 +98,11 @@ def _unregistered(client: MlflowClient, settings: Settings, tables: Tables) -> t
 def _trained(settings: Settings, tables: Tables) -> tuple[LedgerRow, OnlineModel]:
     """Train from the whole log, save the model, and begin a generation with it in the ledger."""
     begin = _next_step(settings, tables)
+    scope = Scope.of_settings(settings.rebuild, begin.generation - 1)
+    if scope.as_of is not None:
+        refuse_other_settings(settings, current_generation(tables))
     started = time.perf_counter()
-    model = rebuilt_model(settings, tables, begin)
+    model = new_model(settings, tables, begin, scope)
     if settings.items.path is not None and settings.items.adapter.enabled:
         fit_adapter(settings, model, begin)
     seconds = time.perf_counter() - started
@@ -110,6 +117,7 @@ def _trained(settings: Settings, tables: Tables) -> tuple[LedgerRow, OnlineModel
         ingested_at=datetime.now(UTC),
         metrics={SECONDS: seconds},
         state_uri=path.as_posix(),
+        decisions=scope.decisions(),
         settings=settings.shaping(),
     )
     ledger.append(tables, [row], app_id="recsys:rebuild", txn_version=begin.generation)

@@ -6,19 +6,21 @@ is a pure function of the log; a snapshot only saves the time to recompute it.
 
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
 from recsys.config import Settings
 from recsys.config.settings import differences
-from recsys.contracts import INTERACTION_LOG, InteractionBatch, StepId
+from recsys.contracts import INTERACTION_LOG, MODEL_UPDATES, InteractionBatch, StepId
 from recsys.errors import InputError
 from recsys.model import snapshot
 from recsys.model.recommender import OnlineModel
 from recsys.storage import checkpoint_folder, snapshot_folder
-from recsys.tables import checkpoint, ledger, log
+from recsys.stream.scope import Scope
+from recsys.tables import checkpoint, ledger, log, requeue
 from recsys.tables.delta import Tables
 
 logger = logging.getLogger(__name__)
@@ -56,10 +58,13 @@ def current_generation(tables: Tables) -> Generation:
     last = ledger.last_row(tables)
     if last is None:
         return Generation(number=0, first_batch=0, last_batch=-1)
-    number, first_batch = last.step.generation, 0
-    if number > 0:
-        first_batch = ledger.first_step(tables, number).batch_id + 1
-    return Generation(number, first_batch, last.step.batch_id, last.input, last.settings)
+    number = last.step.generation
+    return Generation(number, _first_batch(tables, number), last.step.batch_id, last.input, last.settings)
+
+
+def _first_batch(tables: Tables, generation: int) -> int:
+    """The first batch id that the stream learns in a generation."""
+    return 0 if generation == 0 else ledger.first_step(tables, generation).batch_id + 1
 
 
 def logged_so_far(tables: Tables, generation: Generation) -> Logged:
@@ -148,7 +153,7 @@ def recover_model(settings: Settings, tables: Tables, generation: Generation) ->
     start = model.step or StepId(generation.number, -1)
     if start < last:
         logger.info("recovering the model from step %s to %s", start, last)
-        set_aside = ledger.set_aside(tables, start)
+        rows = {row.step: row for row in ledger.read(tables, start.generation, start.batch_id)}
         for step, batch in tqdm(
             complete_batches(tables, start, last),
             desc="recovering the model",
@@ -156,14 +161,33 @@ def recover_model(settings: Settings, tables: Tables, generation: Generation) ->
             leave=False,
             disable=None,
         ):
-            if step.batch_id not in set_aside:
-                model.update(batch, step)
+            if not ledger.is_set_aside(rows[step]):
+                back = [batch_id for batch_id, learned in ledger.returned(rows[step]).items() if learned]
+                model.update(with_returned(tables, batch, step, back), step)
         if model.step != last:  # The last batches had nothing to learn.
             model.update(log.to_batch(log.ROWS.empty_table()), last)
     else:
         for _ in complete_batches(tables, StepId(last.generation, last.batch_id - 1), last):
             pass  # A snapshot has the last batch, but the next recovery may need the log.
     return model
+
+
+def with_returned(tables: Tables, batch: InteractionBatch, step: StepId, back: Sequence[int]) -> InteractionBatch:
+    """A batch, joined with earlier ones of its generation that were set aside and are learned with it."""
+    if not back:
+        return batch
+    steps = (StepId(step.generation, batch_id) for batch_id in back)
+    return log.joined([batch, *(log.to_batch(log.read_batch(tables, earlier)) for earlier in steps)])
+
+
+def returning(tables: Tables, generation: Generation) -> tuple[int, ...]:
+    """Ids of the batches that were set aside, that `requeue` has asked for since, and that have not come back yet."""
+    asked = requeue.requests(tables, generation.number)
+    if not asked:
+        return ()
+    rows = ledger.read(tables, generation.number, after=min(asked))
+    tried = Counter(batch_id for row in rows for batch_id in ledger.returned(row))
+    return tuple(sorted(batch_id for batch_id, times in asked.items() if times > tried[batch_id]))
 
 
 def complete_batches(
@@ -210,15 +234,39 @@ def _newest_snapshot(settings: Settings, last: StepId) -> OnlineModel | None:
 
 
 def rebuilt_model(settings: Settings, tables: Tables, begin: StepId) -> OnlineModel:
-    """Retrain the model of a generation from every batch that was in the log when it began.
+    """The model that a generation begins with, again: as the ledger says that it was made.
 
     Args:
         settings: all settings.
         tables: the Delta tables.
-        begin: step of the rebuilt model: its generation, and the last batch id that it has learned.
+        begin: the first step of the generation.
     """
+    (row,) = ledger.read(tables, begin.generation, after=begin.batch_id - 1)[:1]
+    return new_model(settings, tables, begin, Scope.of_decisions(row.decisions))
+
+
+def new_model(settings: Settings, tables: Tables, begin: StepId, scope: Scope) -> OnlineModel:
+    """A model to begin a generation with: trained from what was in the log before, or as an earlier one was.
+
+    Args:
+        settings: all settings.
+        tables: the Delta tables.
+        begin: step of the model: its generation, and the last batch id that the generation does not learn itself.
+        scope: what it learns.
+
+    Raises:
+        InputError: it is to go back to a batch that its generation does not have.
+    """
+    if scope.as_of is not None:
+        number, batch_id = scope.as_of.generation, scope.as_of.batch_id
+        first, last = _first_batch(tables, number), log.last_step(tables, number, MODEL_UPDATES)
+        if last is None or not first - 1 <= batch_id <= last.batch_id:
+            has = "none" if last is None else f"{max(first - 1, 0)} to {last.batch_id}"
+            raise InputError(f"rebuild.as_of_batch: generation {number} has no batch {batch_id}; it has {has}")
+        model = recover_model(settings, tables, Generation(number, first, batch_id))
+        model.step = begin
+        return model
     model = OnlineModel(settings)
-    last_before = StepId(begin.generation - 1, sys.maxsize)
-    logged = complete_batches(tables, None, last_before)
+    logged = scope.of(complete_batches(tables, None, StepId(begin.generation - 1, sys.maxsize)))
     model.rebuild(tqdm(logged, desc="reading the log", unit=" batches", leave=False, disable=None), begin)
     return model

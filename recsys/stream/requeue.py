@@ -12,6 +12,7 @@ import itertools
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -21,11 +22,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys.config import Settings
-from recsys.contracts import QUARANTINE
+from recsys.contracts import MODEL_UPDATES, QUARANTINE, StepId
 from recsys.errors import ConfigError, InputError
 from recsys.storage import sync, upkeep_lock
-from recsys.stream.recovery import current_generation, refuse_other_settings
-from recsys.tables import quarantine
+from recsys.stream.recovery import current_generation, refuse_other_settings, returning
+from recsys.tables import ledger, quarantine
 from recsys.tables import requeue as records
 from recsys.tables.clean import is_good
 from recsys.tables.delta import Tables
@@ -77,11 +78,7 @@ def requeue(
     refuse_unusable(settings)
     folder, line_end = target(settings)
     tables = Tables(build_session(settings), settings.storage)
-    if not tables.exists(QUARANTINE):
-        raise InputError(
-            f"there is no table {tables.location(QUARANTINE)}: set storage.root (and storage.catalog) to those of the "
-            f"stream"
-        )
+    _refuse_missing(tables, QUARANTINE)
     refuse_other_settings(settings, current_generation(tables))
     if dry_run:
         rows, remaining = _judged(tables, settings)
@@ -101,6 +98,39 @@ def requeue(
             observe("shown", file)
             files.append(file)
     return RequeueSummary(pc.sum(rows[records.RECORDS]).as_py() or 0, tuple(files), remaining)
+
+
+def requeue_batches(settings: Settings, dry_run: bool = False) -> list[StepId]:
+    """Ask for batches of the current generation that the stream has set aside because they could not be learned.
+
+    The stream looks for requests when it starts, and learns these batches together with its next one. A batch that
+    still cannot be learned stays aside, and may be asked for again. It may run beside the stream.
+
+    Args:
+        settings: all settings, the same as those of the stream; of the section `requeue`, `batches` selects.
+        dry_run: only look.
+
+    Returns:
+        Their steps.
+
+    Raises:
+        InputError: there is no stream, or another upkeep is running.
+    """
+    tables = Tables(build_session(settings), settings.storage)
+    _refuse_missing(tables, MODEL_UPDATES)
+    generation = current_generation(tables)
+    with nullcontext() if dry_run else upkeep_lock(settings.storage.root):
+        rows = ledger.read(tables, generation.number, after=-1)
+        learned = {batch_id for row in rows for batch_id, done in ledger.returned(row).items() if done}
+        gone = learned | set(returning(tables, generation))
+        aside = [row for row in rows if ledger.is_set_aside(row) and row.step.batch_id not in gone]
+        wanted = [row for row in aside if row.step.batch_id in (settings.requeue.batches or {row.step.batch_id})]
+        if not dry_run and wanted:
+            records.create_missing(tables)
+            asked = records.requests(tables, generation.number)
+            for row in wanted:
+                records.request(tables, row.step, row.events, times=asked[row.step.batch_id])
+    return [row.step for row in wanted]
 
 
 def target(settings: Settings) -> tuple[Path, str]:
@@ -138,6 +168,13 @@ def parts(rows: pa.Table, most: int | None) -> Iterator[pa.Table]:
     edges = [*np.flatnonzero(np.diff(number, prepend=-1)), len(counts)]
     for start, end in itertools.pairwise(edges):
         yield rows.slice(start, end - start)
+
+
+def _refuse_missing(tables: Tables, name: str) -> None:
+    if not tables.exists(name):
+        raise InputError(
+            f"there is no table {tables.location(name)}: set storage.root (and storage.catalog) to those of the stream"
+        )
 
 
 def _judged(tables: Tables, settings: Settings) -> tuple[pa.Table, dict[str, int]]:

@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib import metadata
 from pathlib import Path
 
 from filelock import FileLock
@@ -12,6 +13,17 @@ from filelock import FileLock
 logger = logging.getLogger(__name__)
 
 _KEPT = "resolved-jars.json"
+
+
+def delta_package() -> str:
+    """Maven coordinate of the Delta build that matches the installed Spark and delta-spark."""
+    spark_line = ".".join(metadata.version("pyspark").split(".")[:2])
+    return f"io.delta:delta-spark_{spark_line}_2.13:{metadata.version('delta-spark')}"
+
+
+def cache_folder() -> Path:
+    """The folder of the user for what can be made again (XDG Base Directory Specification)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recsys-stream"
 
 
 @contextmanager
@@ -33,7 +45,7 @@ def lookup(packages: str) -> Iterator[list[str]]:
 
 def remember(packages: str, jars: Sequence[str]) -> None:
     """Note where the jars of packages are, if that can be noted; call it within the context of `lookup`."""
-    kept = _folder() / _KEPT
+    kept = cache_folder() / _KEPT
     hidden = kept.with_suffix(f".{os.getpid()}.tmp")
     try:
         hidden.write_text(json.dumps({**_all(kept), packages: list(jars)}, indent=1), encoding="utf-8")
@@ -45,15 +57,15 @@ def remember(packages: str, jars: Sequence[str]) -> None:
 def _locked() -> AbstractContextManager[object]:
     """The lock of the folder; none where there can be no such folder."""
     try:
-        _folder().mkdir(parents=True, exist_ok=True)
+        cache_folder().mkdir(parents=True, exist_ok=True)
     except OSError:
         return nullcontext()
-    return FileLock(_folder() / "lock") if os.access(_folder(), os.W_OK) else nullcontext()
+    return FileLock(cache_folder() / "lock") if os.access(cache_folder(), os.W_OK) else nullcontext()
 
 
 def _read(packages: str) -> list[str]:
     """The jars of packages if all are still there, else an empty list."""
-    jars = _all(_folder() / _KEPT).get(packages, [])
+    jars = _all(cache_folder() / _KEPT).get(packages, [])
     return jars if all(Path(jar).is_file() for jar in jars) else []
 
 
@@ -63,8 +75,3 @@ def _all(kept: Path) -> dict[str, list[str]]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _folder() -> Path:
-    """The folder of the user for what can be made again (XDG Base Directory Specification)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recsys-stream"

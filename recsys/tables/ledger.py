@@ -20,6 +20,8 @@ from recsys.contracts import (
 from recsys.tables.conditions import between
 from recsys.tables.delta import Tables
 
+SET_ASIDE, RETURNED = "set_aside", "returned/"
+
 _NUMBERS = (GENERATION, BATCH, "log_version", EVENTS, "users", "items", "duration_ms")
 _COLUMNS = pa.schema(
     [
@@ -70,9 +72,15 @@ def events(tables: Tables, after: StepId | None, through: StepId | None) -> dict
     return {StepId(row[GENERATION], row[BATCH]): row[EVENTS] for row in rows}
 
 
-def set_aside(tables: Tables, after: StepId) -> set[int]:
-    """Ids of the batches after a step of its generation that the model has not learned because it could not."""
-    return {row.step.batch_id for row in read(tables, after.generation, after.batch_id) if "set_aside" in row.metrics}
+def is_set_aside(row: LedgerRow) -> bool:
+    """Whether the model has not learned a batch, because it could not."""
+    return SET_ASIDE in row.metrics
+
+
+def returned(row: LedgerRow) -> dict[int, bool]:
+    """Batches that were set aside and came back with this one, by id: whether they were learned then."""
+    found = {int(name.removeprefix(RETURNED)): on for name, on in row.metrics.items() if name.startswith(RETURNED)}
+    return {batch_id: bool(learned) for batch_id, learned in sorted(found.items())}
 
 
 def first_step(tables: Tables, generation: int) -> StepId:

@@ -126,6 +126,22 @@ def to_batch(rows: pa.Table) -> InteractionBatch:
     )
 
 
+def joined(batches: Sequence[InteractionBatch]) -> InteractionBatch:
+    """The rows of several batches as one, in the order that a batch has."""
+    rows = pa.table(
+        {
+            USER: pa.array([user for batch in batches for user in batch.user_ids], pa.string()),
+            ITEM: pa.array([item for batch in batches for item in batch.item_ids], pa.string()),
+            WEIGHT: np.concatenate([batch.weights for batch in batches]),
+            EVENTS: np.concatenate([batch.events for batch in batches]),
+            LAST_TIME: np.concatenate([batch.times for batch in batches]),
+        }
+    ).sort_by(_IN_ORDER)
+    return InteractionBatch(
+        rows[USER].to_pylist(), rows[ITEM].to_pylist(), *(rows[name].to_numpy() for name in (WEIGHT, EVENTS, LAST_TIME))
+    )
+
+
 def read_batch(tables: Tables, step: StepId) -> pa.Table:
     """Read the rows of a batch, as `collect` returned them; no rows if the log does not have the batch."""
     return _sorted(tables.rows(INTERACTION_LOG, TOTALS, of_step(step)))

@@ -1,5 +1,9 @@
-"""Reads quarantined records again, under the present settings, and keeps a record of those that have come back."""
+"""Reads quarantined records again, under the present settings, and keeps a record of what has come back.
 
+Beside records, the table `requeued` has the requests for batches that the stream has set aside, one row each.
+"""
+
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -19,15 +23,29 @@ from recsys.contracts import (
     RECORD,
     REQUEUED,
     REQUEUED_SCHEMA,
+    StepId,
 )
 from recsys.tables.clean import is_good, with_reasons
+from recsys.tables.conditions import of_generation
 from recsys.tables.delta import Tables
 from recsys.tables.formats import parse_json
 
 LINE, RECORDS, FILE = "line", "records", "file"
+_REQUESTS = pa.schema(
+    [
+        (GENERATION, pa.int64()),
+        (BATCH, pa.int64()),
+        (RECORD, pa.string()),
+        (RECORDS, pa.int64()),
+        (FILE, pa.string()),
+        ("requeued_at", pa.timestamp("us", "UTC")),
+    ]
+)
 # Which record of the quarantine: rows with all three alike are alike, and come back together.
 KEY = (GENERATION, BATCH, RECORD)
 
+# In the column `record`, of a row that asks for a batch.
+_WHOLE_BATCH = "batch set aside"
 _BEFORE = "reasons_before"
 _NOT_UTF8 = " is not UTF-8"
 
@@ -99,7 +117,23 @@ def record(tables: Tables, rows: pa.Table, file: str, app_id: str) -> None:
 
 def recorded_files(tables: Tables) -> Sequence[str]:
     """Paths of all files that are recorded."""
-    return sorted(row[FILE] for row in tables.read(REQUEUED).select(FILE).distinct().collect())
+    records = tables.read(REQUEUED).filter(F.col(RECORD) != _WHOLE_BATCH)
+    return sorted(row[FILE] for row in records.select(FILE).distinct().collect())
+
+
+def request(tables: Tables, step: StepId, events: int, times: int) -> None:
+    """Ask for a batch that was set aside, once for each `times`, the number of earlier requests for it."""
+    row = {GENERATION: step.generation, BATCH: step.batch_id, RECORD: _WHOLE_BATCH, RECORDS: events, FILE: ""}
+    rows = pa.Table.from_pylist([{**row, "requeued_at": datetime.now(UTC)}], _REQUESTS)
+    tables.append(REQUEUED, rows, f"recsys:requeue:batch {step}", times)
+
+
+def requests(tables: Tables, generation: int) -> Counter[int]:
+    """How often each batch of a generation was asked for, by id."""
+    if not tables.exists(REQUEUED):
+        return Counter()
+    rows = tables.rows(REQUEUED, [BATCH, RECORD], of_generation(generation)).to_pylist()
+    return Counter(row[BATCH] for row in rows if row[RECORD] == _WHOLE_BATCH)
 
 
 def _replaced(column: str, replacements: dict[str, str]) -> Column:

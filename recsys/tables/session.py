@@ -1,21 +1,19 @@
 """Builds the Spark session: with Delta, in UTC, quiet, and sized for one machine unless a cluster sets its size."""
 
 import os
-import sys
-import threading
+import re
 from concurrent.futures import Future, ThreadPoolExecutor
-from importlib import metadata, resources
+from importlib import resources
 
 from delta import DeltaTable
-from py4j.java_gateway import JavaGateway
 from pyspark import SparkConf, SparkContext
-from pyspark.errors import PySparkRuntimeError
-from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
 from recsys.config import Settings
 from recsys.errors import InputError
 from recsys.tables import jars
+from recsys.tables.jars import delta_package
+from recsys.tables.java import OPTIONS, start_java
 
 # Required in every session, including one that was created elsewhere.
 ALWAYS = {
@@ -24,7 +22,7 @@ ALWAYS = {
     # A batch without data would only expire old state, which the next batch with data does anyway.
     "spark.sql.streaming.noDataMicroBatches.enabled": "false",
 }
-PACKAGES, JARS, JAVA_OPTIONS = "spark.jars.packages", "spark.jars", "spark.driver.extraJavaOptions"
+PACKAGES, JARS = "spark.jars.packages", "spark.jars"
 # A session that `begin_session` is starting.
 _beginning: "list[Future[SparkSession]]" = []
 
@@ -70,12 +68,6 @@ def _build(settings: Settings) -> SparkSession:
     return session
 
 
-def delta_package() -> str:
-    """Maven coordinate of the Delta build that matches the installed Spark and delta-spark."""
-    spark_line = ".".join(metadata.version("pyspark").split(".")[:2])
-    return f"io.delta:delta-spark_{spark_line}_2.13:{metadata.version('delta-spark')}"
-
-
 def _session_settings(given: dict[str, str], local: bool) -> dict[str, str]:
     values = {
         **ALWAYS,
@@ -98,7 +90,7 @@ def _session_settings(given: dict[str, str], local: bool) -> dict[str, str]:
         log_settings = resources.files("recsys") / "conf" / "log4j2.properties"
         brought = any("delta-spark" in given.get(key, "") for key in (JARS, "spark.driver.extraClassPath"))
         values[PACKAGES] = ",".join(filter(None, [None if brought else delta_package(), given.get(PACKAGES)]))
-        values[JAVA_OPTIONS] = f"-Dlog4j2.configurationFile={log_settings} {given.get(JAVA_OPTIONS, '')}".strip()
+        values[OPTIONS] = f"-Dlog4j2.configurationFile={log_settings} {given.get(OPTIONS, '')}".strip()
     return values
 
 
@@ -124,11 +116,14 @@ def _local_settings() -> dict[str, str]:
 def _start_spark(values: dict[str, str]) -> None:
     """Start Java and the Spark context; jars that an earlier start has resolved take the place of their packages."""
     packages, given = values[PACKAGES], values.get(JARS, "")
+    # Executors that are processes of their own are sent the jars; for threads they are on the class path.
+    threads = re.fullmatch(r"local(\[[^\]]*\])?", values["spark.master"]) is not None
     with jars.lookup(packages) as found:
         if found:
-            values |= {PACKAGES: "", JARS: ",".join(filter(None, [given, *found]))}
+            sent = [] if threads else found
+            values |= {PACKAGES: "", JARS: ",".join(filter(None, [given, *sent]))}
         conf = _conf(values)
-        context = SparkContext(conf=conf, gateway=_start_java(conf))
+        context = SparkContext(conf=conf, gateway=start_java(conf, found if threads else []))
         if packages and not found:
             # Spark adds what it has resolved to the jars that were given.
             before, after = (_paths(listed) for listed in (given, context.getConf().get(JARS, "")))
@@ -144,55 +139,6 @@ def _conf(values: dict[str, str]) -> SparkConf:
 
 def _paths(listed: str) -> list[str]:
     return [jar.removeprefix("file://") for jar in listed.split(",") if jar]
-
-
-def _start_java(conf: SparkConf) -> JavaGateway:
-    """Start Spark's Java process and buffer its output until it is up.
-
-    Resolving the Delta jar prints about a hundred lines that are of no use when it works. When it fails, the relevant
-    line becomes the error message. Once the process is up, its output is passed on.
-    """
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    read_end, write_end = os.pipe()
-    held: list[bytes] = []
-    started = threading.Event()
-
-    def pass_on() -> None:
-        with os.fdopen(read_end, "rb") as lines:
-            for line in lines:
-                if started.is_set():
-                    # Not sys.stderr, whose lock may be gone while the interpreter shuts down.
-                    os.write(2, line)
-                else:
-                    held.append(line)
-
-    reader = threading.Thread(target=pass_on, name="spark-stderr", daemon=True)
-    reader.start()
-    try:
-        gateway = launch_gateway(conf, popen_kwargs={"stderr": write_end})  # type: ignore[no-untyped-call]
-    except PySparkRuntimeError as error:
-        os.close(write_end)
-        reader.join()
-        raise InputError(why_not_started(b"".join(held).decode(errors="replace"))) from error
-    os.close(write_end)
-    started.set()
-    return gateway
-
-
-def why_not_started(printed: str) -> str:
-    """Find the cause in the output of a Java process that ended before Spark was up."""
-    lowered = printed.lower()
-    if "unresolved dependency" in lowered or "download failed" in lowered:
-        return (
-            f"Spark could not download {delta_package()} from Maven: check the network or proxy, "
-            "or name a mirror with spark.spark.jars.repositories"
-        )
-    if "java_home is not set" in lowered or "java: not found" in lowered or "java: command not found" in lowered:
-        return "Spark needs Java and found none: install Java 17 (for example openjdk-17-jre-headless)"
-    if "unsupportedclassversionerror" in lowered or "unrecognized option" in lowered:
-        return "Spark needs Java 17 or later: install it and point JAVA_HOME at it"
-    lines = [line for line in printed.splitlines() if "exception" in line.lower() or "error" in line.lower()]
-    return f"Spark did not start: {(lines or printed.splitlines() or ['it printed nothing'])[-1].strip()}"
 
 
 def _check_delta(session: SparkSession) -> None:

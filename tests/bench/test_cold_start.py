@@ -107,7 +107,7 @@ def test_whom_and_what_is_counted(exclude_seen: bool) -> None:
     asked = cold_start.wanted(model, items, batch, np.ones(len(batch), dtype=bool))
     expected = {"u": ({"new"} if exclude_seen else {"a", "new"}, 0), "v": ({"b"}, 1), "w": ({"a"}, 0)}
     assert asked.users == ["u", "v", "w"]
-    names, owners = np.array(items.ids), asked.relevant.owners
+    names, owners = np.array(items.ids), asked.relevant.lists.owners
     for place, (own, missed) in enumerate(expected.values()):
         assert set(names[asked.relevant.items[owners == place]].tolist()) == own
         assert asked.relevant.unknown[place] == missed

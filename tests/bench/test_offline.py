@@ -92,7 +92,7 @@ def test_a_cut_by_time_learns_nothing_from_what_follows(events: Events) -> None:
     split = split_by_time(events)
     assert split.train.times.max() < cut
     assert len(split.train) == len(past) <= 0.8 * len(events)
-    asked = zip(split.users[split.relevant.owners].tolist(), split.relevant.items.tolist(), strict=True)
+    asked = zip(split.users[split.relevant.lists.owners].tolist(), split.relevant.items.tolist(), strict=True)
     assert set(asked) == expected
     assert (np.diff(split.relevant.offsets) > 0).all()
     assert not expected & pairs_of(split.train)

@@ -26,6 +26,7 @@ from recsys.model.recommender import OnlineModel
 from recsys.storage import checkpoint_folder, snapshot_folder
 from recsys.stream.job import run_stream
 from recsys.stream.rebuild import rebuild
+from recsys.stream.requeue import requeue_batches
 from recsys.tables import lease, ledger, log
 from recsys.tables.delta import Tables
 from recsys.tables.lease import Holder
@@ -66,35 +67,57 @@ def test_unusable_snapshots_are_passed_over(stream: Settings, caplog: pytest.Log
     assert all((recovered[name] == array).all() for name, array in expected.items())
 
 
-def test_a_batch_that_cannot_be_learned_is_set_aside(
+def test_a_batch_that_cannot_be_learned_is_set_aside_and_comes_back(
     spark: SparkSession, stream: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The solver fails on the second of four batches; the model ends as if that batch had never come."""
-    write_stream(Path(stream.source.path), files=4)
+    """The solver fails on the second batch, until it is mended; the batch comes back with the first one after that."""
+    folder, tables = Path(stream.source.path), Tables(spark, stream.storage)
+    write_stream(folder, files=6)
+    later = [folder / name for name in sorted(file.name for file in folder.iterdir())[3:]]
+    for file in later:
+        file.rename(tmp_path / file.name)
     solve = IncrementalAls.update
 
     def update(self: IncrementalAls, batch: CodedBatch, history: History, step: StepId, *rest: Any) -> dict[str, float]:
-        if step.batch_id == 1:
+        if step.batch_id == 1 or batch.events.sum() > 120:
             raise SolveError("a row of factors is not finite")
         return solve(self, batch, history, step, *rest)
 
     monkeypatch.setattr(IncrementalAls, "update", update)
-    assert run_stream(stream).batches == 4
-    tables = Tables(spark, stream.storage)
+    assert run_stream(stream).batches == 3
     rows = ledger.read(tables, generation=0, after=-1)
-    assert [row.metrics.get("set_aside") for row in rows] == [None, 1, None, None]
+    assert [row.metrics.get("set_aside") for row in rows] == [None, 1, None]
     assert rows[1].decisions == ("set aside: a row of factors is not finite",)
-    assert tables.read(INTERACTION_LOG).agg(F.sum("events")).collect()[0][0] == 4 * 120
+    assert tables.read(INTERACTION_LOG).agg(F.sum("events")).collect()[0][0] == 3 * 120
+
+    assert requeue_batches(stream, dry_run=True) == [StepId(0, 1)]
+    for file in later[:2]:
+        assert requeue_batches(stream) == [StepId(0, 1)]
+        assert requeue_batches(stream) == [], "asked for already"
+        (tmp_path / file.name).rename(file)
+        if file == later[1]:
+            monkeypatch.undo()
+        run_stream(stream)
+    assert requeue_batches(stream) == []
+    (tmp_path / later[2].name).rename(later[2])
+    run_stream(stream)
+    rows = ledger.read(tables, generation=0, after=2)
+    assert [row.metrics.get("returned/1") for row in rows] == [0, 1, None]
+    assert not any(ledger.is_set_aside(row) for row in rows), "the batch that it came back with was learned alone"
+
+    logged = dict(log.batches(tables))
     expected = OnlineModel(stream)
-    for step, batch in log.batches(tables):
-        if step.batch_id != 1:
-            expected.update(batch, step)
-    shutil.rmtree(snapshot_folder(stream.storage.root))
-    monkeypatch.undo()
-    run_stream(stream)  # recovered from the log
-    found = arrays(stream, StepId(0, 3))
-    assert found.keys() == expected.state().keys()
-    assert all((found[name] == array).all() for name, array in expected.state().items())
+    for batch_id in (0, 2, 3, 4, 5):
+        step = StepId(0, batch_id)
+        batches = [logged[step], *([logged[StepId(0, 1)]] if batch_id == 4 else [])]
+        expected.update(log.joined(batches), step)
+    for recovered in (False, True):
+        if recovered:
+            shutil.rmtree(snapshot_folder(stream.storage.root))
+            run_stream(stream)
+        found = arrays(stream, StepId(0, 5))
+        assert found.keys() == expected.state().keys()
+        assert all((found[name] == array).all() for name, array in expected.state().items())
 
 
 def test_the_model_is_a_function_of_the_log(stream: Settings) -> None:

@@ -8,7 +8,9 @@ import pytest
 from pyspark.sql import SparkSession
 
 from recsys.config import Settings
-from recsys.tables.session import build_session, delta_package, why_not_started
+from recsys.tables.jars import delta_package
+from recsys.tables.java import why_not_started
+from recsys.tables.session import build_session
 
 START = """
 import sys

@@ -17,7 +17,7 @@ def relevant_of(lists: list[list[int]], unknown: list[int]) -> Relevant:
 
 
 def figures_of(scores: torch.Tensor, relevant: Relevant, k: int) -> RankingFigures:
-    return ranking_figures(ranked_by_scores(scores, relevant.lists, k), relevant, k)
+    return ranking_figures(ranked_by_scores(scores, relevant.lists, k + 1), relevant, k)
 
 
 def slow_figures(scores: list[float], items: list[int], unknown: int, k: int) -> dict[str, float]:
@@ -60,6 +60,17 @@ def test_figures_equal_the_definitions(data: st.DataObject) -> None:
     for user in range(users):
         for name, value in slow_figures(scores[user], lists[user], unknown[user], k).items():
             assert getattr(fast, name)[user] == pytest.approx(value, abs=1e-12), name
+
+
+def test_the_auc_may_be_that_of_some_users_only() -> None:
+    generator, k, some = np.random.default_rng(0), 5, np.array([1, 3])
+    scores = torch.from_numpy(generator.integers(0, 9, (4, 30)).astype(np.float32))
+    relevant = relevant_of([generator.choice(30, 6, replace=False).tolist() for _ in range(4)], [0, 1, 2, 0])
+    every = figures_of(scores, relevant, k)
+    found = ranking_figures(ranked_by_scores(scores, relevant.lists_of(some), k + 1), relevant, k, some)
+    np.testing.assert_array_equal(found.auc, np.where(np.isin(np.arange(4), some), every.auc, np.nan))
+    for name in ("recall", "precision", "f1", "ndcg", "recommended"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(every, name), err_msg=name)
 
 
 def test_a_perfect_ranking_scores_one_and_constant_scores_score_nothing(torch_device: str) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from recsys.contracts import StepId
+from recsys.model.evaluation import prequential
 from recsys.model.evaluation.prequential import evaluate
 from recsys.model.frozen import FrozenModel
 from recsys.model.recommender import OnlineModel
@@ -97,6 +98,16 @@ def test_the_sample_is_bounded_seeded_and_different_in_each_batch() -> None:
     assert figures["evaluated_users"] == 9
     assert evaluate(batch, model, {}, settings, STEP) == figures
     assert evaluate(batch, model, {}, settings, StepId(0, 10)) != figures
+
+
+def test_the_auc_is_that_of_some_users_and_everything_else_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = learn(OnlineModel(SETTINGS), clustered_batches(3, 200)), clustered_batches(4, 200)[3]
+    every = evaluate(batch, model, {}, SETTINGS, STEP)
+    monkeypatch.setattr(prequential, "_ORDERED_USERS", 3)
+    some = evaluate(batch, model, {}, SETTINGS, STEP)
+    assert {name for name in every if some[name] != every[name]} == {
+        f"{name}/auc" for name in ("model", "model_warm", "popularity", "popularity_warm")
+    }
 
 
 def test_groups_of_users_give_the_same_figures(monkeypatch: pytest.MonkeyPatch, torch_device: str) -> None:

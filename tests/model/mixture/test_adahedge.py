@@ -92,5 +92,5 @@ def test_ndcg_of_rankings_is_that_of_the_metrics(seed: int) -> None:
     for ranking in range(rankings):
         own = torch.from_numpy(scores[:, ranking].reshape(users, items).astype(np.float32))
         np.testing.assert_allclose(
-            ndcg[:, ranking], ranking_figures(ranked_by_scores(own, hits.lists, k), hits, k).ndcg
+            ndcg[:, ranking], ranking_figures(ranked_by_scores(own, hits.lists, k + 1), hits, k).ndcg
         )
