@@ -1,9 +1,10 @@
 """The champion of an MLflow registry, loaded for recommending."""
 
+import json
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from recsys.errors import ConfigError
+from recsys.errors import ConfigError, InputError
 from recsys.lists import as_id, as_ids, as_length, lists_frame, similar_frame
 
 if TYPE_CHECKING:
@@ -53,10 +54,82 @@ class Champion:
     def __repr__(self) -> str:
         return f"Champion({self._served.version.uri})"
 
-    def recommend(self, user_ids: str | int | Iterable[str | int], k: int | None = None) -> "pd.DataFrame":
-        """Rank items for users; see `Recommender.recommend`."""
+    def recommend(
+        self,
+        user_ids: str | int | Iterable[str | int],
+        k: int | None = None,
+        *,
+        exclude_seen: bool | None = None,
+        candidates: Iterable[str | int] | None = None,
+        exclude_items: Iterable[str | int] | None = None,
+        recent_items: Iterable[str | int] | None = None,
+        explain: bool = False,
+    ) -> "pd.DataFrame":
+        """Rank items for users; see `Recommender.recommend`.
+
+        The lists of items that are given hold for all users of the call.
+
+        Args:
+            user_ids: Ids, or a single id.
+            k: Items per list; None: as many as were registered with the version.
+            exclude_seen: Leave out what the users have interacted with; None: as registered.
+            candidates: Choose among these items.
+            exclude_items: Recommend none of these.
+            recent_items: What the users have done since the version was made, latest last; the last 1,000 count.
+            explain: Add a column `explanation`.
+
+        Returns:
+            `user_id`, `rank`, `item_id`, `score`. An explanation is JSON text: `contributions` that add up to the
+            score, `because` of which items of the user, and the `version`.
+
+        Raises:
+            InputError: something cannot be used.
+        """
         users = as_ids(user_ids)
-        return lists_frame(users, self._served.recommend(users, None if k is None else as_length(k)))
+        given = {"candidates": candidates, "exclude_items": exclude_items, "recent_items": recent_items}
+        lists = {name: as_ids(some, name) for name, some in given.items() if some is not None}
+        same: dict[str, Any] = {"k": None if k is None else as_length(k), "exclude_seen": exclude_seen, **lists}
+        same |= {"explain": explain or None}
+        columns = {name: [value] * len(users) for name, value in same.items() if value is not None}
+        found = self._served.answer({"user_id": users, **columns})
+        pairs = zip(found["item_ids"], found["scores"], strict=True)
+        told = [json.loads(text) for text in found["explanations"]] if explain else None
+        return lists_frame(
+            users,
+            [list(zip(*own, strict=True)) for own in pairs],
+            None if told is None else [self._explained(one) for lists in told for one in lists["items"]],
+        )
+
+    def score(
+        self,
+        user_ids: str | int | Iterable[str | int],
+        item_ids: str | int | Iterable[str | int],
+        recent_items: Iterable[str | int] | None = None,
+    ) -> "pd.DataFrame":
+        """Score pairs of users and items.
+
+        Args:
+            user_ids: Ids (n,), or a single id for all items.
+            item_ids: Ids (n,).
+            recent_items: See `recommend`.
+
+        Returns:
+            `user_id`, `item_id`, `score`, NaN for an unknown item; the scores are those of `recommend`.
+
+        Raises:
+            InputError: something is not an id, or there are not as many users as items.
+        """
+        users, items = as_ids(user_ids), as_ids(item_ids, "item_ids")
+        users = users * len(items) if len(users) == 1 else users
+        if len(users) != len(items):
+            raise InputError(f"there are {len(users)} user_ids and {len(items)} item_ids: give pairs, or one user")
+        recent = [None if recent_items is None else as_ids(recent_items, "recent_items")] * len(users)
+        return self._served.answer({"user_id": users, "item_id": items, "recent_items": recent}, "score")
+
+    def _explained(self, one: dict[str, Any]) -> str:
+        """The explanation of one item of a list, as JSON."""
+        kept = {name: one[name] for name in ("contributions", "because")}
+        return json.dumps({**kept, "version": self.version})
 
     def similar_items(self, item_id: str | int, k: int = 10) -> "pd.DataFrame":
         """Rank the items that are most similar to an item; see `Recommender.similar_items`."""

@@ -150,8 +150,9 @@ class Recommender:
             k: Items per list; None: `recommend.k`. A list is shorter if fewer items are left.
 
         Returns:
-            `user_id`, `rank` (from 1), `item_id`, `score` (higher is better; comparable within a list only), list by
-            list in the order of the ids. A pandas DataFrame, or a pyarrow.Table if pandas is not installed.
+            `user_id`, `rank` (from 1), `item_id`, `score` (higher is better; what it is depends on `model.kind`: for
+            `mixture` the log-odds of an interaction), list by list in the order of the ids. A pandas DataFrame, or a
+            pyarrow.Table if pandas is not installed.
 
         Raises:
             InputError: something is not an id, or `k` is below 1.

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from recsys.contracts import ITEM, USER
 from recsys.errors import InputError
 from recsys.frames import to_frame
-from recsys.model.similar import nearest_items
+from recsys.serving.similar import nearest_items
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,21 +45,31 @@ def similar_frame(
     return frame
 
 
-def lists_frame(users: Sequence[str], lists: Sequence[Sequence[tuple[str, float]]]) -> "pd.DataFrame":
-    """Lists of n users, item ids and scores, one after the other: `user_id`, `rank`, `item_id`, `score`."""
+def lists_frame(
+    users: Sequence[str], lists: Sequence[Sequence[tuple[str, float]]], explanations: Sequence[str] | None = None
+) -> "pd.DataFrame":
+    """Lists of n users, item ids and scores, one after the other: `user_id`, `rank`, `item_id`, `score`.
+
+    With explanations, one for each item, also `explanation`.
+    """
     lengths = [len(own) for own in lists]
     columns = {
         USER: [user for user, own in zip(users, lists, strict=True) for _ in own],
         RANK: np.concatenate([np.arange(0), *(np.arange(1, length + 1) for length in lengths)]),
         ITEM: [item for own in lists for item, _ in own],
         SCORE: np.array([score for own in lists for _, score in own], dtype=np.float64),
+        **({} if explanations is None else {"explanation": list(explanations)}),
     }
     frame: pd.DataFrame = to_frame(columns)
     return frame
 
 
-def as_ids(given: Any) -> list[str]:
-    """Ids of users as text, of a single one or of several.
+def as_ids(given: Any, name: str = "user_ids") -> list[str]:
+    """Ids as text, of a single one or of several.
+
+    Args:
+        given: What was handed in.
+        name: As which argument.
 
     Raises:
         InputError: there is something else.
@@ -67,7 +77,7 @@ def as_ids(given: Any) -> list[str]:
     if isinstance(given, str) or np.isscalar(given):
         return [as_id(given)]
     if hasattr(given, "columns") or not isinstance(given, Iterable):
-        raise InputError(f"user_ids is a {type(given).__name__}: give a list, or one column, of ids")
+        raise InputError(f"{name} is a {type(given).__name__}: give a list, or one column, of ids")
     return [as_id(one) for one in (given.to_pylist() if hasattr(given, "to_pylist") else given)]
 
 

@@ -1,15 +1,24 @@
+import re
+from pathlib import Path
+
 import mlflow
+import numpy as np
 import pytest
+from pyspark.errors import PythonException
 from pyspark.sql import functions as F
 
+import recsys
 from recsys.batch_scoring import chosen_version, score
 from recsys.contracts import RECOMMENDATIONS, StepId
 from recsys.errors import RegistryError
+from recsys.model.recommender import OnlineModel
 from recsys.registry import versions
 from recsys.registry.client import connect
 from recsys.registry.runs import GenerationRun
 from recsys.serving import Served
 from recsys.tables.delta import Tables
+from tests.model.als.test_incremental_als import learn
+from tests.model.helpers import clustered_batches, make_settings
 from tests.registry.served import served_arrays, slow_ranking
 
 USERS = [*(f"u{number}" for number in range(40)), 'it\'s\n"🦉"/\\', "x" * 10_000, ""]
@@ -135,3 +144,47 @@ def test_the_model_answers_as_a_spark_function(spark, scene):
     for row, user in zip([*range(len(USERS)), -1], [*USERS, "stranger"], strict=True):
         items, scores = slow_ranking(arrays, row, 3, exclude_seen=True)
         assert answers[user] == ([ITEMS[item] for item in items], scores)
+
+
+def test_what_users_have_just_done_and_reasons_pass_through_spark(spark, scene):
+    _, client, settings = scene
+    model = learn(OnlineModel(make_settings(model={"kind": "mixture", "factors": 4})), clustered_batches(3, 120))
+    run = GenerationRun.open(client, settings, 0, settings.mlflow.model_name)
+    version = versions.register(client, settings, run.run_id, model.served(), StepId(0, 2), {})
+    answer = "user_id STRING, item_ids ARRAY<STRING>, scores ARRAY<DOUBLE>, explanations STRING"
+    recommend = mlflow.pyfunc.spark_udf(spark, version.uri, answer, env_manager="local")
+    recent = model.items.ids[2:4]
+    asked = spark.createDataFrame(
+        [("u1", 3, None, None), ("u2", None, None, None), ("new", None, recent, True)],
+        "user_id STRING, k INT, recent_items ARRAY<STRING>, explain BOOLEAN",
+    ).coalesce(1)
+    rows = asked.select(recommend(F.struct(*asked.columns)).alias("answer")).collect()
+    local = mlflow.pyfunc.load_model(version.uri).predict(asked.toPandas())
+    for row, items, scores, told in zip(rows, local["item_ids"], local["scores"], local["explanations"], strict=True):
+        assert (row.answer.item_ids, row.answer.scores, row.answer.explanations) == (items, scores, told)
+    assert [len(row.answer.item_ids) for row in rows] == [3, 5, 5]
+    pairs = spark.createDataFrame([("u1", model.items.ids[0]), ("u1", "?")], "user_id STRING, item_id STRING")
+    scored = mlflow.pyfunc.spark_udf(spark, version.uri, "score DOUBLE", env_manager="local", params={"task": "score"})
+    found = [row[0].score for row in pairs.coalesce(1).select(scored(F.struct(*pairs.columns))).collect()]
+    alone = mlflow.pyfunc.load_model(version.uri).predict(pairs.toPandas(), params={"task": "score"})
+    np.testing.assert_array_equal(np.array(found, float), alone["score"])
+    with pytest.raises(PythonException, match="the input has no column 'user_id'; it has 'item_id'"):
+        pairs.select(recommend(F.struct("item_id"))).collect()
+
+
+def test_every_example_of_the_page_runs(spark, scene, capsys):
+    _, client, settings = scene
+    events = {"user_id": ["u1", "u2"], "item_id": ["i1", "i2"], "event_time": [10**9, 10**9 + 1]}
+    model = recsys.fit(events, {"model.factors": 4, "model.rebuild_sweeps": 2, "device": "cpu"})._model
+    run = GenerationRun.open(client, settings, 0, settings.mlflow.model_name)
+    versions.promote(client, versions.register(client, settings, run.run_id, model.served(), StepId(0, 1), {}))
+    text = (Path(__file__).parents[1] / "docs" / "how-to" / "serve.md").read_text("utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        own = block.replace("sqlite:///var/recsys/mlflow.db", settings.tracking_uri)
+        name = settings.mlflow.model_name
+        exec(own.replace("models:/recsys@", f"models:/{name}@").replace('("recsys"', f'("{name}"'), {})
+    shown = capsys.readouterr().out
+    for told in ('"version"', "explanation", "vector", "answer"):
+        assert told in shown

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from recsys.model.common.arrays import GrowingArray, IntArray
 from recsys.model.interactions.vocab import Vocabulary
@@ -25,28 +24,12 @@ class FrozenModel:
         self._live = Vocabulary()
         self._rows = GrowingArray((), np.int64)
 
-    def scores(self, user_ids: Sequence[str], items: Vocabulary) -> torch.Tensor:
-        """Scores of users against the live items.
-
-        Args:
-            user_ids: n ids.
-            items: The live vocabulary. One that grows costs as much as it has grown, another one costs its length.
-
-        Returns:
-            (n, items) float32 on the CPU, -inf for items this version does not know.
-        """
-        own, rows = self._scorer.score(self._users.lookup(user_ids)), self._rows_of(items)
-        known = np.flatnonzero(rows >= 0)
-        scores = np.full((len(user_ids), len(rows)), -np.inf, dtype=np.float32)
-        scores[:, known] = own[:, rows[known]]
-        return torch.from_numpy(scores)
-
     def ranked(self, user_ids: Sequence[str], items: Vocabulary, k: int, seen: Lists, wanted: Lists) -> Ranked:
         """The best of the live items that this version knows.
 
         Args:
             user_ids: n ids.
-            items: The live vocabulary, see `scores`.
+            items: The live vocabulary. One that grows costs as much as it has grown, another one costs its length.
             k: Length of the lists.
             seen: Live codes of items that are left out.
             wanted: Live codes of items whose ranks are asked for; -1 stands above those this version does not know.

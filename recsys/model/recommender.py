@@ -312,8 +312,11 @@ class OnlineModel:
     def _served(self, learner: Learner) -> Served:
         seen = self.history.user_rows(np.arange(len(self.users)))
         order = np.lexsort((seen.others, np.repeat(np.arange(len(self.users)), seen.lengths)))
+        own = learner.served(self.history)
+        folds_in = any(name.endswith("objective") for name in own)
         arrays = {
-            **learner.served(self.history),
+            **own,
+            **({"seen_weights": seen.weights[order].astype(np.float32)} if folds_in else {}),
             "item_popularity": self.popularity.scores().astype(np.float32),
             "seen_offsets": offsets_of(seen.lengths),
             "seen_items": seen.others[order].astype(np.int32),

@@ -22,7 +22,7 @@ from recsys.model.common.device import resolve_device
 from recsys.model.recommender import OnlineModel
 from recsys.storage import earlier_generations, remove, sync
 
-FORMAT = "6"
+FORMAT = "7"
 _SUFFIX = ".safetensors"
 _GENERATION = "generation-"
 

@@ -9,9 +9,7 @@ from pathlib import Path
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
-from mlflow.models import Model, ModelSignature
-from mlflow.types import ColSpec, DataType, Schema
-from mlflow.types.schema import Array
+from mlflow.models import Model
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -20,32 +18,16 @@ from recsys.config import Settings
 from recsys.contracts import StepId
 from recsys.errors import RegistryError
 from recsys.registry.client import registry_errors
+from recsys.registry.signature import EXAMPLE_INFO, SIGNATURE, metadata, write_example
 from recsys.serving import Served
 from recsys.serving.stored import restored, stored
-from recsys.serving.version import declared_axes
+from recsys.serving.version import absent_arrays, declared_axes
 
 _ARRAYS_FILE = "arrays.safetensors"
 _SERVED_CODE = Path(__file__).with_name("pyfunc.py")
 # Travels with every version, so that it always scores as it did when it was evaluated.
 _SERVING = Path(serving.__file__).parent
 _SERVED_PACKAGES = ("mlflow", "numba", "numpy", "pandas", "safetensors")
-_SIGNATURE = ModelSignature(
-    inputs=Schema(
-        [
-            ColSpec(DataType.string, "user_id"),
-            ColSpec(DataType.long, "k", required=False),
-            ColSpec(DataType.boolean, "exclude_seen", required=False),
-            ColSpec(Array(DataType.string), "candidates", required=False),
-        ]
-    ),
-    outputs=Schema(
-        [
-            ColSpec(DataType.string, "user_id"),
-            ColSpec(Array(DataType.string), "item_ids"),
-            ColSpec(Array(DataType.double), "scores"),
-        ]
-    ),
-)
 
 
 def upload(
@@ -81,17 +63,31 @@ def upload(
         artifact, code = Path(folder, "model"), Path(folder, "serving")
         shutil.copytree(_SERVING, code, ignore=shutil.ignore_patterns("__pycache__"))
         with warnings.catch_warnings():
-            # MLflow would run an example through the model at every registration; the signature says the same.
+            # It is written below.
             warnings.filterwarnings("ignore", message=".*input example")
             mlflow.pyfunc.save_model(
                 path=artifact,
-                mlflow_model=Model(artifact_path=logged.artifact_location, run_id=run_id, model_id=logged.model_id),
+                mlflow_model=Model(
+                    artifact_path=logged.artifact_location,
+                    run_id=run_id,
+                    model_id=logged.model_id,
+                    saved_input_example_info=EXAMPLE_INFO,
+                    metadata=metadata(served.kind),
+                ),
                 python_model=str(_SERVED_CODE),
                 artifacts={"arrays": str(file), "serving": str(code)},
-                signature=_SIGNATURE,
+                signature=SIGNATURE,
                 pip_requirements=[f"{package}=={installed_version(package)}" for package in _SERVED_PACKAGES],
-                model_config={"k": settings.recommend.k, "exclude_seen": settings.recommend.exclude_seen},
+                model_config={
+                    "k": settings.recommend.k,
+                    "exclude_seen": settings.recommend.exclude_seen,
+                    "model_name": settings.mlflow.model_name,
+                    "model_id": str(logged.model_id),
+                    "generation": step.generation,
+                    "batch_id": step.batch_id,
+                },
             )
+        write_example(artifact, served.user_ids, served.item_ids)
         client.log_model_artifacts(logged.model_id, str(artifact))
     client.finalize_logged_model(logged.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=step.batch_id)])
@@ -130,9 +126,13 @@ def load_served(uri: str) -> Served:
         arrays = f"{uri}/artifacts/{_ARRAYS_FILE}"
         kept = load_file(mlflow.artifacts.download_artifacts(artifact_uri=arrays, dst_path=folder))
         try:
-            return Served.of_packed(restored(kept))
+            served = Served.of_packed(restored(kept))
+            absent = absent_arrays(served.kind, served.arrays)
         except KeyError as error:
             raise RegistryError(f"{uri} was not registered by this release: it has no array {error}") from error
+        if absent:
+            raise RegistryError(f"{uri} was not registered by this release: it has no array '{absent[0]}'")
+        return served
 
 
 def count_users(artifact: Path) -> int:

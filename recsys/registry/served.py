@@ -1,14 +1,16 @@
 """A registered version, loaded for scoring with the code that it carries."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import mlflow
 import pandas as pd
+from mlflow.exceptions import MlflowException
 
 from recsys.config import load_settings
-from recsys.errors import RegistryError
+from recsys.errors import InputError, RegistryError
 from recsys.registry import versions
 from recsys.registry.client import ENVIRONMENT, registry_errors
 from recsys.registry.versions import CHAMPION, Version
@@ -59,14 +61,22 @@ class ServedVersion:
         with _configuration_kept():
             return cls(versions.chosen(settings, f"models:/{name}@{CHAMPION}"))
 
-    def recommend(self, user_ids: Sequence[str], k: int | None) -> list[list[tuple[str, float]]]:
-        """Lists of n users, best first, as item ids and scores; `k` None: the length registered with the version."""
-        asked = pd.DataFrame({"user_id": list(user_ids)}, dtype=object)
-        found = self._scorer.predict(asked if k is None else asked.assign(k=k))
-        return [
-            list(zip(items, scores, strict=True))
-            for items, scores in zip(found["item_ids"], found["scores"], strict=True)
-        ]
+    def answer(self, columns: Mapping[str, Any], task: str = "recommend") -> pd.DataFrame:
+        """Do a task of the artifact; see `recsys.serving.Answers`.
+
+        Args:
+            columns: of the request.
+            task: its name.
+
+        Raises:
+            InputError: the request cannot be answered.
+        """
+        asked = pd.DataFrame(dict(columns), dtype=object)
+        try:
+            found: pd.DataFrame = self._scorer.predict(asked, params={"task": task})
+        except MlflowException as error:
+            raise InputError(str(error.message)) from error
+        return found
 
 
 @contextmanager

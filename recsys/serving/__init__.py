@@ -5,22 +5,25 @@ is ranked with these classes too, so what is served is what was evaluated. Each 
 learner's `served` returns, and declares their axes (see `axes`).
 """
 
+from .answers import Answers
 from .arrays import Lists
-from .ids import unpack_ids
-from .ranker import Ranker, Rankings
+from .inputs import RefusedError
+from .ranker import Ranker, Rankings, Wishes
 from .ranking import Ranked
 from .served import Served
 from .stored import restored
 from .version import FallbackScorer, VersionScorer
 
 __all__ = [
+    "Answers",
     "FallbackScorer",
     "Lists",
     "Ranked",
     "Ranker",
     "Rankings",
+    "RefusedError",
     "Served",
     "VersionScorer",
+    "Wishes",
     "restored",
-    "unpack_ids",
 ]

@@ -1,30 +1,39 @@
 """The scorer of products of factors."""
 
-from typing import ClassVar
+from copy import copy
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import numpy as np
 
 from .arrays import Array, Arrays, Lists
 from .axes import ITEMS, USERS, Axes, Declared, Loss, NewItem
+from .fold_in import FoldIn
 from .products import Products
-from .ranking import Ranked, missing
+from .ranking import Contributions, DenseScorer, Ranked, Reason, missing, strongest
 from .walks import at_least
 
 # What is computed for so many users stays in the cache, and the calls still cost little.
 _USERS_AT_ONCE = 128
 
 
-class AlsScorer:
-    """Inner products of `user_factors` (users, f) float32 and `item_factors` (items, f) float32."""
+class AlsScorer(DenseScorer):
+    """Inner products of `user_factors` (users, f) float32 and `item_factors` (items, f) float32.
+
+    For users' recent items and for reasons it takes what `FoldIn` needs.
+    """
 
     axes: ClassVar[Declared] = {
         "user_factors": Axes((USERS, "factors"), loss=Loss.BY_ROW),
         "item_factors": Axes((ITEMS, "factors"), NewItem.TEXT, Loss.BY_ROW),
+        "gram": Axes(("factors", "factors")),
+        "objective": Axes(("alpha, regularization, exponent, items",)),
     }
     users_at_once = _USERS_AT_ONCE
 
     def __init__(self, arrays: Arrays) -> None:
         self._users, self._products = arrays["user_factors"], Products(arrays["item_factors"])
+        self._fold_in, self._asked = FoldIn.of(arrays), Asked.plain()
 
     def factors(self, rows: Array) -> Array:
         """(n, f) float32, zeros for unknown users."""
@@ -38,9 +47,59 @@ class AlsScorer:
         """The scores of users (n,), none of which is computed yet."""
         return FactorScores(self.factors(rows), self._products)
 
-    def rank(self, rows: Array, k: Array, left_out: Lists, wanted: Lists) -> Ranked:
-        """See `Scorer`."""
-        return self.of_users(rows).rank(k, left_out, wanted)
+    def with_recent(self, rows: Array, recent: Lists) -> Self:
+        """See `VersionedScorer`; without what `FoldIn` needs, recent items change nothing."""
+        view = copy(self)
+        view._users, view._asked = folded_in(self._fold_in, self.factors(rows), rows, recent), Asked(rows, recent)
+        return view
+
+    def contributions(self, rows: Array, lists: Lists) -> list[Contributions]:
+        """See `VersionedScorer`."""
+        return [{"factors": score} for score in self.at(rows, lists).tolist()]
+
+    def reasons(self, rows: Array, lists: Lists) -> list[list[Reason]]:
+        """See `VersionedScorer`."""
+        return self._asked.reasons(self._fold_in, rows, lists)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What users are asked about: their rows in the version, and what they have just done.
+
+    Attributes:
+        rows: (n,) rows of the version, or None: a row is its own.
+        recent: Items of these users, latest last.
+    """
+
+    rows: Array | None
+    recent: Lists
+
+    @classmethod
+    def plain(cls) -> "Asked":
+        """Rows of the version itself, and nothing recent."""
+        return cls(None, Lists.empty(0))
+
+    def version_rows(self, rows: Array) -> Array:
+        """(n,) rows in the version."""
+        return rows if self.rows is None else self.rows[rows]
+
+    def reasons(self, fold_in: FoldIn | None, rows: Array, lists: Lists) -> list[list[Reason]]:
+        """Items of users (n,) because of which items (c,) score by their factors as they do, strongest first."""
+        found = list[list[Reason]]()
+        recent = Lists.empty(len(rows)) if self.rows is None else self.recent.of_users(rows)
+        for user, row in enumerate(self.version_rows(rows).tolist()):
+            items, recent_items = (one.items[one.offsets[user] : one.offsets[user + 1]] for one in (lists, recent))
+            if fold_in is None or not len(items):
+                found += [[] for _ in items]
+                continue
+            own, parts = fold_in.shares(row, recent_items, items)
+            found += [strongest("als", own, weights) for weights in parts]
+        return found
+
+
+def folded_in(fold_in: FoldIn | None, factors: Array, rows: Array, recent: Lists) -> Array:
+    """(n, f) factors of users with their recent items, from those that the version has."""
+    return factors if fold_in is None else fold_in.factors(rows, recent, factors)
 
 
 class FactorScores:

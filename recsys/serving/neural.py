@@ -1,13 +1,15 @@
 """Neural collaborative filtering, in two stages."""
 
-from typing import ClassVar
+from copy import copy
+from typing import ClassVar, Self
 
 import numpy as np
 
-from .arrays import Array, Arrays
+from .arrays import Array, Arrays, Lists
 from .axes import ITEMS, USERS, Axes, Declared, NewItem
-from .factors import AlsScorer, factors_of
-from .ranking import DenseScorer
+from .factors import AlsScorer, Asked, factors_of, folded_in
+from .fold_in import FoldIn
+from .ranking import Contributions, DenseScorer, Reason
 from .top import largest
 
 
@@ -20,6 +22,9 @@ class NeuralScorer(DenseScorer):
 
     A cold item's factors are predicted from its text, as those of `als` are, so they decide whom it becomes a candidate
     for. The network has learned nothing about it and ranks it as an item of mean embeddings.
+
+    Recent items change the factors, and so the candidates. The network ranks them with the embeddings that it has of
+    the user; users whom it does not know are ranked by the products alone.
     """
 
     axes: ClassVar[Declared] = {
@@ -43,6 +48,7 @@ class NeuralScorer(DenseScorer):
         names = [*(f"hidden.{number}" for number in range(layers)), "output"]
         weights, *others = (arrays[f"neural.{name}.weight"].T for name in names)
         self._biases = [arrays[f"neural.{name}.bias"] for name in names]
+        self._fold_in, self._asked = FoldIn.of(arrays), Asked.plain()
         # The first layer in two halves, each computed once for all users and for all items.
         users, items = arrays["neural.user_mlp"], arrays["neural.item_mlp"]
         self._user_inputs = users @ weights[: users.shape[1]] + self._biases[0]
@@ -51,25 +57,75 @@ class NeuralScorer(DenseScorer):
 
     def score(self, rows: Array) -> Array:
         """See `Scorer`."""
-        scores: Array = factors_of(self._users, rows) @ self._items.T
+        scores, known = factors_of(self._users, rows) @ self._items.T, self._asked.version_rows(rows)
         # User by user, so that the candidates of all users are never in memory together.
-        for place in np.flatnonzero(scores.any(axis=1)).tolist():
-            scores[place] = self._ranked(int(rows[place]), scores[place])
-        return scores
+        for place in np.flatnonzero(scores.any(axis=1) & (known >= 0)).tolist():
+            scores[place] = self._ranked(int(known[place]), scores[place])
+        found: Array = scores
+        return found
+
+    def with_recent(self, rows: Array, recent: Lists) -> Self:
+        """See `VersionedScorer`."""
+        view = copy(self)
+        view._users = folded_in(self._fold_in, factors_of(self._users, rows), rows, recent)
+        view._asked = Asked(rows, recent)
+        return view
+
+    def factors(self, rows: Array) -> Array:
+        """See `VersionedScorer`."""
+        return factors_of(self._users, rows)
+
+    def contributions(self, rows: Array, lists: Lists) -> list[Contributions]:
+        """See `VersionedScorer`: the parts of the logit, or what ranks an item behind the candidates."""
+        factors, known = factors_of(self._users, rows), self._asked.version_rows(rows)
+        found = list[Contributions]()
+        for user, row in enumerate(known.tolist()):
+            items = lists.items[lists.offsets[user] : lists.offsets[user + 1]]
+            first = factors[user] @ self._items.T
+            if row < 0 or not first.any():
+                found += [{"factors": product} for product in first[items].tolist()]
+                continue
+            candidates, scores = self._candidates_of(row, first), self._ranked(row, first)
+            products, parts = self._parts(row, items)
+            for item, product, part in zip(items.tolist(), products.tolist(), parts.tolist(), strict=True):
+                if item in candidates:
+                    found.append({"gmf": product, "mlp": part, "bias": float(self._biases[-1][0])})
+                else:
+                    own = float(first[item])
+                    found.append({"factors": own, "behind_candidates": float(scores[item]) - own})
+        return found
+
+    def reasons(self, rows: Array, lists: Lists) -> list[list[Reason]]:
+        """See `VersionedScorer`: those of the factors."""
+        return self._asked.reasons(self._fold_in, rows, lists)
 
     def logits(self, row: int, items: Array) -> Array:
         """Logits (n,) of the network for items (n,) and one user."""
-        outputs = np.maximum(self._user_inputs[row] + self._item_inputs[items], 0)
-        for weights, bias in zip(self._weights[:-1], self._biases[1:-1], strict=True):
-            outputs = np.maximum(outputs @ weights + bias, 0)
-        joined = np.concatenate([self._user_gmf[row] * self._item_gmf[items], outputs], axis=1)
+        joined = np.concatenate([self._user_gmf[row] * self._item_gmf[items], self._outputs(row, items)], axis=1)
         found: Array = (joined @ self._weights[-1] + self._biases[-1])[:, 0]
         return found
 
+    def _outputs(self, row: int, items: Array) -> Array:
+        """(n, width) outputs of the last hidden layer."""
+        outputs: Array = np.maximum(self._user_inputs[row] + self._item_inputs[items], 0)
+        for weights, bias in zip(self._weights[:-1], self._biases[1:-1], strict=True):
+            outputs = np.maximum(outputs @ weights + bias, 0)
+        return outputs
+
+    def _parts(self, row: int, items: Array) -> tuple[Array, Array]:
+        """What the two towers add to the logits of items (n,), each (n,)."""
+        products = self._user_gmf[row] * self._item_gmf[items]
+        width = products.shape[1]
+        outputs = self._outputs(row, items) @ self._weights[-1][width:]
+        return (products @ self._weights[-1][:width])[:, 0], outputs[:, 0]
+
+    def _candidates_of(self, row: int, first: Array) -> Array:
+        """Items (c,) of a user whose products are `first` (items,) that the network ranks."""
+        return largest(first, min(int(self._candidates[row]), len(first)))
+
     def _ranked(self, row: int, first: Array) -> Array:
         """Scores (items,) of a user whose products are `first` (items,)."""
-        count = min(int(self._candidates[row]), len(first))
-        items = largest(first, count)
+        items = self._candidates_of(row, first)
         logits = self.logits(row, items)
         scores: Array = first - first[items].min() + (logits.min() - 1)
         scores[items] = logits

@@ -1,21 +1,24 @@
 """What every scorer answers: the best items of users, and the ranks of given items."""
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 
 from .arrays import Array, Lists
-from .top import contenders
+from .top import contenders, cut_lists
 from .walks import contained
 
 _COMPARISONS_AT_ONCE = 1 << 24
 # Numbers that the lists of a block of users may have.
 _LISTED_AT_ONCE = 1 << 21
+# Items that explain a score, at most, by each member.
+_REASONS = 3
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,53 @@ class Scorer(Protocol):
             wanted: Items whose ranks are asked for.
         """
 
+    def at(self, rows: Array, lists: Lists) -> Array:
+        """(c,) float64: the scores of items of users (n,), which are those of `score`."""
+
+
+# What an item owes its score to, by name; the parts add up to it.
+Contributions = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Reason:
+    """An item of a user because of which another one scores as it does.
+
+    Attributes:
+        member: What says so, such as `als`.
+        item: Row of the user's item.
+        weight: What it adds to the member's own score.
+    """
+
+    member: str
+    item: int
+    weight: float
+
+
+def strongest(member: str, items: Array, weights: Array) -> list[Reason]:
+    """Of a user's items (j,) those that add most to a score, by what they add (j,)."""
+    best = np.argsort(-weights, kind="stable")[:_REASONS]
+    return [Reason(member, int(items[one]), float(weights[one])) for one in best if weights[one] > 0]
+
+
+class VersionedScorer(Scorer, Protocol):
+    """A scorer of a version: it also answers for what users have just done, and explains its scores."""
+
+    def with_recent(self, rows: Array, recent: Lists) -> Self:
+        """The scorer of users (n,), row by row, as if they had interacted with recent items (latest last) just now.
+
+        Rows of what is returned count the users that are given, from 0 on.
+        """
+
+    def factors(self, rows: Array) -> Array | None:
+        """(n, f) float32 factors of users, zeros where nothing is known; None for a scorer without factors."""
+
+    def contributions(self, rows: Array, lists: Lists) -> list[Contributions]:
+        """Of the scores of items (c,) of users (n,)."""
+
+    def reasons(self, rows: Array, lists: Lists) -> list[list[Reason]]:
+        """Of the scores of items (c,) of users (n,), the strongest first; none where the scorer knows none."""
+
 
 class UserScores(Protocol):
     """The scores of n users for all items, computed or not."""
@@ -133,27 +183,40 @@ class DenseScores:
         return self.scores
 
 
-class DenseScorer:
-    """A scorer that scores all items, in order to rank some."""
+class DenseScorer(ABC):
+    """A scorer that can score all items, in order to rank some."""
 
     items: int
 
+    @abstractmethod
     def score(self, rows: Array) -> Array:
         """See `Scorer`."""
-        raise NotImplementedError
 
     @property
     def users_at_once(self) -> int:
         """See `Scorer`; very few users at once would waste the multiplication."""
         return max(64, (2 << 20) // max(self.items, 1))
 
-    def of_users(self, rows: Array) -> DenseScores:
+    def of_users(self, rows: Array) -> UserScores:
         """The scores of users (n,)."""
         return DenseScores(self.score(rows))
 
     def rank(self, rows: Array, k: Array, left_out: Lists, wanted: Lists) -> Ranked:
         """See `Scorer`."""
         return self.of_users(rows).rank(k, left_out, wanted)
+
+    def at(self, rows: Array, lists: Lists) -> Array:
+        """See `Scorer`."""
+        return self.of_users(rows).at(lists)
+
+    def factors(self, rows: Array) -> Array | None:
+        """See `VersionedScorer`; for scorers without factors."""
+        del rows
+        return None
+
+    def reasons(self, rows: Array, lists: Lists) -> list[list[Reason]]:
+        """See `VersionedScorer`; for scorers that know none."""
+        return [[] for _ in lists.items]
 
 
 def rank_in_blocks(scorer: Scorer, rows: Array, k: Array, left_out: Lists, wanted: Lists) -> Ranked:
@@ -199,14 +262,10 @@ def _lists(scores: Array, k: Array) -> tuple[Array, Array, Array]:
     if not most:
         return items, values, np.zeros(len(k), dtype=np.int64)
     row, column = contenders(scores, most)
-    score = scores[row, column]
-    order = np.lexsort((column, -score, row))
-    row, column, score = row[order], column[order], score[order]
-    lengths = np.bincount(row, minlength=len(k))
-    place = np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    kept = place < k[row]
-    items[row[kept], place[kept]], values[row[kept], place[kept]] = column[kept], score[kept]
-    return items, values, np.minimum(lengths, k)
+    kept, ranks, lengths = cut_lists(row, column, scores[row, column], k)
+    row, column = row[kept], column[kept]
+    items[row, ranks], values[row, ranks] = column, scores[row, column]
+    return items, values, lengths
 
 
 def _others_above(scores: Array, own_scores: Array, offsets: Array) -> Array:

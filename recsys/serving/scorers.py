@@ -1,24 +1,24 @@
 """Scorers of learners that count."""
 
+from copy import copy
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
-from .arrays import Array, Arrays, Lists, PairValues, ragged_ranges
+from .arrays import Array, Arrays, Lists, PairValues
 from .axes import ITEMS, USERS, Axes, Declared, Loss, NewItem
 from .candidates import chances_of
-from .ranking import DenseScorer, Ranked
+from .ranking import Contributions, DenseScorer, Ranked, Reason, strongest
 from .shared import SharedScores
 from .top import largest
+from .walks import looked_up, put_first
 
 # Users by how many interactions (rows of the log, one per batch and item) they have: none, 1 to 19, 20 or more.
 GROUPS = ("cold", "warm", "heavy")
 _WARM_FROM, _HEAVY_FROM = 1, 20
 # Weight of the prior, in events and in pairs: of the share over the next longer half-life, and of an item's share.
 _DRAWN, _DRAWN_PAIRS = 20.0, 5.0
-# Prior of the days between two interactions of a user with the same item.
-_USUAL_DAYS = 20.0
 
 
 class TrendScorer(DenseScorer):
@@ -56,6 +56,15 @@ class TrendScorer(DenseScorer):
         # Events since the first and since the last interaction with an item, (2, items).
         self.ages = np.log1p(arrays["clock"] - np.stack([arrays["first"], arrays["last"]]))
         self._rows_of_users = arrays["rows_of_users"]
+        self.names = [f"trend_{length:g}" for length in half_lives]
+        self.segment_names = [f"group_trend_{length:g}" for length in arrays["segment_half_lives"]]
+
+    def with_recent(self, rows: Array, recent: Lists) -> Self:
+        """See `VersionedScorer`: only the number of interactions changes."""
+        view = copy(self)
+        pairs = np.unique(recent.owners * max(self.items, 1) + recent.items) // max(self.items, 1)
+        view._rows_of_users = self.known_rows(rows) + np.bincount(pairs, minlength=len(rows))
+        return view
 
     def known_rows(self, rows: Array) -> Array:
         """(n,) interactions of users, rows of the log; 0 for unknown users."""
@@ -66,6 +75,11 @@ class TrendScorer(DenseScorer):
     def score(self, rows: Array) -> Array:
         """Logarithm of the geometric mean of the shares, the same for all users; see `Scorer`."""
         return np.repeat(self.typical.astype(np.float32)[None], len(rows), axis=0)
+
+    def contributions(self, rows: Array, lists: Lists) -> list[Contributions]:
+        """See `VersionedScorer`."""
+        parts = (self.overall[:, lists.items] / len(self.overall)).T.tolist()
+        return [dict(zip(self.names, own, strict=True)) for own in parts]
 
     @cached_property
     def shared(self) -> SharedScores:
@@ -114,17 +128,11 @@ class CoOccurrenceScorer(DenseScorer):
 
     def neighbors(self, rows: Array) -> tuple[Lists, Array, Array]:
         """Neighbors of users' latest items, their probabilities, and the weight of the share of any item, (n,)."""
-        known = (rows >= 0) & (rows < len(self._recent))
-        recent = np.zeros((len(rows), self._recent.shape[1]), dtype=np.int64)
-        recent[known] = self._recent[rows[known]]
-        # Codes are kept one higher, 0 for none.
-        weights = (recent > 0) * self._fading ** np.arange(recent.shape[1])
-        weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1e-12)
-        before = np.maximum(recent - 1, 0)
+        latest = self._latest(rows)
         if not self.items:
             return Lists.empty(len(rows)), np.zeros(0), np.ones(len(rows))
-        weights /= self._totals[before] * self._scale + _DRAWN_PAIRS
-        rest = np.where(recent.any(axis=1), _DRAWN_PAIRS * weights.sum(axis=1), 1.0)
+        weights, before = self._weights(latest), np.maximum(latest.astype(np.int64) - 1, 0)
+        rest = np.where(latest.any(axis=1), _DRAWN_PAIRS * weights.sum(axis=1), 1.0)
         scale = self._strengths.dtype.type(self._scale)
         lengths, items, chances = chances_of(before, weights, self._neighbors, self._strengths, scale, self.items)
         return Lists.of(lengths, items), chances, rest
@@ -143,71 +151,59 @@ class CoOccurrenceScorer(DenseScorer):
         scores[lists.owners, lists.items] += chances
         return scores
 
-    def at(self, pairs: PairValues, rest: Array, owners: Array, items: Array) -> Array:
+    def with_recent(self, rows: Array, recent: Lists) -> Self:
+        """See `VersionedScorer`."""
+        view = copy(self)
+        view._recent = self._latest(rows)
+        put_first(view._recent, recent.offsets, recent.items)
+        return view
+
+    def contributions(self, rows: Array, lists: Lists) -> list[Contributions]:
+        """See `VersionedScorer`."""
+        near, chances, rest = self.neighbors(rows)
+        shares = self.beside(rest, lists.owners, lists.items)
+        followed = looked_up(*near, chances, *lists, self.items)
+        return [
+            {"neighbors": chance, "share": share}
+            for chance, share in zip(followed.tolist(), shares.tolist(), strict=True)
+        ]
+
+    def reasons(self, rows: Array, lists: Lists) -> list[list[Reason]]:
+        """See `VersionedScorer`: those of the latest items that an item most often follows."""
+        before, weights = self._latest(rows).astype(np.int64) - 1, self._weights(self._latest(rows))
+        found = list[list[Reason]]()
+        for user, item in zip(lists.owners.tolist(), lists.items.tolist(), strict=True):
+            latest = before[user][weights[user] > 0]
+            hits = self._neighbors[latest] == item + 1
+            chances = (self._strengths[latest] * hits).sum(axis=1) * self._scale * weights[user][: len(latest)]
+            found.append(strongest("cooccurrence", latest, chances))
+        return found
+
+    def pair_chances(self, pairs: PairValues, rest: Array, owners: Array, items: Array) -> Array:
         """Chances (c,) of items (c,) for owners (c,), from what `chances` returned."""
         found: Array = pairs.at(owners, items) + self.beside(rest, owners, items)
         return found
+
+    def _latest(self, rows: Array) -> Array:
+        """(n, latest) codes of users' latest items, newest first; a copy."""
+        known = (rows >= 0) & (rows < len(self._recent))
+        latest = np.zeros((len(rows), self._recent.shape[1]), dtype=np.int32)
+        latest[known] = self._recent[rows[known]]
+        return latest
+
+    def _weights(self, latest: Array) -> Array:
+        """(n, latest) what a decayed pair of each latest item weighs."""
+        # Codes are kept one higher, 0 for none.
+        weights = (latest > 0) * self._fading ** np.arange(latest.shape[1])
+        weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1e-12)
+        if self.items:
+            weights /= self._totals[np.maximum(latest - 1, 0)] * self._scale + _DRAWN_PAIRS
+        return weights
 
     def beside(self, rest: Array, owners: Array, items: Array) -> Array:
         """The part (c,) of a chance that an item owes to its share of all events."""
         part: Array = rest[owners] * self._share[items]
         return part
-
-
-class RepeatScorer(DenseScorer):
-    """Repeat consumption: a user's own items, by how often and how lately, and whether they are due again."""
-
-    axes: ClassVar[Declared] = {
-        **{name: Axes(("entries",), loss=Loss.SINGLE) for name in ("items", "counts", "lately", "first", "last")},
-        "starts": Axes((USERS,)),
-        "lengths": Axes((USERS,)),
-        "occasions": Axes(("again, at all", ITEMS), NewItem.ZERO),
-        "intervals": Axes(("days, number", ITEMS), NewItem.ZERO, Loss.SINGLE),
-        "share": Axes((ITEMS,), NewItem.ZERO, Loss.SINGLE),
-        "now": Axes(("one",)),
-        "half_life": Axes(("one",)),
-    }
-
-    def __init__(self, arrays: Arrays) -> None:
-        self._arrays, self.share = arrays, arrays["share"]
-        self.items = len(self.share)
-        self._starts, self._lengths = arrays["starts"], arrays["lengths"]
-
-    def repeats(self, rows: Array) -> tuple[PairValues, Array]:
-        """Number of interactions of users with their items, and features (pairs, 6) in the order of the pairs."""
-        arrays, items = self._arrays, len(self.share)
-        known = (rows >= 0) & (rows < len(self._starts))
-        lengths = np.where(known, np.append(self._lengths, 0)[np.where(known, rows, -1)], 0)
-        places = ragged_ranges(np.append(self._starts, 0)[np.where(known, rows, -1)], lengths)
-        owners = np.repeat(np.arange(len(rows)), lengths)
-        order = np.argsort(owners * items + arrays["items"][places])
-        places, owners = places[order], owners[order]
-        taken = arrays["items"][places].astype(np.int64)
-        counts, last, first = (arrays[name][places].astype(np.float64) for name in ("counts", "last", "first"))
-        since = np.maximum(arrays["now"][0] - last, 0)
-        lately = arrays["lately"][places] * 2.0 ** (-since / arrays["half_life"][0])
-        # The user's interval, with the item's as one more observation, and for that in turn the general one.
-        general, usual = arrays["intervals"].sum(axis=1), arrays["intervals"][:, taken]
-        typical = (general[0] + _USUAL_DAYS) / (general[1] + 1)
-        interval = (last - first + (usual[0] + typical) / (usual[1] + 1)) / counts
-        due = np.log((since + 0.5) / (interval + 0.5))
-        again, taken_at_all = arrays["occasions"][:, taken]
-        features = [
-            np.ones(len(taken)),
-            np.log(counts),
-            np.log(lately + 0.02) - np.log(0.02),
-            due,
-            np.minimum(due, 0),
-            np.log((again + 1) / (taken_at_all + 5)),
-        ]
-        return PairValues(owners * items + taken, counts, items), np.stack(features, axis=1)
-
-    def score(self, rows: Array) -> Array:
-        """The user's interactions with an item, ties broken by its share of all events; see `Scorer`."""
-        scores = np.repeat(self.share.astype(np.float32)[None], len(rows), axis=0)
-        pairs, _ = self.repeats(rows)
-        scores[pairs.owners, pairs.items] += pairs.values
-        return scores
 
 
 def group_of(interactions: Array) -> Array:

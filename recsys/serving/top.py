@@ -17,6 +17,24 @@ def largest(values: Array, count: int) -> Array:
     return places
 
 
+def cut_lists(owners: Array, items: Array, scores: Array, k: Array) -> tuple[Array, Array, Array]:
+    """Sort pairs by list, falling score, item; cut each list at its k.
+
+    Args:
+        owners, items, scores: (c,) the list of each pair, its item and its score.
+        k: (n,) lengths.
+
+    Returns:
+        Places of the pairs that stay, in order, their ranks from 0, and the lengths (n,).
+    """
+    order = np.lexsort((items, -scores, owners))
+    owners = owners[order]
+    lengths = np.bincount(owners, minlength=len(k))
+    ranks = np.arange(len(order)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    kept = ranks < k[owners]
+    return order[kept], ranks[kept], np.minimum(lengths, k)
+
+
 def contenders(scores: Array, k: int) -> tuple[Array, Array]:
     """Pairs (row, column) that hold each row's k best finite scores, all those equal to the k-th, and a few more.
 

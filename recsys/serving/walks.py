@@ -80,3 +80,20 @@ def contained(offsets: Array, items: Array, asked_offsets: Array, asked: Array, 
         for place in range(offsets[user], offsets[user + 1]):
             held[items[place]] = False
     return found
+
+
+@compiled
+def put_first(latest: Array, offsets: Array, items: Array) -> None:
+    """Put items, one after the other, at the head of their users' latest items (n, m), which are written.
+
+    The latest items are codes, one higher than the item, newest first, 0 for none; each stands there once.
+    """
+    for user in range(len(latest)):
+        own = latest[user]
+        for one in range(offsets[user], offsets[user + 1]):
+            code, place = items[one] + 1, 0
+            while place < len(own) - 1 and own[place] != code and own[place] != 0:
+                place += 1
+            for j in range(place, 0, -1):
+                own[j] = own[j - 1]
+            own[0] = code

@@ -9,9 +9,12 @@ from recsys.config import Settings
 from recsys.contracts import InteractionBatch
 from recsys.model.als.objective import Objective, training_loss
 from recsys.model.als.selection import Selection
+from recsys.model.frozen import FrozenModel
 from recsys.model.interactions.adjacency import RaggedRows
 from recsys.model.interactions.history import Rows
+from recsys.model.interactions.vocab import Vocabulary
 from recsys.model.recommender import OnlineModel
+from recsys.serving import Lists
 from recsys.serving.arrays import ragged_ranges
 
 DAY = 86_400.0
@@ -37,6 +40,15 @@ def make_batch(rows: Sequence[tuple[str, str, float, float]]) -> InteractionBatc
         events=np.array([totals[pair][1] for pair in pairs], dtype=np.int64),
         times=np.array([totals[pair][2] for pair in pairs], dtype=np.float64),
     )
+
+
+def scores_of(frozen: FrozenModel, users: Sequence[str], items: Vocabulary) -> np.ndarray:
+    """(users, live items), out of the longest lists; -inf for items that the version does not know."""
+    nothing, scores = Lists.empty(len(users)), np.full((len(users), len(items)), -np.inf, dtype=np.float32)
+    ranked = frozen.ranked(users, items, len(items), nothing, nothing)
+    owners, places = np.nonzero(ranked.items >= 0)
+    scores[owners, ranked.items[owners, places]] = ranked.scores[owners, places]
+    return scores
 
 
 def clustered_batches(batches: int, events: int, seed: int = 0, drift: float = 0.0) -> list[InteractionBatch]:

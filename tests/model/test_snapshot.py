@@ -114,7 +114,7 @@ def test_what_does_not_fit_is_refused_with_one_line(tmp_path: Path) -> None:
         (tmp_path / "none.safetensors", SETTINGS, "cannot read"),
         (cut, SETTINGS, "cannot read"),
         (changed, SETTINGS, "is damaged: its content does not have its checksum"),
-        (strange, SETTINGS, "format None, and this release reads format 6 only"),
+        (strange, SETTINGS, "format None, and this release reads format 7 only"),
         (good, other, "other settings"),
     ):
         with pytest.raises(InputError, match=text) as caught:
@@ -128,7 +128,7 @@ def test_a_snapshot_of_an_earlier_format_is_refused(tmp_path: Path) -> None:
     metadata = {"format": "3", "epoch": "0", "batch_id": "0", "fingerprint": SETTINGS.fingerprint()}
     path = tmp_path / "old.safetensors"
     save_file({name: np.ascontiguousarray(array) for name, array in model.state().items()}, path, metadata)
-    with pytest.raises(InputError, match="format 3, and this release reads format 6 only") as caught:
+    with pytest.raises(InputError, match="format 3, and this release reads format 7 only") as caught:
         snapshot.load(path, SETTINGS)
     assert "\n" not in str(caught.value)
 
@@ -150,6 +150,9 @@ def test_served_arrays_hold_factors_ids_popularity_and_what_was_seen() -> None:
         "item_popularity": ("float32", (2,)),
         "seen_offsets": ("int64", (4,)),
         "seen_items": ("int32", (4,)),
+        "seen_weights": ("float32", (4,)),
+        "gram": ("float64", (8, 8)),
+        "objective": ("float64", (4,)),
     }
     assert served.user_ids == ["a", "b", "c"]
     assert arrays["item_popularity"].tolist() == [{"y": 3.0, "x": 0.0}[item] for item in served.item_ids]

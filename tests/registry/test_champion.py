@@ -1,6 +1,7 @@
 """The champion, fetched in one call."""
 
 import doctest
+import json
 import os
 import sys
 
@@ -41,6 +42,24 @@ def test_the_champion_recommends_what_was_registered(registry, open_run) -> None
     np.testing.assert_allclose(lists["score"], expected["score"], rtol=1e-5)
     assert len(found.recommend(1)) == settings.recommend.k
     pd.testing.assert_frame_equal(found.similar_items(1, k=3), model.similar_items(1, k=3))
+    items = expected["item_id"][:4].tolist()
+    scores = found.score(1, items)
+    assert scores.columns.tolist() == ["user_id", "item_id", "score"]
+    assert scores["score"].tolist() == lists["score"][:4].tolist()
+    assert found.recommend(1, candidates=items[1:], exclude_items=items[3:])["item_id"].tolist() == items[1:3]
+    told = found.recommend("unknown", k=3, recent_items=[1, 2], exclude_seen=False, explain=True)
+    assert told.columns.tolist() == ["user_id", "rank", "item_id", "score", "explanation"]
+    for score, text in zip(told["score"], told["explanation"], strict=True):
+        explanation = json.loads(text)
+        assert sum(explanation["contributions"].values()) == pytest.approx(score, abs=1e-5)
+        assert explanation["version"] == found.version
+        assert {one["item_id"] for one in explanation["because"]} <= {"1", "2"}
+    for wrong, line in (
+        (lambda: found.score([1, 2], [1]), "there are 2 user_ids and 1 item_ids: give pairs, or one user"),
+        (lambda: found.recommend(1, candidates=["x"] * 100_001), "100,001 ids are too many"),
+    ):
+        with pytest.raises(InputError, match=line):
+            wrong()
     with pytest.raises(InputError, match="the model knows no item 'tea'"):
         found.similar_items("tea")
 

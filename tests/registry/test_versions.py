@@ -94,6 +94,14 @@ def test_the_arrays_come_back_as_they_were(make):
         np.testing.assert_array_equal(loaded[name], values)
 
 
+def test_a_version_without_the_arrays_of_its_kind_is_named(registry, open_run):
+    client, settings = registry
+    other = Served.of_packed({**ARRAYS, "kind": np.frombuffer(b"mixture", dtype=np.uint8)})
+    made = versions.register(client, settings, open_run().run_id, other, StepId(0, 1), {})
+    with pytest.raises(RegistryError, match=r"was not registered by this release: it has no array 'calibration'$"):
+        artifacts.load_served(made.uri)
+
+
 def test_an_artifact_knows_how_many_users_it_serves(make, tmp_path):
     folder = artifacts.download(make(20).uri, tmp_path)
     assert artifacts.count_users(folder) == 2

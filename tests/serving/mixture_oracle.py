@@ -7,7 +7,8 @@ import numpy as np
 
 from recsys.serving.arrays import PairValues, part, ragged_ranges
 from recsys.serving.neural import NeuralScorer
-from recsys.serving.scorers import GROUPS, RepeatScorer, TrendScorer, group_of
+from recsys.serving.repeats import RepeatScorer
+from recsys.serving.scorers import GROUPS, TrendScorer, group_of
 
 LEAST, DRAWN_PAIRS = 1e-3, 5.0
 
@@ -32,6 +33,7 @@ class MixtureOracle:
     def __init__(self, arrays: dict[str, np.ndarray]) -> None:
         own = {name: part(arrays, name) for name in {key.split(".")[0] for key in arrays if "." in key}}
         self.weights, self.chances, self.draw = arrays["weights"], arrays["chances"], arrays["draw"]
+        self.calibration = arrays["calibration"]
         self.depth, self.more = arrays["depth"].tolist()
         self.trend = TrendScorer(own["trend"])
         self.dense: list[Any] = []
@@ -41,6 +43,23 @@ class MixtureOracle:
             self.dense.append(NeuralScorer(own["ncf"]).score)
         self.similar = own.get("cooccurrence")
         self.repeats = RepeatScorer(own["repeat"]) if "repeat" in own else None
+
+    def log_odds(self, rows: np.ndarray) -> np.ndarray:
+        """(n, items): the scores, user by user and item by item."""
+        candidates, behind = self.propose(rows), self.behind(rows)
+        values, drawn = self.rankings(candidates), drawn_numbers(self.draw, rows)
+        names = [*self.trend.overall, *self.dense]
+        scores = np.zeros(behind.shape)
+        for user, group in enumerate(candidates.groups):
+            own = candidates.owners == user
+            choice = min((np.cumsum(self.chances[group]) < drawn[user]).sum(), values.shape[1] - 1)
+            level, (slope, intercept) = values[own, choice], self.calibration[group, choice]
+            if choice > len(names):
+                level = np.log(np.maximum(level, 0) + 1e-6)
+            odds = slope * level + intercept
+            scores[user] = odds.min() - 1 - (behind[user].max() - behind[user])
+            scores[user, candidates.items[own]] = odds
+        return scores
 
     def score(self, rows: np.ndarray) -> np.ndarray:
         """Candidates from 1 to 2, all different; other items below 1, in the order of the first dense member."""

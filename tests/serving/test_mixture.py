@@ -68,6 +68,7 @@ def arrays_of(seed: int, users: int, items: int, members: tuple[str, ...]) -> di
     rankings = 1 + HALF_LIVES + len(members)
     arrays["weights"] = draw.integers(-2, 3, (3, width)) / 4
     arrays["chances"] = draw.dirichlet(np.ones(rankings), 3)
+    arrays["calibration"] = np.stack([draw.choice([0.5, 1, 2], (3, rankings)), draw.normal(size=(3, rankings))], axis=2)
     return arrays
 
 
@@ -88,12 +89,15 @@ def test_lists_and_ranks_are_those_of_the_plain_mixture(seed: int, users: int, i
     rows, draw = np.arange(-1, users + 1), np.random.default_rng(seed)
     oracle, scorer = MixtureOracle(arrays), MixtureScorer.of(arrays)
     plain = oracle.score(rows)
-    np.testing.assert_array_equal(scorer.score(rows), plain)
+    np.testing.assert_allclose(scorer.score(rows), oracle.log_odds(rows), rtol=1e-6, atol=1e-6)
     left_out = some_lists(draw, len(rows), items, draw.choice([0, items // 2, items]))
     k, wanted = draw.integers(1, items + 4, len(rows)), some_lists(draw, len(rows), items, min(items, 6))
     fast, slow = scorer.rank(rows, k, left_out, wanted), DenseScores(plain).rank(k, left_out, wanted)
-    for name in ("items", "scores", "lengths", "open_items"):
+    for name in ("items", "lengths", "open_items"):
         np.testing.assert_array_equal(getattr(fast, name), getattr(slow, name), name)
+    listed = np.where(fast.items < 0, 0, np.take_along_axis(scorer.score(rows), np.maximum(fast.items, 0), axis=1))
+    np.testing.assert_array_equal(fast.scores, listed)
+    assert (np.diff(fast.scores, axis=1)[fast.items[:, 1:] >= 0] <= 0).all()
     # Behind the candidates the plain scores are squeezed into 0 to 1, which makes some of them equal.
     exact = np.where(plain > 1, 1e9 + plain.astype(np.float64), oracle.behind(rows))
     np.testing.assert_array_equal(fast.above, DenseScores(exact).rank(k, left_out, wanted).above)

@@ -166,14 +166,17 @@ class IncrementalAls:
         return scores
 
     def served(self, history: History) -> State:
-        """`user_factors` (users, factors) float32, folded in exactly, and `item_factors` (items, factors) float32.
+        """The arrays of `AlsScorer`; `user_factors` are folded in exactly.
 
         Raises:
             SolveError: the equations have no finite solution.
         """
+        own = self.objective
         return {
             "user_factors": self.folded_in_users(history).cpu().numpy(),
             "item_factors": self.item_factors.cpu().numpy().copy(),
+            "gram": self._items.table.gram.cpu().numpy().astype(np.float64),
+            "objective": np.array([own.alpha, own.regularization, own.exponent, len(self._items)]),
         }
 
     def folded_in_users(self, history: History) -> torch.Tensor:

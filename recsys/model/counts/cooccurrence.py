@@ -88,7 +88,7 @@ class CoOccurrence(CountingLearner):
         """See `Learner`."""
         scorer = self.scorer()
         distinct, owners = np.unique(users, return_inverse=True)
-        scores: FloatArray = scorer.at(*scorer.chances(distinct), owners, items)
+        scores: FloatArray = scorer.pair_chances(*scorer.chances(distinct), owners, items)
         return scores
 
     def state(self) -> State:

@@ -18,7 +18,7 @@ from recsys.model.interactions.history import History
 from recsys.model.interactions.keeping import Kept
 from recsys.model.learner import CodedBatch, State
 from recsys.serving.arrays import part, prefixed
-from recsys.serving.scorers import RepeatScorer
+from recsys.serving.repeats import RepeatScorer
 
 _COLUMNS = {"items": np.int32, "counts": np.float32, "lately": np.float32, "first": np.float64, "last": np.float64}
 # Half-life, in events, of the popularity that breaks ties between items repeated equally often.

@@ -5,7 +5,7 @@ from recsys.model.als.incremental_als import IncrementalAls
 from recsys.model.learner import Learner
 from recsys.serving.arrays import Array
 from recsys.serving.factors import AlsScorer
-from recsys.serving.mixture import DenseMember
+from recsys.serving.proposals import DenseMember
 from recsys.serving.ranking import DenseScorer
 
 

@@ -20,6 +20,7 @@ from recsys.model.interactions.history import History
 from recsys.model.interactions.keeping import Kept
 from recsys.model.learner import CodedBatch, Learner, State
 from recsys.model.mixture.adahedge import AdaHedge, ndcg_of_rankings
+from recsys.model.mixture.calibration import RankingCalibration
 from recsys.model.mixture.live import live_scorer
 from recsys.model.mixture.reranker import LabeledCandidates, Reranker
 from recsys.model.neural.ncf import NeuralCf
@@ -85,6 +86,7 @@ class Mixture:
         self._reranker = Reranker(np.tile(start, (len(GROUPS), 1)), curvature, own.forgetting, own.regularization)
         self.rankings = self._rankings()
         self._experts = [AdaHedge(np.zeros(len(self.rankings))) for _ in GROUPS]
+        self._calibration = RankingCalibration.new(self.rankings, len(GROUPS), own.forgetting)
         # Users and items that the members know.
         self._users, self._items = 0, 0
 
@@ -137,7 +139,7 @@ class Mixture:
         return figures
 
     def score(self, users: IntArray) -> torch.Tensor:
-        """See `Learner`; candidates score from 1 to 2, without ties, and the others below 1."""
+        """See `Learner`; the scores are those of `MixtureScorer`."""
         return torch.from_numpy(self.scorer().score(users))
 
     def scorer(self) -> MixtureScorer:
@@ -162,6 +164,8 @@ class Mixture:
             "curvature": self._reranker.curvature,
             "losses": np.stack([experts.losses for experts in self._experts]),
             "gaps": np.array([experts.gap for experts in self._experts]),
+            "calibration": self._calibration.lines,
+            "calibration_curvature": self._calibration.curvature,
             "known": np.array([self._users, self._items]),
         }
         for name, member in self.members.items():
@@ -176,6 +180,8 @@ class Mixture:
         learner._reranker.weights, learner._reranker.curvature = state["weights"].copy(), state["curvature"].copy()
         experts = zip(state["losses"], state["gaps"].tolist(), strict=True)
         learner._experts = [AdaHedge(losses.copy(), gap) for losses, gap in experts]
+        lines, bends = state["calibration"].copy(), state["calibration_curvature"].copy()
+        learner._calibration = RankingCalibration(learner.rankings, settings.model.mixture.forgetting, lines, bends)
         learner._users, learner._items = (int(count) for count in state["known"])
         return learner
 
@@ -206,7 +212,11 @@ class Mixture:
         features, owners, relevant, scores = (np.concatenate(columns) for columns in zip(*parts, strict=True))
         examples = LabeledCandidates(features, owners, relevant, wanted, self._settings.recommend.k)
         ndcg = ndcg_of_rankings(scores, examples.offsets, examples.relevant, examples.best, examples.k)
-        return self._learn(group_of(self._trend().rows_of(users)), examples, ndcg)
+        groups = group_of(self._trend().rows_of(users))
+        for group in np.unique(groups).tolist():
+            own = groups[owners] == group
+            self._calibration.learn(group, scores[own], relevant[own])
+        return self._learn(groups, examples, ndcg)
 
     def _sampled(self, batch: CodedBatch, step: StepId) -> tuple[IntArray, IntArray, IntArray]:
         """Sampled users (n,), all relevant pairs as ascending user * items + item, and the count of each user."""
@@ -245,6 +255,7 @@ class Mixture:
         return {
             "weights": self._reranker.weights,
             "chances": np.stack([experts.weights for experts in self._experts]),
+            "calibration": self._calibration.lines,
             "draw": np.array([self._settings.seed, int(self._trend().clock)]),
             "depth": np.array([own.candidates, _MORE * own.candidates if exclude_seen else 0]),
         }

@@ -15,7 +15,7 @@ from recsys.errors import ConfigError
 from recsys.model.common.device import resolve_device
 from recsys.model.evaluation.prequential import evaluate
 from recsys.model.recommender import OnlineModel
-from tests.model.helpers import DAY, clustered_batches, dense_rows, loss_of, make_batch, make_settings
+from tests.model.helpers import DAY, clustered_batches, dense_rows, loss_of, make_batch, make_settings, scores_of
 
 EVERYTHING = {"budget": 1e6, "sweeps": 1}
 
@@ -217,7 +217,7 @@ def test_a_shadow_is_what_a_refit_would_be_and_leaves_the_model_alone() -> None:
     for name, array in model.state().items():
         assert array.tobytes() == before[name].tobytes(), name
     model.refit(StepId(0, 2))
-    scores = shadow.scores(model.users.ids, model.items)
+    scores = torch.from_numpy(scores_of(shadow, model.users.ids, model.items))
     known = model.als.user_factors.any(dim=1)
     torch.testing.assert_close(scores[known], (model.als.user_factors @ model.als.item_factors.T)[known])
 

@@ -10,7 +10,7 @@ from recsys.model.frozen import FrozenModel
 from recsys.model.recommender import OnlineModel
 from recsys.serving import ranking
 from tests.model.als.test_incremental_als import learn
-from tests.model.helpers import DAY, clustered_batches, make_batch, make_settings
+from tests.model.helpers import DAY, clustered_batches, make_batch, make_settings, scores_of
 
 STEP = StepId(0, 9)
 SETTINGS = make_settings(recommend={"k": 2, "exclude_seen": False})
@@ -126,7 +126,7 @@ def test_a_frozen_copy_scores_like_the_model_it_was_taken_from() -> None:
     model.refit(StepId(1, 0))
     version = FrozenModel(model.served())
     live = model.score(np.arange(len(model.users))).cpu().numpy()
-    np.testing.assert_allclose(version.scores(model.users.ids, model.items), live, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(scores_of(version, model.users.ids, model.items), live, rtol=1e-5, atol=1e-6)
     figures = evaluate(batches[3], model, {"first": version}, SETTINGS, STEP)
     for metric in METRICS:
         # torch and numpy round a product differently on some processors, which may swap two equally good items.
@@ -140,9 +140,9 @@ def test_a_frozen_model_keeps_its_answers_while_the_vocabularies_grow() -> None:
     served = model.served()
     frozen, codes = FrozenModel(served), slice(0, len(model.items))
     users = [*model.users.ids[:5], "nobody"]
-    before = frozen.scores(users, model.items).numpy()
+    before = scores_of(frozen, users, model.items)
     learn(model, batches[3:], first=3)
-    after = frozen.scores(users, model.items).numpy()
+    after = scores_of(frozen, users, model.items)
     assert (after[:, codes] == before).all()
     assert after.shape[1] == len(model.items) > before.shape[1]
     assert (after[:, before.shape[1] :] == -np.inf).all()
@@ -152,7 +152,7 @@ def test_a_frozen_model_keeps_its_answers_while_the_vocabularies_grow() -> None:
 def test_a_frozen_model_of_other_origin_is_aligned_by_ids() -> None:
     other = learn(OnlineModel(SETTINGS), [make_batch([("a", "y", 1, 0), ("a", "gone", 1, 0), ("b", "x", 1, 0)])])
     model = small_model()
-    scores = FrozenModel(other.served()).scores(["b"], model.items).numpy()[0]
+    scores = scores_of(FrozenModel(other.served()), ["b"], model.items)[0]
     own = (other.als.user_factors @ other.als.item_factors.T).numpy()[other.users.lookup(["b"])[0]]
     for item, score in zip(model.items.ids, scores, strict=True):
         code = other.items.lookup([item])[0]

@@ -1,0 +1,99 @@
+"""Calibration of a mixture's rankings: from their values to the log-odds of an interaction, learned batch by batch."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.model.common.arrays import FloatArray
+from recsys.model.common.jit import compiled
+from recsys.serving.choice import POSITIVE, levels
+
+# Slope and intercept before anything is measured. Shares, chances and what the re-ranker makes of them are logarithms
+# of probabilities already; a predicted preference is about 0 or 1; a count says little about chances.
+_START = {"als": (10.0, -6.0), "ncf": (1.0, -3.0), "repeat": (1.0, -3.0)}
+# Curvature with which lines are held at their start, about ten relevant candidates; it fades like that of batches. A
+# little of it remains, so that the equations can be solved.
+_HELD, _DAMPING = 10.0, 1e-3
+# Below it the order of the values would be lost.
+_LEAST_SLOPE = 1e-3
+# Newton steps per batch, at most; they end where one gains less than this share of the objective. A step is halved at
+# most so often until it lowers the objective.
+_STEPS, _SETTLED, _HALVINGS = 8, 1e-7, 10
+
+
+class RankingCalibration:
+    """Logistic regression (Platt 1999) for each ranking and group of users: log-odds = slope * level + intercept.
+
+    The odds are those that a candidate is relevant, in the next batch, for a user who has something relevant in it. A
+    batch is learned with a quadratic that stands for the losses of earlier batches around the line that fitted them,
+    and fades, so that no example is kept.
+
+    Args:
+        rankings: names of the rankings.
+        forgetting: Share of the curvature that is lost with each batch.
+        lines: (groups, rankings, 2), as an earlier calibration left them.
+        curvature: (groups, rankings, 2, 2) of the earlier losses.
+    """
+
+    def __init__(self, rankings: Sequence[str], forgetting: float, lines: FloatArray, curvature: FloatArray) -> None:
+        self._positive, self._kept = np.isin(rankings, POSITIVE), 1 - forgetting
+        self.lines, self.curvature = lines, curvature
+
+    @classmethod
+    def new(cls, rankings: Sequence[str], groups: int, forgetting: float) -> "RankingCalibration":
+        """Before the first batch."""
+        start = np.array([_START.get(name, (1.0, 0.0)) for name in rankings])
+        lines = np.tile(start, (groups, 1, 1))
+        return cls(rankings, forgetting, lines, np.tile(_HELD * np.eye(2), (groups, len(rankings), 1, 1)))
+
+    def learn(self, group: int, values: FloatArray, relevant: npt.NDArray[np.bool_]) -> None:
+        """Learn from the candidates of a group: their values (c, rankings), and whether they are relevant, (c,)."""
+        scaled, hits = np.ascontiguousarray(levels(values, self._positive).T), relevant.astype(np.float64)
+        for ranking, own in enumerate(scaled):
+            past = self._kept * self.curvature[group, ranking]
+            line = _fitted(own, hits, self.lines[group, ranking], past)
+            self.lines[group, ranking], self.curvature[group, ranking] = line, past + _loss(own, hits, line)[2]
+
+
+def _fitted(own: FloatArray, hits: FloatArray, before: FloatArray, past: FloatArray) -> FloatArray:
+    """The line that fits a batch and the earlier ones best, by Newton's method."""
+    held = past + _DAMPING * np.eye(2)
+
+    def objective(line: FloatArray) -> float:
+        return _loss(own, hits, line)[0] + 0.5 * float((line - before) @ held @ (line - before))
+
+    line, reached = before, objective(before)
+    for _ in range(_STEPS):
+        _, slope, bend = _loss(own, hits, line)
+        step = -np.linalg.solve(held + bend, slope + held @ (line - before))
+        after, value = line, reached
+        for _ in range(_HALVINGS):
+            after = line + step
+            after[0] = max(after[0], _LEAST_SLOPE)
+            value = objective(after)
+            if value <= reached:
+                break
+            step = step / 2
+        if reached - value <= _SETTLED * abs(reached):
+            break
+        line, reached = after, value
+    return line
+
+
+@compiled
+def _loss(own: FloatArray, hits: FloatArray, line: FloatArray) -> tuple[float, FloatArray, FloatArray]:
+    """Sum of the log losses of levels (c,), its gradient (2,) and its curvature (2, 2)."""
+    loss, slope, bend = 0.0, np.zeros(2), np.zeros((2, 2))
+    for one in range(len(own)):
+        odds = line[0] * own[one] + line[1]
+        chance = 1 / (1 + np.exp(-odds))
+        loss += max(odds, 0.0) - odds * hits[one] + np.log1p(np.exp(-abs(odds)))
+        slope[0] += (chance - hits[one]) * own[one]
+        slope[1] += chance - hits[one]
+        spread = chance * (1 - chance)
+        bend[0, 0] += spread * own[one] ** 2
+        bend[0, 1] += spread * own[one]
+        bend[1, 1] += spread
+    bend[1, 0] = bend[0, 1]
+    return loss, slope, bend

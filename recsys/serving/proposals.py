@@ -1,0 +1,213 @@
+"""Candidate generation by the members of a mixture, and the features of the candidates."""
+
+from collections.abc import Mapping
+from copy import copy
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+import numpy as np
+
+from .arrays import Array, Lists
+from .candidates import gathered
+from .factors import AlsScorer
+from .neural import NeuralScorer
+from .ranking import Ranked, Reason, Scorer, UserScores
+from .repeats import REPEAT_FEATURES, RepeatScorer
+from .scorers import GROUPS, CoOccurrenceScorer, TrendScorer, group_of
+from .topk import best_of_segments
+from .walks import looked_up
+
+# A smaller score is as good as this one.
+_LEAST = 1e-3
+
+
+class DenseMember(Scorer, Protocol):
+    """A member that can score all items."""
+
+    def of_users(self, rows: Array) -> UserScores:
+        """The scores of users (n,) by their row."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Candidates of n users, one user after the other.
+
+    Attributes:
+        lists: c items.
+        groups: (n,) group of each user, a place in `GROUPS`.
+        columns: (columns, c) float64, the features that depend on the user and not on the item alone, in order.
+        opinions: (others, c) float64 scores by each member alone, except the trend.
+        closed: (c,) bool, whether a candidate is left out.
+        first: of the first dense member, the scores of the users, those (c,) of the candidates, and what it ranks.
+    """
+
+    lists: Lists
+    groups: Array
+    columns: Array
+    opinions: Array
+    closed: Array
+    first: tuple[UserScores, Array, Ranked] | None
+
+
+class CandidateGenerator:
+    """Members of a mixture, which propose candidates and say what the re-ranker is to know of them.
+
+    Args:
+        trend, similar, repeats: members.
+        dense: members that score all items, by name.
+        depth: Candidates per member.
+        more: How many more at most, to make up for seen items.
+    """
+
+    def __init__(
+        self,
+        trend: TrendScorer,
+        similar: CoOccurrenceScorer | None,
+        repeats: RepeatScorer | None,
+        dense: Mapping[str, DenseMember],
+        depth: int,
+        more: int,
+    ) -> None:
+        self.trend, self._similar, self._repeats, self._dense = trend, similar, repeats, dict(dense)
+        self._depth, self._more, self.items = depth, more, trend.items
+        self._leaders = self._leading()
+
+    @property
+    def users_at_once(self) -> int:
+        """See `Scorer`."""
+        return min([AlsScorer.users_at_once, *(member.users_at_once for member in self._dense.values())])
+
+    @property
+    def rankings(self) -> list[str]:
+        """Names of the rankings: the re-ranker's, each trend's, then that of every other member."""
+        counted = {"cooccurrence": self._similar, "repeat": self._repeats}
+        others = [name for name, member in counted.items() if member is not None]
+        return ["reranker", *self.trend.names, *self._dense, *others]
+
+    def with_recent(self, rows: Array, recent: Lists) -> Self:
+        """See `VersionedScorer`."""
+        view = copy(self)
+        view.trend = self.trend.with_recent(rows, recent)
+        view._similar = None if self._similar is None else self._similar.with_recent(rows, recent)
+        view._repeats = None if self._repeats is None else self._repeats.with_recent(rows, recent)
+        view._dense = {name: _of_version(member).with_recent(rows, recent) for name, member in self._dense.items()}
+        return view
+
+    def factors(self, rows: Array) -> Array | None:
+        """See `VersionedScorer`: those of the first dense member."""
+        return next((_of_version(member).factors(rows) for member in self._dense.values()), None)
+
+    def reasons(self, rows: Array, lists: Lists) -> list[list[Reason]]:
+        """See `VersionedScorer`: those of the factors, then those of the latest items."""
+        members = [_of_version(member) for member in self._dense.values()][:1]
+        told = [member.reasons(rows, lists) for member in members]
+        told += [self._similar.reasons(rows, lists)] if self._similar is not None else []
+        return [[reason for own in reasons for reason in own] for reasons in zip(*told, strict=True)] or [
+            [] for _ in lists.items
+        ]
+
+    def propose(self, rows: Array, left_out: Lists, wanted: Lists) -> Candidates:
+        """Candidates of users by their row, (n,), and what the first dense member makes of wanted items."""
+        trend, most, nothing = self.trend, self._depth + self._more, Lists.empty(len(rows))
+        known = trend.known_rows(rows)
+        groups, depth = group_of(known), self._depth + np.minimum(known, self._more)
+        scored = [member.of_users(rows) for member in self._dense.values()]
+        ranked = [one.rank(depth, nothing, nothing if place else wanted) for place, one in enumerate(scored)]
+        proposed = [(one.items, np.where(one.informed, one.lengths, 0)) for one in ranked]
+        if self._similar is not None:
+            neighbors, chances, rest = self._similar.neighbors(rows)
+            counts = np.minimum(depth, neighbors.lengths)
+            proposed.append((in_order(neighbors, chances, counts)[1], counts))
+        again, facts = self._again(rows)
+        table, counts = _stacked(proposed, len(rows))
+        leaders, leading = self._leaders
+        where = (groups, leaders, (leading[groups] < depth[:, None]).sum(axis=1))
+        offsets, codes, ranks, closed = gathered(table, counts, *where, *again, *left_out, self.items)
+        lists = Lists(offsets, codes)
+        columns, opinions = list[Array](), list[Array]()
+        values = [scores.at(lists) for scores in scored]
+        for one, own_ranks, own in zip(ranked, ranks, values, strict=False):
+            told = np.repeat(one.informed, lists.lengths)
+            levels = -np.log(np.append(most + 1.0, np.arange(1.0, most + 1)))
+            # In the precision of the scores.
+            columns.append(np.where(told, np.log(np.maximum(own.astype(np.float32), _LEAST)), 0.0))
+            columns.append(np.where(told, levels[own_ranks], 0.0))
+            opinions.append(np.where(told, own, trend.typical[codes]))
+        if self._similar is not None:
+            opinions.append(looked_up(*neighbors, chances, *lists, self.items))
+            opinions[-1] += self._similar.beside(rest, lists.owners, codes)
+            columns.append(np.log(opinions[-1] + _LEAST**2))
+        if self._repeats is not None:
+            found, *own_columns = (looked_up(*again, column, *lists, self.items) for column in facts)
+            columns.extend(own_columns)
+            opinions.append(found + self._repeats.share[codes])
+        first = (scored[0], values[0], ranked[0]) if scored else None
+        return Candidates(lists, groups, _table(columns, len(codes)), _table(opinions, len(codes)), closed, first)
+
+    def _again(self, rows: Array) -> tuple[Lists, Array]:
+        """Users' own items; how often each, and the features of that, (1 + features, c)."""
+        if self._repeats is None:
+            return Lists.empty(len(rows)), np.zeros((0, 0))
+        pairs, facts = self._repeats.repeats(rows)
+        lengths = np.bincount(pairs.owners, minlength=len(rows))
+        return Lists.of(lengths, pairs.items), np.ascontiguousarray(np.column_stack([pairs.values, facts]).T)
+
+    def features(self, candidates: Candidates) -> Array:
+        """(c, features) inputs of the re-ranker."""
+        trend, items = self.trend, candidates.lists.items
+        groups = candidates.groups[candidates.lists.owners]
+        alike = [*trend.overall[:, items], *trend.segments[groups, :, items].T, *trend.ages[:, items]]
+        return np.column_stack([*alike, *candidates.columns])
+
+    def feature_names(self) -> list[str]:
+        """In the order of the features."""
+        names = [*self.trend.names, *self.trend.segment_names, "age", "idle"]
+        names += [name for member in self._dense for name in (member, f"{member}_rank")]
+        names += ["cooccurrence"] if self._similar is not None else []
+        return names + (list(REPEAT_FEATURES) if self._repeats is not None else [])
+
+    def behind_name(self, candidates: Candidates, owner: int) -> str:
+        """What orders the items behind the candidates of a user."""
+        by_member = candidates.first is not None and candidates.first[2].informed[owner]
+        return next(iter(self._dense)) if by_member else "trend"
+
+    def _leading(self) -> tuple[Array, Array]:
+        """(groups, most) int32 items that the trend proposes, and their ranks; what is no item is past all depths."""
+        most = self._depth + self._more
+        found = [self.trend.leaders(group, most) for group in range(len(GROUPS))]
+        width = max(len(items) for items, _ in found)
+        items, ranks = np.zeros((len(found), width), dtype=np.int32), np.full((len(found), width), most)
+        for group, (own, best) in enumerate(found):
+            items[group, : len(own)], ranks[group, : len(own)] = own, best
+        return items, ranks
+
+
+def in_order(lists: Lists, values: Array, counts: Array) -> tuple[Array, Array]:
+    """Values and items, (n, most of counts), of the best counts[i] of each user, best first."""
+    shape = len(counts), int(counts.max(initial=0))
+    best, found = np.zeros(shape), np.full(shape, -1, dtype=np.int32)
+    best_of_segments(values, lists.items, lists.offsets, counts, best, found)
+    return best, found
+
+
+def _of_version(member: DenseMember) -> AlsScorer | NeuralScorer:
+    """A member of a version; live ones answer for no recent items."""
+    assert isinstance(member, AlsScorer | NeuralScorer)
+    return member
+
+
+def _table(columns: list[Array], length: int) -> Array:
+    """(columns, length) float64."""
+    table = np.empty((len(columns), length))
+    for row, column in zip(table, columns, strict=True):
+        row[:] = column
+    return table
+
+
+def _stacked(proposed: list[tuple[Array, Array]], users: int) -> tuple[Array, Array]:
+    """What members propose, (members, users, most) items and (members, users) how many of them count."""
+    most = max((items.shape[1] for items, _ in proposed), default=0)
+    table = np.zeros((len(proposed), users, most), dtype=np.int32)
+    for place, (items, _) in enumerate(proposed):
+        table[place, :, : items.shape[1]] = items
+    return table, np.array([used for _, used in proposed], dtype=np.int64).reshape(len(proposed), users)

@@ -1,0 +1,107 @@
+"""The scorer of repeat consumption."""
+
+from copy import copy
+from typing import ClassVar, Self
+
+import numpy as np
+
+from .arrays import Array, Arrays, Lists, PairValues, ragged_ranges
+from .axes import ITEMS, USERS, Axes, Declared, Loss, NewItem
+from .ranking import Contributions, DenseScorer
+
+# Prior of the days between two interactions of a user with the same item.
+_USUAL_DAYS = 20.0
+REPEAT_FEATURES = ("repeat", "repeat_count", "repeat_recency", "repeat_due", "repeat_overdue", "repeat_rate")
+
+
+class RepeatScorer(DenseScorer):
+    """Repeat consumption: a user's own items, by how often and how lately, and whether they are due again."""
+
+    axes: ClassVar[Declared] = {
+        **{name: Axes(("entries",), loss=Loss.SINGLE) for name in ("items", "counts", "lately", "first", "last")},
+        "starts": Axes((USERS,)),
+        "lengths": Axes((USERS,)),
+        "occasions": Axes(("again, at all", ITEMS), NewItem.ZERO),
+        "intervals": Axes(("days, number", ITEMS), NewItem.ZERO, Loss.SINGLE),
+        "share": Axes((ITEMS,), NewItem.ZERO, Loss.SINGLE),
+        "now": Axes(("one",)),
+        "half_life": Axes(("one",)),
+    }
+
+    def __init__(self, arrays: Arrays) -> None:
+        self._arrays, self.share = arrays, arrays["share"]
+        self.items = len(self.share)
+        self._starts, self._lengths = arrays["starts"], arrays["lengths"]
+
+    def repeats(self, rows: Array) -> tuple[PairValues, Array]:
+        """Number of interactions of users with their items, and features (pairs, 6) in the order of the pairs."""
+        arrays, items = self._arrays, len(self.share)
+        owners, places = self._entries(rows)
+        order = np.argsort(owners * items + arrays["items"][places])
+        places, owners = places[order], owners[order]
+        taken = arrays["items"][places].astype(np.int64)
+        counts, last, first = (arrays[name][places].astype(np.float64) for name in ("counts", "last", "first"))
+        since = np.maximum(arrays["now"][0] - last, 0)
+        lately = arrays["lately"][places] * 2.0 ** (-since / arrays["half_life"][0])
+        # The user's interval, with the item's as one more observation, and for that in turn the general one.
+        general, usual = arrays["intervals"].sum(axis=1), arrays["intervals"][:, taken]
+        typical = (general[0] + _USUAL_DAYS) / (general[1] + 1)
+        interval = (last - first + (usual[0] + typical) / (usual[1] + 1)) / counts
+        due = np.log((since + 0.5) / (interval + 0.5))
+        again, taken_at_all = arrays["occasions"][:, taken]
+        features = [
+            np.ones(len(taken)),
+            np.log(counts),
+            np.log(lately + 0.02) - np.log(0.02),
+            due,
+            np.minimum(due, 0),
+            np.log((again + 1) / (taken_at_all + 5)),
+        ]
+        return PairValues(owners * items + taken, counts, items), np.stack(features, axis=1)
+
+    def with_recent(self, rows: Array, recent: Lists) -> Self:
+        """See `VersionedScorer`; a user's list may grow beyond the slots that a learner keeps."""
+        own, places = self._entries(rows)
+        width, now, half_life = max(self.items, 1), self._arrays["now"][0], self._arrays["half_life"][0]
+        entries = {name: self._arrays[name][places] for name in ("items", "counts", "lately", "first", "last")}
+        keys, more = np.unique(recent.owners * width + recent.items, return_counts=True)
+        at = np.append(own * width + entries["items"], -1)
+        order = np.argsort(at, kind="stable")
+        found = order[np.minimum(np.searchsorted(at, keys, sorter=order), len(at) - 1)]
+        again = at[found] == keys
+        hit, times = found[again], more[again]
+        since = np.maximum(now - entries["last"][hit], 0)
+        entries["counts"][hit] += times.astype(entries["counts"].dtype)
+        entries["lately"][hit] = entries["lately"][hit] * 2.0 ** (-since / half_life) + times
+        entries["last"][hit] += since
+        owners, items = np.divmod(keys[~again], width)
+        days = np.full(len(items), now)
+        new = {"items": items, "counts": more[~again], "lately": more[~again], "first": days, "last": days}
+        owners = np.concatenate([own, owners])
+        order = np.argsort(owners, kind="stable")
+        lengths = np.bincount(owners, minlength=len(rows))
+        joined = {name: np.concatenate([old, new[name].astype(old.dtype)])[order] for name, old in entries.items()}
+        view = copy(self)
+        view._arrays = {**self._arrays, **joined}
+        view._starts, view._lengths = np.cumsum(lengths) - lengths, lengths
+        return view
+
+    def contributions(self, rows: Array, lists: Lists) -> list[Contributions]:
+        """See `VersionedScorer`."""
+        pairs, _ = self.repeats(rows)
+        counts, shares = pairs.at(lists.owners, lists.items).tolist(), self.share[lists.items].tolist()
+        return [{"repeats": count, "share": share} for count, share in zip(counts, shares, strict=True)]
+
+    def _entries(self, rows: Array) -> tuple[Array, Array]:
+        """The owner of each entry of users (n,), and its place."""
+        known = (rows >= 0) & (rows < len(self._starts))
+        lengths = np.where(known, np.append(self._lengths, 0)[np.where(known, rows, -1)], 0)
+        places = ragged_ranges(np.append(self._starts, 0)[np.where(known, rows, -1)], lengths)
+        return np.repeat(np.arange(len(rows)), lengths), places
+
+    def score(self, rows: Array) -> Array:
+        """The user's interactions with an item, ties broken by its share of all events; see `Scorer`."""
+        scores = np.repeat(self.share.astype(np.float32)[None], len(rows), axis=0)
+        pairs, _ = self.repeats(rows)
+        scores[pairs.owners, pairs.items] += pairs.values
+        return scores
