@@ -66,7 +66,8 @@ def arrays_of(seed: int, users: int, items: int, members: tuple[str, ...]) -> di
         arrays["repeat.share"] = draw.integers(0, 5, items) / 100
         arrays["repeat.now"], arrays["repeat.half_life"] = np.array([12.0]), np.array([60.0])
     rankings = 1 + HALF_LIVES + len(members)
-    arrays["weights"] = draw.integers(-2, 3, (3, width)) / 4
+    # All different: the same features in another order would have sums that differ by rounding only.
+    arrays["weights"] = draw.integers(-2, 3, (3, width)) * (0.25 + np.arange(width) / 97)
     arrays["chances"] = draw.dirichlet(np.ones(rankings), 3)
     arrays["calibration"] = np.stack([draw.choice([0.5, 1, 2], (3, rankings)), draw.normal(size=(3, rankings))], axis=2)
     return arrays
