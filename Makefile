@@ -30,7 +30,7 @@ ask_python = $(call complain,$(shell sh scripts/check_machine.sh python $(PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo demo-kafka test-fast test test-all fire lint format docs docs-serve settings bench clean java
+.PHONY: help setup demo demo-kafka test-fast test test-all fire lint format wheel docs docs-serve settings bench clean java
 
 ##@ Start here
 help:  ## list the targets
@@ -69,6 +69,10 @@ lint: $(READY)  ## ruff, and mypy (strict on recsys/ and jobs/)
 format: $(READY)  ## let ruff correct and format the code
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
+
+wheel: $(READY)  ## build the package with its jobs into dist/, for clusters
+	rm -rf build/lib dist
+	$(RUN) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
 ##@ Docs
 docs: $(READY)  ## build the site into build/site; a dead link or reference fails

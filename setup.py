@@ -20,8 +20,11 @@ setup(
     version="0.1.0",
     description="Recommenders that learn from every micro-batch: Spark Structured Streaming, Delta, torch and MLflow.",
     license="Apache-2.0",
-    packages=find_packages(include=["recsys", "recsys.*"]),
-    package_data={"recsys": ["py.typed", "conf/*"]},
+    # The folders `jobs` and `conf` would be nobody's in particular among other packages.
+    packages=[*find_packages(include=["recsys", "recsys.*"]), "recsys_jobs", "recsys_conf"],
+    package_dir={"recsys_jobs": "jobs", "recsys_conf": "conf"},
+    package_data={"recsys": ["py.typed", "conf/*"], "recsys_conf": ["*.yaml", "monitoring/*"]},
+    entry_points={"console_scripts": ["recsys = recsys.console:main"]},
     python_requires=">=3.11,<3.13",
     # Enough for `recsys.fit`: what only some ways of use need is an extra.
     install_requires=[

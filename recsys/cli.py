@@ -50,7 +50,8 @@ def run_job(
         exception is a fault: it is raised, so that Python shows where it happened and exits with 1; where the log is
         JSON, it is logged, and the code is 1.
     """
-    program = f"python jobs/{Path(sys.argv[0]).name}"
+    installed = sys.argv[0].startswith("recsys ")
+    program = sys.argv[0] if installed else f"python jobs/{Path(sys.argv[0]).name}"
     parser = argparse.ArgumentParser(
         prog=program,
         description=textwrap.fill(" ".join((job.__doc__ or "").split()), _WIDTH),

@@ -47,7 +47,8 @@ print(model)
 def test_the_front_door_needs_the_core_requirements_only(tmp_path: Path) -> None:
     source, python = tmp_path / "source", tmp_path / "environment" / "bin" / "python"
     source.mkdir()
-    shutil.copytree(ROOT / "recsys", source / "recsys", ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in ("recsys", "jobs", "conf"):
+        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for name in PACKAGED:
         shutil.copy(ROOT / name, source)
     uv = [sys.executable, str(ROOT / "scripts" / "uv.py")]
