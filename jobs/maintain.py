@@ -19,7 +19,7 @@ SETTINGS = (
     "mlflow.tracking_uri",
     "mlflow.model_name",
 )
-FLAGS = {"dry_run": "say what would be done, and change nothing"}
+OPTIONS = {"--dry-run": {"action": "store_true", "help": "say what would be done, and change nothing"}}
 
 
 def maintain_storage(settings: Settings, dry_run: bool) -> None:
@@ -37,4 +37,4 @@ def maintain_storage(settings: Settings, dry_run: bool) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_job(maintain_storage, examples=EXAMPLES, settings=SETTINGS, flags=FLAGS))
+    sys.exit(run_job(maintain_storage, examples=EXAMPLES, settings=SETTINGS, options=OPTIONS))

@@ -23,7 +23,7 @@ SETTINGS = (
     "source.columns.event_time",
 )
 FORMATS = {"files": "json", "kafka": "kafka"}
-CHOICES = {"to": (tuple(FORMATS), "where to, in place of what source.format says")}
+OPTIONS = {"--to": {"choices": tuple(FORMATS), "help": "where to, in place of what source.format says"}}
 
 
 def replay_events(settings: Settings, to: str | None = None) -> None:
@@ -45,4 +45,4 @@ def replay_events(settings: Settings, to: str | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_job(replay_events, examples=EXAMPLES, settings=SETTINGS, choices=CHOICES))
+    sys.exit(run_job(replay_events, examples=EXAMPLES, settings=SETTINGS, options=OPTIONS))

@@ -22,9 +22,12 @@ SETTINGS = (
     "weights",
     "storage.root",
 )
-FLAGS = {
-    "dry_run": "count what would come back, and change nothing",
-    "set_aside": "bring back whole batches that could not be learned, instead of records",
+OPTIONS = {
+    "--dry-run": {"action": "store_true", "help": "count what would come back, and change nothing"},
+    "--set-aside": {
+        "action": "store_true",
+        "help": "bring back whole batches that could not be learned, instead of records",
+    },
 }
 
 
@@ -54,4 +57,4 @@ def requeue_records(settings: Settings, dry_run: bool, set_aside: bool) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_job(requeue_records, examples=EXAMPLES, settings=SETTINGS, flags=FLAGS))
+    sys.exit(run_job(requeue_records, examples=EXAMPLES, settings=SETTINGS, options=OPTIONS))

@@ -6,6 +6,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -31,18 +32,16 @@ def run_job(
     arguments: Sequence[str] | None = None,
     examples: Mapping[str, str] | None = None,
     settings: Sequence[str] = (),
-    flags: Mapping[str, str] | None = None,
-    choices: Mapping[str, tuple[Sequence[str], str]] | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> int:
     """Run a job as a command.
 
     Args:
-        job: takes the validated settings, and `flags` by keyword; its docstring begins the help.
+        job: takes the validated settings, and `options` by keyword; its docstring begins the help.
         arguments: command-line arguments; None for those of the process.
         examples: for the help: arguments by purpose.
         settings: for the help: keys of the settings that matter most; `weights` is one key.
-        flags: switches of this job that are no settings: help by parameter of the job (`dry_run` is `--dry-run`).
-        choices: the same for options that take a word: the words, and help; without the option, the job gets None.
+        options: arguments of this job that are no settings, by name, as `argparse` takes them.
 
     Returns:
         Exit code: 0 done, 2 for bad settings or input, 75 if something outside is down, such as a source, the storage
@@ -58,22 +57,19 @@ def run_job(
         epilog="\n".join([*_examples(program, examples or {}), *_settings(settings), _LAST_WORDS]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    names = [parser.add_argument(name, **how).dest for name, how in (options or {}).items()]
     parser.add_argument("--config", metavar="FILE", help="settings in YAML; the defaults apply without it")
     parser.add_argument(
         "overrides", nargs="*", metavar="key.sub=value", help="settings that override the file and the environment"
     )
-    for flag, meaning in (flags or {}).items():
-        parser.add_argument(f"--{flag.replace('_', '-')}", action="store_true", help=meaning)
-    for option, (words, meaning) in (choices or {}).items():
-        parser.add_argument(f"--{option}", choices=words, help=meaning)
-    parsed = parser.parse_args(arguments)
+    parsed = parser.parse_intermixed_args(arguments)
     in_json = False
     try:
         loaded = load_settings(parsed.config, parsed.overrides)
         configure(loaded.logging.format)
         in_json = loaded.logging.format == "json"
         with logging_redirect_tqdm():
-            job(loaded, **{name: getattr(parsed, name) for name in (*(flags or ()), *(choices or ()))})
+            job(loaded, **{name: getattr(parsed, name) for name in names})
     except Exception as error:
         explained = _explained(error)
         if explained is None and in_json:

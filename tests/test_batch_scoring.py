@@ -12,14 +12,14 @@ from recsys.batch_scoring import chosen_version, score
 from recsys.contracts import RECOMMENDATIONS, StepId
 from recsys.errors import RegistryError
 from recsys.model.recommender import OnlineModel
-from recsys.registry import versions
+from recsys.registry import decisions, versions
 from recsys.registry.client import connect
 from recsys.registry.runs import GenerationRun
 from recsys.serving import Served
 from recsys.tables.delta import Tables
 from tests.model.als.test_incremental_als import learn
 from tests.model.helpers import clustered_batches, make_settings
-from tests.registry.served import served_arrays, slow_ranking
+from tests.registry.served import BY_TEST, served_arrays, slow_ranking
 
 USERS = [*(f"u{number}" for number in range(40)), 'it\'s\n"🦉"/\\', "x" * 10_000, ""]
 ITEMS = [*(f"i{number}" for number in range(60)), "日本語\n'\"/"]
@@ -57,7 +57,7 @@ def test_every_user_gets_the_items_of_the_slow_oracle(spark, scene, exclude_seen
         update={"recommend": settings.recommend.model_copy(update={"exclude_seen": exclude_seen})}
     )
     version, arrays = register(client, settings, 1)
-    versions.promote(client, version)
+    decisions.promote(client, version, BY_TEST)
     scored = score(tables, chosen_version(settings), settings)
     assert (scored.version, scored.users) == (version, len(USERS))
     wanted = {}
@@ -73,7 +73,7 @@ def test_a_version_of_an_earlier_release_is_scored_by_its_own_code(spark, scene)
     version, _ = register(client, settings, 1)
     client.delete_model_version_tag(version.name, version.version, "generation")
     client.set_model_version_tag(version.name, version.version, "epoch", "0")
-    versions.promote(client, version)
+    decisions.promote(client, version, BY_TEST)
     chosen = chosen_version(settings)
     assert chosen.step is None
     assert score(tables, chosen, settings).users == len(USERS)
@@ -96,10 +96,10 @@ def test_the_champion_is_replaced_in_one_commit(spark, scene):
     tables, client, settings = scene
     first, _ = register(client, settings, 1)
     second, _ = register(client, settings, 2, users=["only"])
-    versions.promote(client, first)
+    decisions.promote(client, first, BY_TEST)
     score(tables, chosen_version(settings), settings)
     before = tables.version(RECOMMENDATIONS)
-    versions.promote(client, second)
+    decisions.promote(client, second, BY_TEST)
     score(tables, chosen_version(settings), settings)
     assert tables.version(RECOMMENDATIONS) == before + 1
     assert set(written(tables)) == {"only"}
@@ -112,7 +112,7 @@ def test_a_version_can_be_asked_for_in_place_of_the_champion(spark, scene):
     tables, client, settings = scene
     first, _ = register(client, settings, 1, users=["ann"])
     second, _ = register(client, settings, 2, users=["bob"])
-    versions.promote(client, second)
+    decisions.promote(client, second, BY_TEST)
     asked = settings.model_copy(update={"recommend": settings.recommend.model_copy(update={"model": first.uri})})
     assert score(tables, chosen_version(asked), asked).version == first
     assert set(written(tables)) == {"ann"}
@@ -122,7 +122,7 @@ def test_a_version_can_be_asked_for_in_place_of_the_champion(spark, scene):
 def test_an_empty_vocabulary_is_scored_too(spark, scene, users, items):
     tables, client, settings = scene
     version, _ = register(client, settings, 1, users=users, items=items)
-    versions.promote(client, version)
+    decisions.promote(client, version, BY_TEST)
     assert score(tables, chosen_version(settings), settings).users == len(users)
     assert written(tables) == {user: ([], [], version.version) for user in users}
 
@@ -177,7 +177,9 @@ def test_every_example_of_the_page_runs(spark, scene, capsys):
     events = {"user_id": ["u1", "u2"], "item_id": ["i1", "i2"], "event_time": [10**9, 10**9 + 1]}
     model = recsys.fit(events, {"model.factors": 4, "model.rebuild_sweeps": 2, "device": "cpu"})._model
     run = GenerationRun.open(client, settings, 0, settings.mlflow.model_name)
-    versions.promote(client, versions.register(client, settings, run.run_id, model.served(), StepId(0, 1), {}))
+    decisions.promote(
+        client, versions.register(client, settings, run.run_id, model.served(), StepId(0, 1), {}), BY_TEST
+    )
     text = (Path(__file__).parents[1] / "docs" / "how-to" / "serve.md").read_text("utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len(blocks) == 3

@@ -45,7 +45,7 @@ def test_a_switch_is_handed_to_the_job() -> None:
         seen.append((settings.seed, dry_run))
 
     for words in ([], ["--dry-run"], ["--dry-run", "seed=4"], ["seed=4", "--dry-run"]):
-        assert run_job(job, words, flags={"dry_run": "only say it"}) == DONE
+        assert run_job(job, words, options={"--dry-run": {"action": "store_true"}}) == DONE
     assert seen == [(0, False), (0, True), (4, True), (4, True)]
 
 

@@ -104,34 +104,29 @@ def gate_tags(passed: bool, reasons: Sequence[str], figures: Mapping[str, float]
     }
 
 
-def promote(client: MlflowClient, version: Version) -> None:
-    """Make a version the champion. Scoring and serving depend on this alias only, so it is set last.
-
-    Raises:
-        RegistryError: MLflow failed. Calling again is safe.
-    """
-    with registry_errors(f"cannot make {version.uri} the champion"):
-        client.set_registered_model_alias(version.name, CHAMPION, version.version)
-
-
-def rollback(client: MlflowClient, name: str, version: str) -> Version:
-    """Make an earlier version the champion again.
-
-    Raises:
-        RegistryError: there is no such version, or MLflow failed.
-    """
-    earlier = resolve(client, f"models:/{name}/{version}")
-    promote(client, earlier)
-    return earlier
-
-
 def champion(client: MlflowClient, name: str) -> Version | None:
     """The champion, or None if there is none yet.
 
     Raises:
         RegistryError: MLflow failed.
     """
-    return _by_alias(client, name, CHAMPION)
+    return by_alias(client, name, CHAMPION)
+
+
+def by_alias(client: MlflowClient, name: str, alias: str) -> Version | None:
+    """The version that an alias points at, or None if there is none.
+
+    Raises:
+        RegistryError: MLflow failed.
+    """
+    with registry_errors(f"cannot look up models:/{name}@{alias}"):
+        try:
+            aliases = client.get_registered_model(name).aliases
+        except MlflowException as error:
+            if error.error_code == MISSING:
+                return None
+            raise
+        return _get(client, name, str(aliases[alias])) if alias in aliases else None
 
 
 def first(client: MlflowClient, name: str, run_id: str) -> Version | None:
@@ -152,6 +147,17 @@ def of_run(client: MlflowClient, name: str, run_id: str) -> list[Version]:
     """
     with registry_errors(f"cannot list the versions of '{name}'"):
         return [_version(client, found) for found in _of_run(client, name, run_id)]
+
+
+def all_versions(client: MlflowClient, name: str) -> list[Version]:
+    """All versions of a model, newest first.
+
+    Raises:
+        RegistryError: MLflow failed.
+    """
+    with registry_errors(f"cannot list the versions of '{name}'"):
+        found = [_version(client, one) for one in _search(client, f"name='{name}'")]
+    return sorted(found, key=lambda version: -int(version.version))
 
 
 def parse(uri: str) -> dict[str, Any]:
@@ -175,7 +181,7 @@ def resolve(client: MlflowClient, uri: str) -> Version:
     """
     parts = parse(uri)
     if parts["alias"]:
-        version = _by_alias(client, parts["name"], parts["alias"])
+        version = by_alias(client, parts["name"], parts["alias"])
     else:
         with registry_errors(f"cannot look up {uri}"):
             version = _get(client, parts["name"], parts["version"])
@@ -191,9 +197,22 @@ def chosen(settings: Settings, uri: str) -> Version:
         ConfigError: the URI names no model.
         RegistryError: there is no such version, or MLflow failed.
     """
+    return resolve(connect_to_existing(settings, uri), uri)
+
+
+def connect_to_existing(settings: Settings, uri: str) -> MlflowClient:
+    """Connect to the registry of the settings, which is not made if it is missing.
+
+    Args:
+        settings: all settings.
+        uri: what is looked for, for the message.
+
+    Raises:
+        RegistryError: there is no registry, or it does not answer.
+    """
     if settings.mlflow.tracking_uri is None and not mlflow_database(settings.storage.root).exists():
         raise _no_version(uri)  # Looked up in MLflow, this would first make an empty database.
-    return resolve(connect(settings), uri)
+    return connect(settings)
 
 
 def _no_version(uri: str) -> RegistryError:
@@ -240,27 +259,17 @@ def _find(client: MlflowClient, name: str, run_id: str, step: StepId) -> Version
 
 def _of_run(client: MlflowClient, name: str, run_id: str) -> list[ModelVersion]:
     """Versions of a run, newest first. Unity Catalog can filter by run, but not by tag or by two conditions."""
-
-    def pages() -> Iterator[ModelVersion]:
-        token = None
-        while page := client.search_model_versions(f"run_id='{run_id}'", page_token=token):
-            yield from page
-            token = page.token
-            if not token:
-                return
-
-    return sorted((found for found in pages() if found.name == name), key=lambda found: -int(found.version))
+    found = _search(client, f"run_id='{run_id}'")
+    return sorted((one for one in found if one.name == name), key=lambda one: -int(one.version))
 
 
-def _by_alias(client: MlflowClient, name: str, alias: str) -> Version | None:
-    with registry_errors(f"cannot look up models:/{name}@{alias}"):
-        try:
-            aliases = client.get_registered_model(name).aliases
-        except MlflowException as error:
-            if error.error_code == MISSING:
-                return None
-            raise
-        return _get(client, name, str(aliases[alias])) if alias in aliases else None
+def _search(client: MlflowClient, condition: str) -> Iterator[ModelVersion]:
+    token = None
+    while page := client.search_model_versions(condition, page_token=token):
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 def _get(client: MlflowClient, name: str, number: str) -> Version | None:

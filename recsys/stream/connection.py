@@ -44,7 +44,7 @@ class Connection:
         client = connect(settings)
         run = GenerationRun.open(client, settings, generation, stream_id)
         name = settings.mlflow.model_name
-        found = {FIRST: versions.first(client, name, run.run_id), CHAMPION: _own_champion(client, name)}
+        found = {FIRST: versions.first(client, name, run.run_id), CHAMPION: own_champion(client, name)}
         named = {alias: version for alias, version in found.items() if version is not None}
         loaded = {version.version: artifacts.load_served(version.uri) for version in named.values()}
         return cls(client, run, named, {alias: loaded[version.version] for alias, version in named.items()})
@@ -55,7 +55,7 @@ class Connection:
         return self.versions[CHAMPION].version if CHAMPION in self.versions else None
 
 
-def _own_champion(client: MlflowClient, name: str) -> Version | None:
+def own_champion(client: MlflowClient, name: str) -> Version | None:
     """The champion, unless another release has registered it: this one might read its arrays wrongly."""
     champion = versions.champion(client, name)
     if champion is None or champion.step is not None:

@@ -7,7 +7,8 @@ delays metrics and versions; it never stops the stream.
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 
 from recsys.catalogue import NewItems
@@ -16,12 +17,13 @@ from recsys.contracts import INTERACTION_LOG, LedgerRow, StepId
 from recsys.errors import RegistryDownError
 from recsys.model.evaluation.gate import GateResult, judge
 from recsys.model.recommender import OnlineModel
-from recsys.registry import artifacts, versions
+from recsys.registry import artifacts, decisions, versions
 from recsys.registry.attempts import Attempts
+from recsys.registry.decisions import Decision
 from recsys.registry.versions import Version
 from recsys.serving import Served
 from recsys.storage import plot_file
-from recsys.stream.connection import CHAMPION, FIRST, Connection
+from recsys.stream.connection import CHAMPION, FIRST, Connection, own_champion
 from recsys.tables import ledger
 from recsys.tables.delta import Tables
 
@@ -162,7 +164,8 @@ class Publisher:
         """
         assert self.connection is not None, "`start` or `publish_due` has connected"
         client, run, named = self.connection.client, self.connection.run, self.connection.versions
-        verdict = self.judge_candidate()
+        self._follow_champion()
+        verdict = self._unless_held(self.judge_candidate())
         served = artifacts.as_stored(self.new_items.join(model.served()))
         log_version = next(row.log_version for row in reversed(self.rows) if row.step <= step)
         tags = versions.gate_tags(verdict.passed, verdict.reasons, verdict.figures)
@@ -175,16 +178,36 @@ class Publisher:
         if FIRST not in named:
             named[FIRST], self._new_rivals[FIRST] = version, served
         if verdict.passed:
-            versions.promote(client, version)
+            decisions.promote(client, version, Decision("stream", "; ".join(verdict.reasons)))
             named[CHAMPION], self._new_rivals[CHAMPION] = version, served
         observe("alias", step)
         run.mark_published(step.batch_id)
         return Published(version, verdict.passed)
 
+    def _follow_champion(self) -> None:
+        """Compare with the champion that the registry names: a person may have chosen another one meanwhile."""
+        assert self.connection is not None
+        chosen = own_champion(self.connection.client, self.settings.mlflow.model_name)
+        if chosen is None or chosen.version == self.champion_version:
+            return
+        logger.warning("%s has been made champion elsewhere; it is compared with from now on", chosen.uri)
+        self._new_rivals[CHAMPION] = artifacts.load_served(chosen.uri)
+        self.connection.versions[CHAMPION] = chosen
+
+    def _unless_held(self, verdict: GateResult) -> GateResult:
+        """The verdict, or that nothing is promoted while a person holds the registry."""
+        assert self.connection is not None
+        hold = decisions.held(self.connection.client, self.settings.mlflow.model_name)
+        if hold is None or not verdict.passed:
+            return verdict
+        reason = f"promotions are on hold, by {hold.by}: {hold.reason}"
+        return replace(verdict, passed=False, reasons=(*verdict.reasons, reason))
+
     def judge_candidate(self) -> GateResult:
         """Compare the live model with the champion on the last batches, each evaluated before it was learned."""
         live, frozen = (f"{ranker}/ndcg_at_{self.settings.recommend.k}" for ranker in ("model", "champion"))
-        of_champion = [row for row in self.rows if row.model_version == self.champion_version]
+        # Since it became champion: what was measured before a rollback does not count again.
+        of_champion = list(takewhile(lambda row: row.model_version == self.champion_version, reversed(self.rows)))
         candidate = {row.step.batch_id: row.metrics[live] for row in self.rows if live in row.metrics}
         champion = {row.step.batch_id: row.metrics[frozen] for row in of_champion if frozen in row.metrics}
         return judge(

@@ -119,7 +119,7 @@ def test_the_reference_has_every_public_name(site):
         ("settings", ["recsys.config.settings.load_settings", "recsys.config.settings.Settings.fingerprint"]),
         ("contracts", ["recsys.contracts.StepId", "recsys.contracts.InteractionBatch"]),
         ("serving", ["recsys.serving.Ranker.rank", "recsys.serving.ranking.Scorer.rank"]),
-        ("registry", ["recsys.registry.versions.rollback", "recsys.registry.client.connect"]),
+        ("registry", ["recsys.registry.decisions.rollback", "recsys.registry.client.connect"]),
     ],
 )
 def test_the_reference_describes(site, page, names):

@@ -5,6 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from recsys.registry.decisions import Decision
+
+BY_TEST = Decision("test", "to see what happens")
+
 
 def pack(ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     encoded = [one.encode("utf-8", "surrogatepass") for one in ids]

@@ -16,8 +16,9 @@ from recsys import champion
 from recsys.config import Settings
 from recsys.contracts import StepId
 from recsys.errors import ConfigError, InputError, RegistryError
-from recsys.registry import versions
+from recsys.registry import decisions, versions
 from recsys.registry.client import ENVIRONMENT
+from tests.registry.served import BY_TEST
 from tests.test_door import SMALL, history
 
 
@@ -26,7 +27,7 @@ def register(registry: tuple[MlflowClient, Settings], open_run, model: recsys.Re
     run = open_run()
     arrays = model._model.served()
     version = versions.register(client, settings, run.run_id, arrays, StepId(0, 1), {})
-    versions.promote(client, version)
+    decisions.promote(client, version, BY_TEST)
 
 
 def test_the_champion_recommends_what_was_registered(registry, open_run) -> None:

@@ -6,10 +6,10 @@ from urllib.parse import unquote, urlsplit
 from mlflow import MlflowClient
 
 from recsys.contracts import StepId
-from recsys.registry import retention, versions
+from recsys.registry import decisions, retention, versions
 from recsys.registry.versions import Version
 from recsys.serving import Served
-from tests.registry.served import served_arrays
+from tests.registry.served import BY_TEST, served_arrays
 
 ARRAYS = served_arrays(["ann", "bob"], ["tea", "milk", "rice"])
 
@@ -31,7 +31,7 @@ def test_what_is_in_use_stays(registry, open_run):
 
     made = [make(0, batch) for batch in range(4)]
     made += [make(1, 4), make(0, 0, "b"), make(1, 5), make(1, 6), make(1, 7)]
-    versions.promote(client, made[1])
+    decisions.promote(client, made[1], BY_TEST)
     client.set_registered_model_alias(name, "previous", made[2].version)
     chosen = settings.model_copy(
         update={

@@ -16,13 +16,13 @@ from mlflow.exceptions import MlflowException
 
 from recsys.contracts import StepId
 from recsys.model.recommender import LEARNERS, OnlineModel
-from recsys.registry import versions
+from recsys.registry import decisions, versions
 from recsys.registry.signature import SCORES
 from recsys.serving import Served
 from tests.model.als.test_incremental_als import learn
 from tests.model.helpers import clustered_batches, make_settings
 from tests.registry.processes import free_port, mlflow_process
-from tests.registry.served import served_arrays, slow_ranking
+from tests.registry.served import BY_TEST, served_arrays, slow_ranking
 
 USERS = ["a/b\\c", 'it\'s "quoted"', "new\nline\ttab", "🦉🦉", "日本語", "x" * 10_000, "", " ", "';drop--", "ann"]
 ITEMS = [f"item {number} \n\"'🦉/" for number in range(30)] + ["y" * 10_000]
@@ -33,7 +33,7 @@ ARRAYS = served_arrays(USERS, ITEMS)
 def version(registry, open_run):
     client, settings = registry
     made = versions.register(client, settings, open_run().run_id, Served.of_packed(ARRAYS), StepId(0, 1), {})
-    versions.promote(client, made)
+    decisions.promote(client, made, BY_TEST)
     return made
 
 

@@ -73,19 +73,6 @@ def test_the_first_version_of_a_run_stays_the_first(registry, make):
     assert versions.first(client, settings.mlflow.model_name, make.run_id) == first
 
 
-def test_the_champion_moves_forward_and_back(registry, make):
-    client, settings = registry
-    name = settings.mlflow.model_name
-    assert versions.champion(client, name) is None
-    first, second = make(20), make(40)
-    assert versions.champion(client, name) is None
-    versions.promote(client, second)
-    assert versions.champion(client, name) == second
-    assert versions.rollback(client, name, first.version) == first
-    assert versions.champion(client, name) == first
-    assert versions.resolve(client, f"models:/{name}@challenger") == second
-
-
 def test_the_arrays_come_back_as_they_were(make):
     loaded = artifacts.load_served(make(20).uri).packed()
     assert loaded.keys() == ARRAYS.keys()

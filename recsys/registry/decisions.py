@@ -1,0 +1,124 @@
+"""Which version is champion: promotion, rollback and hold, each with who decided it and why.
+
+An alias is moved last, so that a crash leaves at most a tag of a decision that did not take effect. Every function may
+be called again.
+"""
+
+from dataclasses import dataclass
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from recsys.errors import RegistryError
+from recsys.registry.client import registry_errors
+from recsys.registry.versions import CHAMPION, MISSING, Version, by_alias, champion, resolve
+
+PREVIOUS = "previous"
+_HOLD = "hold"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A decision about a version.
+
+    Attributes:
+        by: who made it, a person or `stream`; reason: why, one line.
+    """
+
+    by: str
+    reason: str
+
+    def tags(self, what: str) -> dict[str, str]:
+        """Tags that record it."""
+        return {f"{what}.by": self.by, f"{what}.reason": self.reason}
+
+
+def promote(client: MlflowClient, version: Version, decision: Decision, what: str = "promoted") -> None:
+    """Make a version the champion; the alias `previous` gets the one before.
+
+    Scoring and serving depend on the alias `champion` only, so it is set last.
+
+    Args:
+        client: from `connect`.
+        version: the version.
+        decision: recorded in tags of the version.
+        what: name of the tags.
+
+    Raises:
+        RegistryError: MLflow failed. Calling again is safe.
+    """
+    before = champion(client, version.name)
+    with registry_errors(f"cannot make {version.uri} the champion"):
+        for key, value in decision.tags(what).items():
+            client.set_model_version_tag(version.name, version.version, key, value)
+        if before is not None and before.version != version.version:
+            client.set_registered_model_alias(version.name, PREVIOUS, before.version)
+        client.set_registered_model_alias(version.name, CHAMPION, version.version)
+
+
+def rollback(client: MlflowClient, name: str, to: str | None, decision: Decision) -> Version:
+    """Make an earlier version the champion again.
+
+    Args:
+        client: from `connect`.
+        name: name of the model.
+        to: number of the version; None: the one that was champion before.
+        decision: recorded in tags of the version.
+
+    Raises:
+        RegistryError: there is no such version, or MLflow failed.
+    """
+    earlier = previous(client, name) if to is None else resolve(client, f"models:/{name}/{to}")
+    if earlier is None:
+        raise RegistryError(f"models:/{name} has had no champion before this one: name a version to go back to")
+    promote(client, earlier, decision, "rolled_back")
+    return earlier
+
+
+def previous(client: MlflowClient, name: str) -> Version | None:
+    """The version that was champion before, or None if there is none.
+
+    Raises:
+        RegistryError: MLflow failed.
+    """
+    return by_alias(client, name, PREVIOUS)
+
+
+def hold(client: MlflowClient, name: str, decision: Decision) -> None:
+    """Have the stream promote no version until `release`.
+
+    Raises:
+        RegistryError: there is no such model, or MLflow failed.
+    """
+    with registry_errors(f"cannot hold models:/{name}"):
+        for key, value in decision.tags(_HOLD).items():
+            client.set_registered_model_tag(name, key, value)
+
+
+def release(client: MlflowClient, name: str) -> None:
+    """End a hold, if there is one.
+
+    Raises:
+        RegistryError: there is no such model, or MLflow failed.
+    """
+    with registry_errors(f"cannot release models:/{name}"):
+        for key in Decision("", "").tags(_HOLD):
+            if key in client.get_registered_model(name).tags:
+                client.delete_registered_model_tag(name, key)
+
+
+def held(client: MlflowClient, name: str) -> Decision | None:
+    """The hold of a model, or None if there is none.
+
+    Raises:
+        RegistryError: MLflow failed.
+    """
+    with registry_errors(f"cannot look up models:/{name}"):
+        try:
+            tags = client.get_registered_model(name).tags
+        except MlflowException as error:
+            if error.error_code == MISSING:
+                return None
+            raise
+    by, reason = (tags.get(key) for key in Decision("", "").tags(_HOLD))
+    return None if by is None else Decision(by, reason or "")

@@ -1,0 +1,40 @@
+"""The versions of a model, for people to read."""
+
+from mlflow import MlflowClient
+
+from recsys.errors import RegistryError
+from recsys.registry.client import registry_errors
+from recsys.registry.versions import Version, all_versions
+
+_HEAD = ("version", "aliases", "batch", "NDCG", "of champion", "gate", "reasons")
+
+
+def table(client: MlflowClient, name: str) -> str:
+    """The versions of a model as a table, newest first.
+
+    Raises:
+        RegistryError: there is no such model, or MLflow failed.
+    """
+    with registry_errors(f"cannot list the versions of '{name}'"):
+        aliases: dict[str, list[str]] = {}
+        for alias, number in client.get_registered_model(name).aliases.items():
+            aliases.setdefault(str(number), []).append(alias)
+        found = all_versions(client, name)
+    if not found:
+        raise RegistryError(f"models:/{name} has no versions")
+    rows = [_HEAD, *(_row(version, sorted(aliases.get(version.version, []))) for version in found)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = ((word.ljust(width) for word, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join("  ".join(words).rstrip() for words in padded)
+
+
+def card(version: Version) -> str:
+    """All that the tags of a version say, one line each."""
+    return "\n".join([version.uri, *(f"  {key}: {value}" for key, value in sorted(version.tags.items()))])
+
+
+def _row(version: Version, aliases: list[str]) -> tuple[str, ...]:
+    tags = version.tags
+    passed = {"true": "passed", "false": "not passed"}.get(tags.get("gate.passed", ""), "")
+    ndcg = (tags.get(f"gate.{name}", "") for name in ("model", "champion"))
+    return (version.version, ", ".join(aliases), str(version.step or ""), *ndcg, passed, tags.get("gate.reasons", ""))
