@@ -33,13 +33,13 @@ def registry(settings: Settings, action: str, version: str | None, reason: str) 
     """
     # Imported here, so that help does not wait for MLflow.
     from recsys.registry import decisions, overview, versions
-    from recsys.registry.decisions import Decision
+    from recsys.registry.decisions import RegistryDecision
 
     if (version is None) and action in ("show", "promote"):
         raise ConfigError(f"{action} needs a version: registry.py {action} --version NUMBER")
     name = settings.mlflow.model_name
     client = versions.connect_to_existing(settings, f"models:/{settings.mlflow.model_name}")
-    decision = Decision(getpass.getuser(), reason)
+    decision = RegistryDecision(getpass.getuser(), reason)
     if action == "list":
         print(overview.table(client, name))
     elif action == "show":

@@ -18,7 +18,7 @@ _HOLD = "hold"
 
 
 @dataclass(frozen=True)
-class Decision:
+class RegistryDecision:
     """A decision about a version.
 
     Attributes:
@@ -33,7 +33,7 @@ class Decision:
         return {f"{what}.by": self.by, f"{what}.reason": self.reason}
 
 
-def promote(client: MlflowClient, version: Version, decision: Decision, what: str = "promoted") -> None:
+def promote(client: MlflowClient, version: Version, decision: RegistryDecision, what: str = "promoted") -> None:
     """Make a version the champion; the alias `previous` gets the one before.
 
     Scoring and serving depend on the alias `champion` only, so it is set last.
@@ -56,7 +56,7 @@ def promote(client: MlflowClient, version: Version, decision: Decision, what: st
         client.set_registered_model_alias(version.name, CHAMPION, version.version)
 
 
-def rollback(client: MlflowClient, name: str, to: str | None, decision: Decision) -> Version:
+def rollback(client: MlflowClient, name: str, to: str | None, decision: RegistryDecision) -> Version:
     """Make an earlier version the champion again.
 
     Args:
@@ -84,7 +84,7 @@ def previous(client: MlflowClient, name: str) -> Version | None:
     return by_alias(client, name, PREVIOUS)
 
 
-def hold(client: MlflowClient, name: str, decision: Decision) -> None:
+def hold(client: MlflowClient, name: str, decision: RegistryDecision) -> None:
     """Have the stream promote no version until `release`.
 
     Raises:
@@ -102,12 +102,12 @@ def release(client: MlflowClient, name: str) -> None:
         RegistryError: there is no such model, or MLflow failed.
     """
     with registry_errors(f"cannot release models:/{name}"):
-        for key in Decision("", "").tags(_HOLD):
+        for key in RegistryDecision("", "").tags(_HOLD):
             if key in client.get_registered_model(name).tags:
                 client.delete_registered_model_tag(name, key)
 
 
-def held(client: MlflowClient, name: str) -> Decision | None:
+def held(client: MlflowClient, name: str) -> RegistryDecision | None:
     """The hold of a model, or None if there is none.
 
     Raises:
@@ -120,5 +120,5 @@ def held(client: MlflowClient, name: str) -> Decision | None:
             if error.error_code == MISSING:
                 return None
             raise
-    by, reason = (tags.get(key) for key in Decision("", "").tags(_HOLD))
-    return None if by is None else Decision(by, reason or "")
+    by, reason = (tags.get(key) for key in RegistryDecision("", "").tags(_HOLD))
+    return None if by is None else RegistryDecision(by, reason or "")

@@ -19,7 +19,7 @@ from recsys.model.evaluation.gate import GateResult, judge
 from recsys.model.recommender import OnlineModel
 from recsys.registry import artifacts, decisions, versions
 from recsys.registry.attempts import Attempts
-from recsys.registry.decisions import Decision
+from recsys.registry.decisions import RegistryDecision
 from recsys.registry.versions import Version
 from recsys.serving import Served
 from recsys.storage import plot_file
@@ -178,7 +178,7 @@ class Publisher:
         if FIRST not in named:
             named[FIRST], self._new_rivals[FIRST] = version, served
         if verdict.passed:
-            decisions.promote(client, version, Decision("stream", "; ".join(verdict.reasons)))
+            decisions.promote(client, version, RegistryDecision("stream", "; ".join(verdict.reasons)))
             named[CHAMPION], self._new_rivals[CHAMPION] = version, served
         observe("alias", step)
         run.mark_published(step.batch_id)

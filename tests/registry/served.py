@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from recsys.registry.decisions import Decision
+from recsys.registry.decisions import RegistryDecision
 
-BY_TEST = Decision("test", "to see what happens")
+BY_TEST = RegistryDecision("test", "to see what happens")
 
 
 def pack(ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from recsys.config import Settings
 from recsys.contracts import StepId
 from recsys.errors import RegistryError
 from recsys.registry import decisions, versions
-from recsys.registry.decisions import Decision
+from recsys.registry.decisions import RegistryDecision
 from recsys.registry.runs import GenerationRun
 from recsys.registry.versions import Version
 from recsys.serving import Served
@@ -20,7 +20,7 @@ from tests.registry.served import served_arrays
 
 ARRAYS = served_arrays(["u1", "u2"], ["i1", "i2", "i3"])
 
-NIGHT = Decision("ann", "lists look wrong; 'quotes' and 🛒")
+NIGHT = RegistryDecision("ann", "lists look wrong; 'quotes' and 🛒")
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_the_champion_moves_forward_and_back_and_the_one_before_is_known(
         decisions.rollback(client, name, "99", NIGHT)
     tags = versions.resolve(client, f"models:/{name}/{first.version}").tags
     assert (tags["promoted.by"], tags["promoted.reason"]) == (tags["rolled_back.by"], tags["rolled_back.reason"])
-    assert Decision(tags["promoted.by"], tags["promoted.reason"]) == NIGHT
+    assert RegistryDecision(tags["promoted.by"], tags["promoted.reason"]) == NIGHT
 
 
 def test_a_hold_says_who_and_why_until_it_is_released(
@@ -104,7 +104,7 @@ def test_people_decide_on_the_command_line(
     says("promote", "--version", three[2].version)
     assert f"models:/{name}/{number} is champion again" in says("rollback")
     says("hold", "--reason", "sale")
-    assert decisions.held(client, name) == Decision("ann", "sale")
+    assert decisions.held(client, name) == RegistryDecision("ann", "sale")
     says("release")
     assert decisions.held(client, name) is None
     for words in (["show"], ["promote"], ["promote", "--version", "99"], ["rollback", "--version", "x"]):

@@ -9,13 +9,13 @@ from recsys.config.sections import Gate
 from recsys.contracts import StepId
 from recsys.registry import decisions, versions
 from recsys.registry.client import connect
-from recsys.registry.decisions import Decision
+from recsys.registry.decisions import RegistryDecision
 from recsys.stream.job import run_stream
 from recsys.tables import ledger
 from recsys.tables.delta import Tables
 from tests.streams import write_stream
 
-ANN = Decision("ann", "lists look wrong")
+ANN = RegistryDecision("ann", "lists look wrong")
 
 
 def test_a_running_stream_follows_a_rollback_and_keeps_a_hold(spark: SparkSession, stream: Settings) -> None:
