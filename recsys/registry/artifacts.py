@@ -94,11 +94,6 @@ def upload(
     return str(logged.model_id)
 
 
-def as_stored(served: Served) -> Served:
-    """What is loaded of a version when this has been uploaded as its artifact; see `serving.stored`."""
-    return Served.of_packed(restored(stored(served.packed(), declared_axes(served.kind))))
-
-
 def download(uri: str, folder: Path) -> Path:
     """Download the artifact of a version.
 

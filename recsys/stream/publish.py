@@ -166,7 +166,7 @@ class Publisher:
         client, run, named = self.connection.client, self.connection.run, self.connection.versions
         self._follow_champion()
         verdict = self._unless_held(self.judge_candidate())
-        served = artifacts.as_stored(self.new_items.join(model.served()))
+        served = self.new_items.join(model.served())
         log_version = next(row.log_version for row in reversed(self.rows) if row.step <= step)
         tags = versions.gate_tags(verdict.passed, verdict.reasons, verdict.figures)
         tags["interaction_log_version"] = str(log_version)
@@ -175,11 +175,13 @@ class Publisher:
         log_begin = self.rows[0].log_version if run.log_begin is None else run.log_begin
         run.log_lineage(self.tables.location(INTERACTION_LOG), log_begin, log_version)
         observe("version", step)
-        if FIRST not in named:
-            named[FIRST], self._new_rivals[FIRST] = version, served
-        if verdict.passed:
+        # Rivals are what the registry has, which a restart would load: an artifact is a little less than the model.
+        loaded = artifacts.load_served(version.uri) if verdict.passed or FIRST not in named else None
+        if FIRST not in named and loaded is not None:
+            named[FIRST], self._new_rivals[FIRST] = version, loaded
+        if verdict.passed and loaded is not None:
             decisions.promote(client, version, RegistryDecision("stream", "; ".join(verdict.reasons)))
-            named[CHAMPION], self._new_rivals[CHAMPION] = version, served
+            named[CHAMPION], self._new_rivals[CHAMPION] = version, loaded
         observe("alias", step)
         run.mark_published(step.batch_id)
         return Published(version, verdict.passed)
