@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 OPTIONS = "spark.driver.extraJavaOptions"
 # Spark puts it at the end of the class path: of a class that Spark has, too, its own is loaded.
-_CLASS_PATH = "SPARK_DIST_CLASSPATH"
+_CLASS_PATH, _FIRST_ON_CLASS_PATH = "SPARK_DIST_CLASSPATH", "spark.driver.extraClassPath"
 _UNUSED_SECONDS = 30 * 86_400
 
 
@@ -63,7 +63,8 @@ def start_java(conf: SparkConf, jars: Sequence[str]) -> JavaGateway:
     reader = threading.Thread(target=pass_on, name="spark-stderr", daemon=True)
     reader.start()
     if jars:
-        conf.set(OPTIONS, " ".join([*archive_options(jars), conf.get(OPTIONS, "") or ""]).strip())
+        first = conf.get(_FIRST_ON_CLASS_PATH, "") or ""
+        conf.set(OPTIONS, " ".join([*archive_options(jars, first), conf.get(OPTIONS, "") or ""]).strip())
     try:
         with _on_class_path(jars):
             # A job's own output is Python's. Whoever waits for its end shall not wait for Java's.
@@ -99,20 +100,21 @@ def why_not_started(printed: str) -> str:
     return f"Spark did not start: {(lines or printed.splitlines() or ['it printed nothing'])[-1].strip()}"
 
 
-def archive_options(jars: Sequence[str]) -> list[str]:
+def archive_options(jars: Sequence[str], first: str = "") -> list[str]:
     """Java's options to map the archive of classes that fits, or to write it at the end of the process.
 
     Java itself checks that an archive is whole and fits, and goes on without it if not.
 
     Args:
-        jars: paths of the jars that the class path has beside Spark's own.
+        jars: paths of the jars that the class path has after Spark's own.
+        first: what it has before them.
 
     Returns:
         No options where no archive can be kept.
     """
     archives = cache_folder() / "java-classes"
     try:
-        folder = archives / _digest(jars)
+        folder = archives / _digest(jars, first)
         whole = [file for file in sorted(folder.glob("*.jsa")) if _is_whole(file)]
         if whole:
             # Processes that began together have each written one. Who has mapped a file keeps it.
@@ -134,8 +136,8 @@ def archive_options(jars: Sequence[str]) -> list[str]:
     return [*quiet, f'"-XX:ArchiveClassesAtExit={folder}/{os.getpid()}.jsa"']
 
 
-def _digest(jars: Sequence[str]) -> str:
-    """Of what an archive depends on: Java, Spark, and the jars.
+def _digest(jars: Sequence[str], first: str) -> str:
+    """Of what an archive depends on: Java, Spark, and the rest of the class path.
 
     Raises:
         OSError: one of them is not there.
@@ -146,8 +148,9 @@ def _digest(jars: Sequence[str]) -> str:
         raise FileNotFoundError("there is no java")
     spark = Path(_find_spark_home(), "jars")
     files = [Path(java).resolve(), spark, *map(Path, jars)]
-    parts = "\n".join(f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files)
-    return hashlib.sha256(parts.encode()).hexdigest()[:16]
+    parts = [first, os.environ.get(_CLASS_PATH, "")]
+    parts += [f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def _is_whole(archive: Path) -> bool:

@@ -33,7 +33,7 @@ FILES = 30
 ARRIVING = {"backfill": slice(2), "stream_update": slice(2, FILES)}
 JOBS = ("backfill", "stream_update", "batch_score", "rebuild", "maintain")
 KINDS = ("mixture", "ncf")
-QUICK_SHARE = 1 / 14
+QUICK_SHARE = 1 / 20
 _MADE = "MLflow create_model_version"
 
 

@@ -64,6 +64,14 @@ def test_another_jar_makes_another_archive_and_unused_ones_go(jar: Path, archive
     assert list(archives.iterdir()) == [new.parent]
 
 
+def test_another_class_path_makes_another_archive(jar: Path) -> None:
+    plain = written_to(jar)
+    plain.write_bytes(b"magic")
+    (option,) = [one for one in java.archive_options([str(jar)], "kafka.jar") if "Archive" in one]
+    assert "-XX:ArchiveClassesAtExit" in option
+    assert str(plain.parent) not in option
+
+
 def test_without_java_or_a_place_for_archives_there_are_no_options(
     jar: Path, archives: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
