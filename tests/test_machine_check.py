@@ -124,7 +124,7 @@ def test_make_help_lists_the_targets_a_user_needs():
         first: [line.split()[1] for line in lines]
         for first, *lines in (group.splitlines() for group in done.stdout.strip().split("\n\n"))
     }
-    assert groups["Start here"] == ["help", "setup", "demo"]
+    assert groups["Start here"] == ["help", "setup", "demo", "demo-kafka"]
     assert {"test-fast", "test", "test-all", "lint"} <= set(groups["Checks"])
     assert {"docs", "settings"} <= set(groups["Docs"])
     assert groups["Benches"] == ["bench"]
