@@ -38,7 +38,7 @@ def registry(settings: Settings, action: str, version: str | None, reason: str) 
     if (version is None) and action in ("show", "promote"):
         raise ConfigError(f"{action} needs a version: registry.py {action} --version NUMBER")
     name = settings.mlflow.model_name
-    client = versions.connect_to_existing(settings, f"models:/{settings.mlflow.model_name}")
+    client = versions.connect_to_existing(settings, f"models:/{name}")
     decision = RegistryDecision(getpass.getuser(), reason)
     if action == "list":
         print(overview.table(client, name))

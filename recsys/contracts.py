@@ -130,6 +130,16 @@ class InteractionBatch:
     def __len__(self) -> int:
         return len(self.user_ids)
 
+    def subset(self, rows: npt.NDArray[np.int64]) -> "InteractionBatch":
+        """Some of its rows (n,), ascending."""
+        return InteractionBatch(
+            [self.user_ids[row] for row in rows.tolist()],
+            [self.item_ids[row] for row in rows.tolist()],
+            self.weights[rows],
+            self.events[rows],
+            self.times[rows],
+        )
+
 
 @dataclass(frozen=True)
 class LedgerRow:

@@ -137,18 +137,7 @@ def drawn(
     for number, group in enumerate(GROUPS):
         rows = np.flatnonzero(is_chosen & (groups == number))
         if len(rows):
-            yield group, subset(batch, rows)
-
-
-def subset(batch: InteractionBatch, rows: IntArray) -> InteractionBatch:
-    """Some rows (n,) of a batch, ascending."""
-    return InteractionBatch(
-        [batch.user_ids[row] for row in rows.tolist()],
-        [batch.item_ids[row] for row in rows.tolist()],
-        batch.weights[rows],
-        batch.events[rows],
-        batch.times[rows],
-    )
+            yield group, batch.subset(rows)
 
 
 def of_streams(names: Sequence[str], folder: Path, quick: bool) -> Iterator[Outcome]:

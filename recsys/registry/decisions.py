@@ -7,11 +7,10 @@ be called again.
 from dataclasses import dataclass
 
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
 
 from recsys.errors import RegistryError
 from recsys.registry.client import registry_errors
-from recsys.registry.versions import CHAMPION, MISSING, Version, by_alias, champion, resolve
+from recsys.registry.versions import CHAMPION, Version, by_alias, champion, find_model, resolve
 
 PREVIOUS = "previous"
 _HOLD = "hold"
@@ -102,9 +101,9 @@ def release(client: MlflowClient, name: str) -> None:
         RegistryError: there is no such model, or MLflow failed.
     """
     with registry_errors(f"cannot release models:/{name}"):
-        for key in RegistryDecision("", "").tags(_HOLD):
-            if key in client.get_registered_model(name).tags:
-                client.delete_registered_model_tag(name, key)
+        there = client.get_registered_model(name).tags
+        for key in RegistryDecision("", "").tags(_HOLD).keys() & there.keys():
+            client.delete_registered_model_tag(name, key)
 
 
 def held(client: MlflowClient, name: str) -> RegistryDecision | None:
@@ -114,11 +113,7 @@ def held(client: MlflowClient, name: str) -> RegistryDecision | None:
         RegistryError: MLflow failed.
     """
     with registry_errors(f"cannot look up models:/{name}"):
-        try:
-            tags = client.get_registered_model(name).tags
-        except MlflowException as error:
-            if error.error_code == MISSING:
-                return None
-            raise
+        model = find_model(client, name)
+    tags = {} if model is None else model.tags
     by, reason = (tags.get(key) for key in RegistryDecision("", "").tags(_HOLD))
     return None if by is None else RegistryDecision(by, reason or "")

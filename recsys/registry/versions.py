@@ -1,4 +1,4 @@
-"""Registered model versions: register, find, promote."""
+"""Registered model versions: register and find."""
 
 import re
 import subprocess
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities.model_registry import ModelVersion
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
 from recsys.config import Settings
@@ -120,13 +120,19 @@ def by_alias(client: MlflowClient, name: str, alias: str) -> Version | None:
         RegistryError: MLflow failed.
     """
     with registry_errors(f"cannot look up models:/{name}@{alias}"):
-        try:
-            aliases = client.get_registered_model(name).aliases
-        except MlflowException as error:
-            if error.error_code == MISSING:
-                return None
-            raise
+        model = find_model(client, name)
+        aliases = {} if model is None else model.aliases
         return _get(client, name, str(aliases[alias])) if alias in aliases else None
+
+
+def find_model(client: MlflowClient, name: str) -> RegisteredModel | None:
+    """A registered model with its aliases and tags, or None if there is none of that name; MLflow's errors pass."""
+    try:
+        return client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code == MISSING:
+            return None
+        raise
 
 
 def first(client: MlflowClient, name: str, run_id: str) -> Version | None:

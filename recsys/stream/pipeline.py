@@ -208,22 +208,21 @@ class Pipeline:
             The ledger row. That of a batch set aside has the reason; recovery skips the batch because of it.
         """
         back = self.returning if len(stored.rows) else ()
+        if back:
+            self.returning = ()  # They come back once, whatever becomes of them.
         try:
-            row = self.learn(stored, step, back)
-            self.returning = tuple(batch_id for batch_id in self.returning if batch_id not in back)
+            return self.learn(stored, step, back)
         except SolveError as error:
             # The model may have taken in a part of the batch.
             before = replace(self.generation, last_batch=self.learned_through)
             self.model = recover_model(self.settings, self.tables, before)
             if back:
                 logger.error("batches %s cannot be learned yet: %s", ", ".join(map(str, back)), error)
-                self.returning = ()
                 row = self.learn_or_set_aside(stored, step)
                 return replace(row, metrics=row.metrics | {f"{ledger.RETURNED}{batch_id}": 0.0 for batch_id in back})
             logger.error("batch %s is set aside, the stream goes on without it: %s", step, error)
             row = self.row_of(stored, step, {ledger.SET_ASIDE: 1.0})
-            row = replace(row, decisions=(f"set aside: {error}",))
-        return row
+            return replace(row, decisions=(f"set aside: {error}",))
 
     def learn(self, stored: StoredBatch, step: StepId, back: Sequence[int] = ()) -> LedgerRow:
         """Evaluate the model on the batch, learn the batch, and save a snapshot if one is due.

@@ -175,13 +175,14 @@ class Publisher:
         log_begin = self.rows[0].log_version if run.log_begin is None else run.log_begin
         run.log_lineage(self.tables.location(INTERACTION_LOG), log_begin, log_version)
         observe("version", step)
-        # Rivals are what the registry has, which a restart would load: an artifact is a little less than the model.
-        loaded = artifacts.load_served(version.uri) if verdict.passed or FIRST not in named else None
-        if FIRST not in named and loaded is not None:
-            named[FIRST], self._new_rivals[FIRST] = version, loaded
-        if verdict.passed and loaded is not None:
-            decisions.promote(client, version, RegistryDecision("stream", "; ".join(verdict.reasons)))
-            named[CHAMPION], self._new_rivals[CHAMPION] = version, loaded
+        if verdict.passed or FIRST not in named:
+            # As the registry has it, which a restart would load: an artifact is a little less than the model.
+            loaded = artifacts.load_served(version.uri)
+            if FIRST not in named:
+                named[FIRST], self._new_rivals[FIRST] = version, loaded
+            if verdict.passed:
+                decisions.promote(client, version, RegistryDecision("stream", "; ".join(verdict.reasons)))
+                named[CHAMPION], self._new_rivals[CHAMPION] = version, loaded
         observe("alias", step)
         run.mark_published(step.batch_id)
         return Published(version, verdict.passed)

@@ -72,13 +72,4 @@ class Scope:
 def without(batch: InteractionBatch, users: set[str]) -> InteractionBatch:
     """The rows of a batch that are not of these users."""
     kept = np.array([user not in users for user in batch.user_ids], dtype=bool)
-    if kept.all():
-        return batch
-    rows = np.flatnonzero(kept)
-    return InteractionBatch(
-        user_ids=[batch.user_ids[row] for row in rows.tolist()],
-        item_ids=[batch.item_ids[row] for row in rows.tolist()],
-        weights=batch.weights[rows],
-        events=batch.events[rows],
-        times=batch.times[rows],
-    )
+    return batch if kept.all() else batch.subset(np.flatnonzero(kept))
