@@ -61,8 +61,8 @@ def test_a_stream_with_maintenance_between_its_stages(spark: SparkSession, strea
     ]
     assert f"would delete {adapter_folder(root, 0)}" in would
     assert f"would delete {snapshot_folder(root) / 'generation-0'}" in would
-    # Version 2 is champion, and version 3, of the rebuild, is challenger.
-    assert [line for line in would if "version" in line] == ["would delete version 1 of recsys, of batch 0-0"]
+    # Version 2 is champion, version 1 was it before, and version 3, of the rebuild, is challenger.
+    assert not [line for line in would if "version" in line]
     assert len(had) == 3
 
     lines: list[str] = []
@@ -87,7 +87,7 @@ def test_a_stream_with_maintenance_between_its_stages(spark: SparkSession, strea
     assert rebuilt.version in left, "the first of the generation, with which the stream compares"
     assert versions.champion(client, name) in left
     assert versions.resolve(client, f"models:/{name}@challenger") in left
-    assert len(left) <= 4
+    assert len(left) <= 4 < len(had) + FILES - 2
     assert maintain(settings) == [], "and nothing is left to do"
     assert run_stream(settings).batches == 0
 
