@@ -27,7 +27,7 @@ USERS_SHOWN, ITEMS_SHOWN = 3, 5
 def batch_score(settings: Settings) -> None:
     """Let the champion (or `recommend.model`) recommend items to every user it knows.
 
-    All lists are written to the table `recommendations` in one commit.
+    The lists that have changed are written to the table `recommendations`, in one commit.
     """
     # Imported here, so that neither help nor a wrong setting waits for Spark and torch.
     from recsys.batch_scoring import chosen_version, score
@@ -39,7 +39,8 @@ def batch_score(settings: Settings) -> None:
     tables.create_missing()
     scored = score(tables, version, settings)
     print(
-        f"{scored.users:,} users got recommendations from {version.name}, version {version.version}; the first of them:"
+        f"{scored.users:,} users have recommendations of {version.name}, version {version.version}, "
+        f"{scored.changed:,} of them another list than before; the first of them:"
     )
     for row in tables.read(RECOMMENDATIONS).orderBy(USER).limit(USERS_SHOWN).collect():
         print(f"  {row[USER]}: {', '.join(item[ITEM] for item in row['items'][:ITEMS_SHOWN])}")

@@ -40,12 +40,13 @@ class Scored:
 
     Attributes:
         version: the version that made the recommendations.
-        users: number of users that have a row now.
+        users: number of users that have a row now; changed: of those, how many have another list than before.
         seconds: wall time from the download of the model to the commit of the table.
     """
 
     version: Version
     users: int
+    changed: int
     seconds: float
 
 
@@ -63,7 +64,7 @@ def chosen_version(settings: Settings) -> Version:
 
 
 def score(tables: Tables, version: Version, settings: Settings) -> Scored:
-    """Replace the table `recommendations` with the lists of one version.
+    """Make the table `recommendations` hold the lists of one version; rows of lists that are the same stay.
 
     Args:
         tables: where `recommendations` is written; the executors of their session do the work.
@@ -77,8 +78,8 @@ def score(tables: Tables, version: Version, settings: Settings) -> Scored:
     archive = _send_to_executors(tables.spark, version)
     users = artifacts.count_users(Path(SparkFiles.get(archive)))
     lists = recommend(tables.spark, archive, users, settings)
-    recommendations.write(tables, _signed(lists, version))
-    return Scored(version, users, time.perf_counter() - start)
+    synced = recommendations.sync(tables, _signed(lists, version))
+    return Scored(version, users, synced.written, time.perf_counter() - start)
 
 
 def recommend(spark: SparkSession, archive: str, users: int, settings: Settings) -> DataFrame:

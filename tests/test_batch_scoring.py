@@ -100,7 +100,7 @@ def test_the_champion_is_replaced_in_one_commit(spark, scene):
     score(tables, chosen_version(settings), settings)
     before = tables.version(RECOMMENDATIONS)
     decisions.promote(client, second, BY_TEST)
-    score(tables, chosen_version(settings), settings)
+    assert score(tables, chosen_version(settings), settings).changed == 1
     assert tables.version(RECOMMENDATIONS) == before + 1
     assert set(written(tables)) == {"only"}
     assert len(tables.read(RECOMMENDATIONS, before).collect()) == len(USERS)

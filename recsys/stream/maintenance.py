@@ -72,7 +72,7 @@ def _plan(settings: Settings, tables: Tables) -> Iterator[Task]:
     generation = current_generation(tables)
     learned = StepId(generation.number, generation.last_batch)
     yield from _old_rejects(settings, tables, learned)
-    for name in maintenance.APPENDED:
+    for name in maintenance.GROWING:
         yield from _compaction(tables, name)
     for name in TABLE_SCHEMAS:
         yield from _vacuum(tables, name)

@@ -23,6 +23,7 @@ from recsys.contracts import (
     INTERACTION_LOG,
     MODEL_UPDATES,
     QUARANTINE,
+    RECOMMENDATIONS,
     REQUEUED,
     TABLE_SCHEMAS,
     WRITERS,
@@ -86,7 +87,8 @@ class Tables:
         places = {name: self._identifier(name) if named else self.location(name) for name in (*TABLE_SCHEMAS, REQUEUED)}
         self._by_spark = {name: SparkTable(spark, place, named) for name, place in places.items()}
         on_path = not named and ":/" not in storage.root
-        self._on_path = {name: PathTable(place) for name, place in places.items()} if on_path else {}
+        local = {name: PathTable(place, name == RECOMMENDATIONS) for name, place in places.items()}
+        self._on_path = local if on_path else {}
 
     def location(self, name: str) -> str:
         """Path or `catalog.schema.name` of a table, for messages."""

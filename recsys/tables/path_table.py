@@ -33,10 +33,12 @@ class PathTable:
 
     Args:
         path: the folder of the table.
+        rows_by_spark: whether only Spark reads and writes its rows, so that it may have features that Arrow has not.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, rows_by_spark: bool = False) -> None:
         self.path = path
+        self._rows_by_spark = rows_by_spark
         self._opened: DeltaTable | None = None
         self._opened_at = 0
 
@@ -223,7 +225,7 @@ class PathTable:
             self._opened = DeltaTable(self.path)
             self._opened_at = self._opened.version()
         needed = self._opened.protocol().min_reader_version
-        if needed > _READER_VERSION:
+        if needed > _READER_VERSION and not self._rows_by_spark:
             raise InputError(
                 f"table {self.path} needs Delta reader version {needed} (for deletion vectors, column mapping or the "
                 f"like), and a stream reads version {_READER_VERSION}: drop the feature with ALTER TABLE ... "

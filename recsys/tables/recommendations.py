@@ -1,20 +1,59 @@
-"""The table `recommendations`."""
+"""The table `recommendations`: a row for each user, written only where a list has changed."""
+
+from dataclasses import dataclass
 
 from pyspark.sql import DataFrame
 
-from recsys.contracts import RECOMMENDATIONS, USER
+from recsys.contracts import ITEM, RECOMMENDATIONS, USER
 from recsys.tables.delta import Tables
 
+# Without deletion vectors, a file is written anew for each row of it that changes. The change feed tells consumers that
+# keep a copy what to update.
+_PROPERTIES = {"delta.enableDeletionVectors": "true", "delta.enableChangeDataFeed": "true"}
+# Another version, another time or another score alone is no other list.
+_CHANGED = f"NOT (old.items.{ITEM} <=> new.items.{ITEM}) OR old.model_name <> new.model_name"
 
-def write(tables: Tables, frame: DataFrame) -> int:
-    """Replace all rows in one commit: a reader sees the old lists or the new ones, never a mix.
+
+@dataclass(frozen=True)
+class Synced:
+    """What became of the rows.
+
+    Attributes:
+        written: users with a new list, or another one than before.
+        removed: users who have none any more.
+    """
+
+    written: int
+    removed: int
+
+
+def sync(tables: Tables, frame: DataFrame) -> Synced:
+    """Make the table hold these lists, in one commit: a reader sees the lists of before or the new ones, never a mix.
+
+    The row of a user whose items are the same, in the same order, stays as it is, with the version and the scores of
+    the run that made it.
 
     Args:
         tables: The tables.
         frame: One row per user, with the columns of the table.
-
-    Returns:
-        Delta version of the commit.
     """
+    _prepare(tables)
     rows = frame.select(USER, "items", "model_name", "model_version", "scored_at")
-    return tables.overwrite(RECOMMENDATIONS, rows)
+    merge = (
+        tables.handle(RECOMMENDATIONS)
+        .alias("old")
+        .merge(rows.alias("new"), f"old.{USER} = new.{USER}")
+        .whenMatchedUpdateAll(condition=_CHANGED)
+        .whenNotMatchedInsertAll()
+        .whenNotMatchedBySourceDelete()
+    )
+    done = merge.execute().collect()[0]
+    return Synced(int(done.num_updated_rows + done.num_inserted_rows), int(done.num_deleted_rows))
+
+
+def _prepare(tables: Tables) -> None:
+    """Set the properties of a table that an earlier release, or delta-rs, has made."""
+    has = tables.handle(RECOMMENDATIONS).detail().select("properties").collect()[0][0]
+    if not _PROPERTIES.items() <= has.items():
+        pairs = ", ".join(f"'{key}' = '{value}'" for key, value in _PROPERTIES.items())
+        tables.spark.sql(f"ALTER TABLE {tables.sql_name(RECOMMENDATIONS)} SET TBLPROPERTIES ({pairs})")

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from delta.tables import DeltaOptimizeBuilder, DeltaTable
+from delta.tables import DeltaMergeBuilder, DeltaOptimizeBuilder, DeltaTable
 from mlflow import MlflowClient
 
 from recsys.model import snapshot
@@ -35,6 +35,7 @@ def install(reached: Reached) -> None:
         _wrap(SparkTable, method, reached, lambda own, method=method: f"{Path(own._location).name}: {method} by Spark")
     _wrap(DeltaTable, "delete", reached, lambda own: "delete by Spark")
     _wrap(maintenance, "vacuum", reached, lambda *_: "vacuum by Spark")
+    _wrap(DeltaMergeBuilder, "execute", reached, lambda own: "merge by Spark")
     _wrap(DeltaOptimizeBuilder, "executeCompaction", reached, lambda own: "compaction by Spark")
     _wrap(Pipeline, "handle_batch", reached, lambda own: "batch")
     for module in (snapshot, artifacts):

@@ -150,13 +150,34 @@ def test_the_ledger_gives_back_what_it_was_given(tables: Tables) -> None:
     assert ledger.first_step(tables, 1) == StepId(1, 0)
 
 
-def test_recommendations_are_replaced_as_a_whole(tables: Tables) -> None:
+def test_only_lists_that_changed_are_written(tables: Tables) -> None:
+    """Rows of other lists keep their version, time and scores, whatever the new ones are; the change feed tells."""
     schema = tables.read(RECOMMENDATIONS).schema
-    for user in ("a", "b"):
-        row = (user, [("x", 0.5)], "m", "1", datetime(2024, 5, 1))
-        version = recommendations.write(tables, tables.spark.createDataFrame([row], schema))
-    assert version == 2
-    assert [row.user_id for row in tables.read(RECOMMENDATIONS).collect()] == ["b"]
+
+    def synced(version: int, lists: dict[str, list[str]]) -> recommendations.Synced:
+        at = datetime(2024, 5, version)
+        rows = [(user, [(item, 1.0 / version) for item in own], "m", str(version), at) for user, own in lists.items()]
+        return recommendations.sync(tables, tables.spark.createDataFrame(rows, schema).coalesce(1))
+
+    first = {f"u{number}": ["a", "b"] for number in range(40)}
+    assert synced(1, first) == recommendations.Synced(written=40, removed=0)
+    before = tables.version(RECOMMENDATIONS)
+    second = {**first, "u3": ["b", "a"], "new": []}
+    del second["u7"]
+    assert synced(2, second) == recommendations.Synced(written=2, removed=1)
+    assert tables.version(RECOMMENDATIONS) == before + 1, "one commit"
+    rows = {row.user_id: row for row in tables.read(RECOMMENDATIONS).collect()}
+    assert {user: [pair.item_id for pair in row["items"]] for user, row in rows.items()} == second
+    assert {user for user, row in rows.items() if row.model_version == "2"} == {"u3", "new"}
+    assert {(row.scored_at.day, pair.score) for row in rows.values() for pair in row["items"]} == {(1, 1.0), (2, 0.5)}
+
+    (metrics,) = tables.handle(RECOMMENDATIONS).history(1).select("operationMetrics").collect()
+    assert int(metrics[0]["numTargetRowsCopied"]) == 0, "files of rows that stay are not written again"
+    feed = tables.spark.read.option("readChangeFeed", True).option("startingVersion", before + 1).format("delta")
+    kinds = {(row.user_id, row._change_type) for row in feed.load(tables.location(RECOMMENDATIONS)).collect()}
+    changed = {("u3", "update_preimage"), ("u3", "update_postimage"), ("u7", "delete"), ("new", "insert")}
+    assert kinds == changed
+    assert synced(3, second) == recommendations.Synced(written=0, removed=0)
 
 
 def test_a_checkpoint_keeps_the_id_of_its_query(spark: SparkSession, settings: Factory, tmp_path: Path) -> None:
