@@ -37,8 +37,10 @@ def sync(tables: Tables, frame: DataFrame) -> Synced:
         tables: The tables.
         frame: One row per user, with the columns of the table.
     """
-    _prepare(tables)
     rows = frame.select(USER, "items", "model_name", "model_version", "scored_at")
+    if not _prepared(tables):
+        tables.overwrite(RECOMMENDATIONS, rows)  # With nothing to compare with, this is a third of the work.
+        return Synced(tables.read(RECOMMENDATIONS).count(), 0)
     merge = (
         tables.handle(RECOMMENDATIONS)
         .alias("old")
@@ -51,9 +53,10 @@ def sync(tables: Tables, frame: DataFrame) -> Synced:
     return Synced(int(done.num_updated_rows + done.num_inserted_rows), int(done.num_deleted_rows))
 
 
-def _prepare(tables: Tables) -> None:
-    """Set the properties of a table that an earlier release, or delta-rs, has made."""
-    has = tables.handle(RECOMMENDATIONS).detail().select("properties").collect()[0][0]
-    if not _PROPERTIES.items() <= has.items():
+def _prepared(tables: Tables) -> bool:
+    """Whether the table has rows; its properties, which one that was made elsewhere lacks, are set."""
+    found = tables.handle(RECOMMENDATIONS).detail().select("properties", "numFiles").collect()[0]
+    if not _PROPERTIES.items() <= found.properties.items():
         pairs = ", ".join(f"'{key}' = '{value}'" for key, value in _PROPERTIES.items())
         tables.spark.sql(f"ALTER TABLE {tables.sql_name(RECOMMENDATIONS)} SET TBLPROPERTIES ({pairs})")
+    return bool(found.numFiles)
