@@ -28,9 +28,9 @@ class IncrementalAls:
     """Factors of users and items that follow a stream of batches; a `Learner`.
 
     The users and items of a batch are re-solved from their full history against the other side, within a budget: those
-    with the most to gain first, and all others in turn (see `schedule`). So the cost of a batch follows its events, not the
-    length of the history. Served factors and full sweeps are solved exactly. After each batch the staleness is measured
-    on a sample of rows, against a close solve; above a threshold all rows are solved once.
+    with the most to gain first, and all others in turn (see `schedule`). So the cost of a batch follows its events, not
+    the length of the history. Served factors and full sweeps are solved exactly. After each batch the staleness is
+    measured on a sample of rows, against a close solve; above a threshold all rows are solved once.
 
     Args:
         settings: The sections model and staleness, and the keys device and seed, are used.
