@@ -32,12 +32,12 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """One set of axes, the upright one logarithmic.
+    """One set of axes.
 
     Attributes:
         title, across, up: what it shows, and what its axes are.
         lines: what is drawn.
-        scale: of the axis that runs across.
+        scale, up_scale: of the axis that runs across, and of the upright one.
         level: a height that is marked.
     """
 
@@ -47,6 +47,7 @@ class Panel:
     lines: Sequence[Line]
     scale: Literal["linear", "log"] = "linear"
     level: float | None = None
+    up_scale: Literal["linear", "log"] = "log"
 
 
 def draw_panels(panels: Sequence[Panel], path: Path) -> Path:
@@ -76,7 +77,7 @@ def draw_panels(panels: Sequence[Panel], path: Path) -> Path:
 
 def _draw(axes: Axes, panel: Panel) -> None:
     axes.set_xscale(panel.scale)
-    axes.set_yscale("log")
+    axes.set_yscale(panel.up_scale)
     for line in panel.lines:
         axes.plot(line.x, line.y, color=line.color, label=line.name, linewidth=1.4, marker="o", markersize=3.5)
     if panel.level is not None:

@@ -1,6 +1,6 @@
 """Learning a small batch behind a long history: against one sweep over everything, and against `implicit`.
 
-    python -m bench.speed.incremental [--quick]
+    python -m bench.speed.incremental [--quick] [--curve]
 
 A generated stream fills a history. At each of some lengths the model is retrained; then batches of 5,000 events follow,
 and each is timed three ways, in turn, on the processor:
@@ -14,10 +14,13 @@ and each is timed three ways, in turn, on the processor:
 Preferences move on through a tenth of the catalog while the history grows, which does not age.
 
 At the end the model is evaluated on the next 20,000 events as it is, and once more after it has been retrained from the
-same history.
+same history. With --curve, the retrained model then learns the same further batches with other settings each time
+(`model.budget`, and alternations until `model.sweeps`), and each result is evaluated on 80,000 events: quality relative
+to retraining, over the time of an update relative to a sweep.
 """
 
 import argparse
+import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -41,6 +44,7 @@ from recsys.model.als.sweeps import alternations
 from recsys.model.common.arrays import Float32Array, FloatArray, IntArray, offsets_of
 from recsys.model.evaluation.prequential import evaluate
 from recsys.model.interactions.history import Orientation, Rows
+from recsys.model.learner import State
 from recsys.model.recommender import OnlineModel
 
 if TYPE_CHECKING:
@@ -51,6 +55,13 @@ BATCH, BATCHES, SWEEPS = 5_000, 15, 5
 JUDGED = 20_000
 PER_FILL = 1_000_000
 NDCG = "model/ndcg_at_20"
+CURVE_JUDGED = 80_000
+# What is varied with --curve.
+CURVE_BUDGETS = (5.0, 10.0, 20.0, 30.0, 40.0, 80.0, 160.0)
+ALTERNATIONS: dict[str, dict[str, float]] = {
+    "alternating until it settles": {},
+    "alternating three times": {"sweeps": 3, "settled": 0.0},
+}
 # The largest shares of the others' times, and the smallest share of the quality, that we want.
 AIMS = {"incremental_vs_sweep": 0.02, "incremental_vs_implicit": 0.5, "ndcg_vs_retrain": 0.99}
 
@@ -267,6 +278,79 @@ def ndcg_against_retraining(model: OnlineModel, batch: InteractionBatch) -> tupl
     return incremental, evaluate(batch, model, {}, model.settings, step)[NDCG]
 
 
+@dataclass(frozen=True)
+class CurvePoint:
+    """What some settings cost, and what they reach.
+
+    Attributes:
+        alternations: name of how often the batch's rows are solved.
+        budget: `model.budget`.
+        read: interactions that an update read, on average.
+        vs_sweep: median time of an update, relative to a sweep over everything.
+        vs_retrain: NDCG@20 on later events, relative to retraining.
+    """
+
+    alternations: str
+    budget: float
+    read: float
+    vs_sweep: float
+    vs_retrain: float
+
+
+def curve(model: OnlineModel, stream: GeneratedStream) -> list[CurvePoint]:
+    """Learn the next batches with other settings each time, from the model as it is."""
+    batches, judged = [stream.take(BATCH) for _ in range(BATCHES + 1)], stream.take(CURVE_JUDGED)
+    sweep, state = sweep_seconds(model), {name: array.copy() for name, array in model.state().items()}
+    retrained = copy_of(model, state)
+    for batch in batches:
+        retrained.absorb(batch, following(retrained.step))
+    retrained.refit(following(retrained.step))
+    best = evaluate(judged, retrained, {}, retrained.settings, following(retrained.step))[NDCG]
+    del retrained
+    points = []
+    for (name, changed), budget in itertools.product(ALTERNATIONS.items(), CURVE_BUDGETS):
+        tried, spent, read = copy_of(model, state, budget=budget, **changed), list[float](), list[float]()
+        for batch in batches:
+            begin = time.perf_counter()
+            report = tried.update(batch, following(tried.step))
+            spent.append(time.perf_counter() - begin)
+            read.append(report["gathered"])
+        reached = evaluate(judged, tried, {}, tried.settings, following(tried.step))[NDCG]
+        cost = float(np.median(spent[1:])) / sweep
+        points.append(CurvePoint(name, budget, float(np.mean(read[1:])), cost, reached / best))
+    return points
+
+
+def copy_of(model: OnlineModel, state: State, **changed: float) -> OnlineModel:
+    """A model from a state, with some settings of its section changed, that evaluates on the curve's events."""
+    settings = model.settings
+    sections = {
+        "model": settings.model.model_copy(update=changed),
+        "evaluation": settings.evaluation.model_copy(update={"users_per_batch": CURVE_JUDGED}),
+    }
+    copied = {name: array.copy() for name, array in state.items()}
+    return OnlineModel.from_state(settings.model_copy(update=sections), copied, model.step)
+
+
+def curve_picture(points: Sequence[CurvePoint], path: Path) -> Path:
+    """Quality over cost."""
+    lines = []
+    for name, color in zip(ALTERNATIONS, (curves.OURS, curves.THEIRS), strict=True):
+        own = [point for point in points if point.alternations == name]
+        cost, reached = (np.array([getattr(point, field) for point in own]) for field in ("vs_sweep", "vs_retrain"))
+        lines.append(curves.Line(name, color, cost, reached))
+    panel = curves.Panel(
+        f"A batch of {BATCH:,} events",
+        "time relative to a sweep",
+        "NDCG@20 relative to retraining",
+        lines,
+        scale="log",
+        level=1.0,
+        up_scale="linear",
+    )
+    return curves.draw_panels([panel], path)
+
+
 def picture(results: Sequence[BatchCosts], path: Path) -> Path:
     """Times over the length of the history."""
     events = np.array([result.events for result in results], dtype=np.float64)
@@ -289,6 +373,10 @@ def main() -> None:
     parser.add_argument(
         "--plot", type=Path, metavar="FILE", default=Path("docs/incremental_speed.png"), help="to write"
     )
+    parser.add_argument("--curve", action="store_true", help="also quality over cost, for a grid of settings")
+    parser.add_argument(
+        "--curve-plot", type=Path, metavar="FILE", default=Path("docs/incremental_curve.png"), help="to write"
+    )
     arguments = parser.parse_args()
     peers.require_implicit()
     shape = QUICK if arguments.quick else FULL
@@ -303,6 +391,7 @@ def main() -> None:
             results.append(measure(model, stream))
     verdict = neighbors.verdict()
     incremental, retrained = ndcg_against_retraining(model, stream.take(JUDGED))
+    points = curve(model, stream) if arguments.curve else []
 
     table = pd.DataFrame([asdict(result) for result in results])
     table["vs_sweep"] = table["update_ms"] / table["sweep_ms"]
@@ -314,6 +403,9 @@ def main() -> None:
     print(f"NDCG@20 on the next {JUDGED:,} events: {incremental:.4f}, retrained {retrained:.4f}")
     print(f"aims: {' '.join(f'{name}={value:g}' for name, value in AIMS.items())}")
     print(picture(results, arguments.plot))
+    if points:
+        print(f"\n{pd.DataFrame(points).to_string(index=False, float_format='{:,.4f}'.format)}\n")
+        print(curve_picture(points, arguments.curve_plot))
     print(peers.versions("implicit", "torch", "numba", "numpy"))
     print(verdict)
     last = table.iloc[-1]

@@ -336,10 +336,15 @@ def test_the_benches_run_to_their_last_line(bench: str, tmp_path, monkeypatch: p
     monkeypatch.setattr(incremental, "QUICK", incremental.HistorySize(300, 80, (2_000, 4_000)))
     monkeypatch.setattr(incremental, "BATCH", 100)
     monkeypatch.setattr(incremental, "JUDGED", 500)
-    words = [bench, "--quick", "--plot", str(plot), *(["--no-mllib"] if bench == "als" else [])]
+    curve = tmp_path / "curve.png"
+    own = {"als": ["--no-mllib"], "incremental": ["--curve", "--curve-plot", str(curve)]}
+    monkeypatch.setattr(incremental, "CURVE_JUDGED", 500)
+    monkeypatch.setattr(incremental, "CURVE_BUDGETS", (5.0, 40.0))
+    words = [bench, "--quick", "--plot", str(plot), *own[bench]]
     monkeypatch.setattr(sys, "argv", words)
     {"als": als, "incremental": incremental}[bench].main()
     assert plot.stat().st_size > 10_000
+    assert bench == "als" or curve.stat().st_size > 10_000
     last = dict(word.split("=") for word in capsys.readouterr().out.splitlines()[-1].split())
     expected = {
         "als": ["als_vs_implicit_f64", "als_vs_implicit_f128", "als_vs_mllib_f64"],

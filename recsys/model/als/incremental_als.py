@@ -12,6 +12,7 @@ from recsys.config import Settings
 from recsys.contracts import StepId
 from recsys.model.als.factors import FactorTable, take_rows
 from recsys.model.als.objective import Objective
+from recsys.model.als.schedule import turn_budget
 from recsys.model.als.side import Side
 from recsys.model.als.sweeps import alternations
 from recsys.model.common.arrays import FloatArray, IntArray
@@ -26,10 +27,10 @@ from recsys.serving.arrays import part, prefixed
 class IncrementalAls:
     """Factors of users and items that follow a stream of batches; a `Learner`.
 
-    The users and items of a batch are re-solved from their full history against the other side, within a budget: the
-    most changed ones first, and all others in turn (see `schedule`). So the cost of a batch follows its events, not the
-    length of the history. Served factors and full sweeps are solved exactly. After each batch the staleness is measured
-    on a sample of rows, against a full solve; above a threshold all rows are solved once.
+    The users and items of a batch are re-solved from their full history against the other side, within a budget: those
+    with the most to gain first, and all others in turn (see `schedule`). So the cost of a batch follows its events, not
+    the length of the history. Served factors and full sweeps are solved exactly. After each batch the staleness is
+    measured on a sample of rows, against a close solve; above a threshold all rows are solved once.
 
     Args:
         settings: The sections model and staleness, and the keys device and seed, are used.
@@ -86,11 +87,11 @@ class IncrementalAls:
         if not len(batch):
             return {}
         budget = int(self.settings.model.budget * decision.effort * batch.events.sum())
-        changed = {
-            self._items: self._items.most_changed(history, batch.items, budget // 2),
-            self._users: self._users.most_changed(history, batch.users, budget // 2),
+        at_once = {
+            self._items: self._items.most_promising(history, batch.items, budget),
+            self._users: self._users.most_promising(history, batch.users, budget),
         }
-        rows = {side: np.union1d(own, side.in_turn(history, own, budget)) for side, own in changed.items()}
+        rows = {side: np.union1d(own, side.in_turn(history, own, budget)) for side, own in at_once.items()}
         solved, gathered = {self._items: 0, self._users: 0}, 0
         for sweep in range(round(self.settings.model.sweeps * decision.effort)):
             moved, length = 0.0, 0.0
@@ -103,7 +104,7 @@ class IncrementalAls:
                 length += float(after.square().sum())
             if moved <= self.settings.model.settled**2 * length:
                 break
-            rows = changed
+            rows = at_once
         self._read += gathered
         staleness = {side: side.staleness(history, self._other(side), step) for side in (self._users, self._items)}
         # Frequent full sweeps would stall the stream, so together they may cost no more than the updates do.
@@ -119,7 +120,7 @@ class IncrementalAls:
             "user_staleness": staleness[self._users],
             "item_staleness": staleness[self._items],
             "full_sweep": float(stale or decision.refresh),
-            "turn_batches": len(history) / max(budget - budget // 2, 1),
+            "turn_batches": len(history) / max(turn_budget(budget), 1),
         }
 
     def absorb(self, batch: CodedBatch, history: History, step: StepId) -> None:

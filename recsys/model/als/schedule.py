@@ -1,11 +1,10 @@
-"""Which rows a batch solves: those that changed most, and all others in turn, within a budget.
+"""Which rows a batch solves: those with the most to gain, and all others in turn, within a budget.
 
 By Zipf's law a batch touches most of the popular rows, and these hold most of the history, so solving all of them
 would cost a full sweep. But a row of 10,000 interactions with 3 new ones hardly moves. So a batch of n events may read
-`budget` * n interactions per side. Half of that goes to the batch's own rows, in the order of the share of their weight
-that is new, because that predicts how far they move. The rest goes to all rows in turn, in the order of their codes. A
-row is therefore solved at the latest after as many events as make up 2 / budget of the history: its wait is a fixed
-share of the history. The schedule is a function of the log alone.
+`budget` * n interactions per side. A part of that goes to the batch's own rows, in the order of what solving them takes
+off the loss (see `expected_gains`). The rest goes to all rows in turn, in the order of their codes: `turn_budget` of it
+at least. So a row waits for its turn for a fixed share of the history. The schedule is a function of the log alone.
 """
 
 from dataclasses import dataclass
@@ -14,6 +13,9 @@ import numpy as np
 
 from recsys.model.common.arrays import FloatArray, IntArray
 from recsys.model.interactions.keeping import KeptRows
+
+# One part in so many of the budget is kept for the rows whose turn it is.
+_TURN_PART = 4
 
 
 @dataclass
@@ -57,33 +59,44 @@ class Turn:
         return window[:taken]
 
 
-def new_shares(unsolved: FloatArray, total: FloatArray) -> FloatArray:
-    """Share of the weight of rows that is new since they were last solved.
+def turn_budget(budget: int) -> int:
+    """What of a budget of interactions is kept for the rows whose turn it is."""
+    return budget // _TURN_PART
+
+
+def expected_gains(unsolved: FloatArray, total: FloatArray) -> FloatArray:
+    """What solving rows would take off the loss, but for a factor that all rows of a side share.
+
+    A row's new pairs change the gradient of its loss by the sum of alpha w (1 - score) y, and the curvature of its loss
+    is the penalty plus the sum of alpha w y y' over all of its pairs, both of which grow with its weight. The best step
+    gains gradient^2 / (2 curvature). With pairs that are alike, and scores of new pairs that are small, that is
+    unsolved^2 / total.
 
     Args:
-        unsolved: (n,) weight received since then.
-        total: (n,) weight of the whole row.
+        unsolved: (n,) weight received since the rows were last solved.
+        total: (n,) weight of the whole rows.
 
     Returns:
-        (n,) shares, 1 for rows without weight.
+        (n,) gains; infinity for rows that were never solved, of which all weight is new, and for those without weight.
     """
-    shares: FloatArray = np.divide(unsolved, total, out=np.ones(len(total)), where=total > 0)
-    return shares
+    gains: FloatArray = np.divide(unsolved**2, total, out=np.full(len(total), np.inf), where=unsolved < total)
+    return gains
 
 
-def most_changed(rows: IntArray, shares: FloatArray, costs: IntArray, budget: int) -> IntArray:
-    """Rows of a batch to be solved now: the most changed ones within the budget, and all that were never solved.
+def most_promising(rows: IntArray, gains: FloatArray, costs: IntArray, budget: int) -> IntArray:
+    """Rows of a batch to be solved now: those with the most to gain within the budget, and all never solved before.
 
     Args:
         rows: (n,) distinct rows.
-        shares: (n,) share of each row's weight that is new since it was last solved; 1: all of it.
+        gains: (n,) what solving each would gain; infinity: it has to be solved.
         costs: (n,) interactions read when a row is solved.
         budget: interactions that may be read; a row that needs more waits for its turn.
 
     Returns:
         (m,) rows, ascending.
     """
-    fits = np.flatnonzero((costs <= budget) | (shares >= 1))
-    order = fits[np.lexsort((rows[fits], -shares[fits]))]
-    taken = order[(np.cumsum(costs[order]) <= budget) | (shares[order] >= 1)]
+    due = np.isinf(gains)
+    fits = np.flatnonzero((costs <= budget) | due)
+    order = fits[np.lexsort((rows[fits], -gains[fits]))]
+    taken = order[(np.cumsum(costs[order]) <= budget) | due[order]]
     return np.sort(rows[taken])

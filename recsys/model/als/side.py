@@ -11,7 +11,7 @@ from recsys.config import Settings
 from recsys.contracts import StepId
 from recsys.model.als.factors import FactorTable
 from recsys.model.als.objective import Objective
-from recsys.model.als.schedule import Turn, most_changed, new_shares
+from recsys.model.als.schedule import Turn, expected_gains, most_promising, turn_budget
 from recsys.model.als.selection import Selection
 from recsys.model.als.solve import solve_closely, solve_exactly
 from recsys.model.als.sweeps import random_factors
@@ -103,16 +103,16 @@ class Side:
         """Divide the weights that are noted by 2^halvings, as the history has divided those it stores."""
         np.ldexp(self.unsolved.values, -halvings, out=self.unsolved.values)
 
-    def most_changed(self, history: History, codes: IntArray, budget: int) -> IntArray:
+    def most_promising(self, history: History, codes: IntArray, budget: int) -> IntArray:
         """Rows of a batch, given by the codes of its interactions (n,), that are solved at once."""
         rows = np.unique(codes)
-        shares = new_shares(self.unsolved.values[rows], self.pairs(history).total.values[rows])
-        return most_changed(rows, shares, self._costs(history)[rows], budget)
+        gains = expected_gains(self.unsolved.values[rows], self.pairs(history).total.values[rows])
+        return most_promising(rows, gains, self._costs(history)[rows], budget - turn_budget(budget))
 
-    def in_turn(self, history: History, changed: IntArray, budget: int) -> IntArray:
-        """Rows solved in turn with what the changed ones leave of the budget, and half of it in any case."""
+    def in_turn(self, history: History, at_once: IntArray, budget: int) -> IntArray:
+        """Rows solved in turn with what those solved at once leave of the budget, and their own part in any case."""
         costs = self._costs(history)
-        return self.turn.take(costs, budget - min(int(costs[changed].sum()), budget // 2))
+        return self.turn.take(costs, max(budget - int(costs[at_once].sum()), turn_budget(budget)))
 
     def update(self, history: History, rows: IntArray, other: FactorTable, step: StepId, sweep: int) -> int:
         """Solve rows (n,) closely against the other side and store them; the number of interactions read.
@@ -152,13 +152,14 @@ class Side:
         self.unsolved.values[:] = 0
 
     def staleness(self, history: History, other: FactorTable, step: StepId) -> float:
-        """How far a seeded sample of rows is from its exact solution, as a share of the solution's length."""
+        """How far a seeded sample of rows is from its solution, to a thousandth of the solution's length."""
         drawing = self._generator(step, self._purposes.staleness)
         rows = np.unique(drawing.integers(len(self.table), size=self._settings.staleness.sample_rows))
         factors = self.factors_of(rows)
-        exact = self.solution(history, rows, factors, other, step)
-        length = float(exact.norm())
-        return float((factors - exact).norm()) / length if length else 0.0
+        selection = self.select(history, rows, step)
+        solved = solve_closely(selection, other.values, other.gram, factors, self._objective, self._chunk_bytes)
+        length = float(solved.norm())
+        return float((factors - solved).norm()) / length if length else 0.0
 
     def select(self, history: History, rows: IntArray, step: StepId, sweep: int = 0) -> Selection:
         """The interactions that rows (n,) are solved from: a seeded sample of those of a long row."""
