@@ -42,6 +42,7 @@ def test_a_stream_with_maintenance_between_its_stages(spark: SparkSession, strea
     kept = {
         "storage": {"snapshot_every_batches": 1},
         "register": {"every_batches": 1},
+        "gate": {"tolerance": 0.9, "confidence": 0.5, "max_batches": 1, "min_users": 10},
         "maintain": {"versions_kept": 1},
     }
     settings = Settings.model_validate(
