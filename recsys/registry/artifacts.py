@@ -123,7 +123,10 @@ def load_served(uri: str) -> Served:
         try:
             kept = load_file(file)
         except SafetensorError as error:
-            raise RegistryError(f"{uri} is damaged: {_ARRAYS_FILE}: {error}") from error
+            raise RegistryError(
+                f"{uri} is damaged ({_ARRAYS_FILE}: {error}): restore its artifact, or choose another champion with "
+                "jobs/registry.py"
+            ) from error
         try:
             served = Served.of_packed(restored(kept))
             absent = absent_arrays(served.kind, served.arrays)

@@ -62,11 +62,11 @@ class Contest:
 
     @property
     def on_trial(self) -> Version | None:
-        """The challenger, if the gate has not judged it yet."""
+        """The challenger, if neither the gate nor whoever replaced it as the champion has judged it yet."""
         challenger = self.challenger
-        if challenger is None or VERDICT in challenger.tags or challenger == self.champion:
+        if challenger is None or challenger == self.champion:
             return None
-        return challenger
+        return None if VERDICT in challenger.tags or replaced_by(challenger) is not None else challenger
 
     @property
     def lacks_version(self) -> bool:
