@@ -62,8 +62,8 @@ def test_a_stream_with_maintenance_between_its_stages(spark: SparkSession, strea
     ]
     assert f"would delete {adapter_folder(root, 0)}" in would
     assert f"would delete {snapshot_folder(root) / 'generation-0'}" in would
-    # Version 2 is champion, version 1 was it before, and version 3, of the rebuild, is challenger.
-    assert not [line for line in would if "version" in line]
+    # Version 1 is champion, and version 3, of the rebuild, has taken the place of version 2 as the challenger.
+    assert [line for line in would if "version" in line] == ["would delete version 2 of recsys, of batch 0-1"]
     assert len(had) == 3
 
     lines: list[str] = []
