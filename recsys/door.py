@@ -16,6 +16,7 @@ from recsys.lists import as_id, as_ids, as_length, lists_frame, similar_frame
 from recsys.model import snapshot
 from recsys.model.recommender import OnlineModel
 from recsys.model.similar import item_arrays
+from recsys.model.snapshot import Snapshot
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -237,7 +238,7 @@ class Recommender:
         folder = Path(folder)
         text = self.settings.model_dump_json(by_alias=True, indent=2, exclude=PRIVATE)
         try:
-            snapshot.save(folder / MODEL_FILE, self._model)
+            Snapshot.of(self._model).save(folder / MODEL_FILE)
             (folder / SETTINGS_FILE).write_text(text, encoding="utf-8")
         except OSError as error:
             raise InputError(f"cannot save the model in {folder}: {error.strerror or error}") from error

@@ -71,7 +71,7 @@ MODEL_MAY_IMPORT = {
     "frozen": {"common", "interactions"},
     "recommender": _LEARNER | {"drift", "als", "counts", "neural", "mixture", "frozen"},
     "evaluation": {"common", "interactions", "learner", "frozen", "recommender"},
-    "snapshot": {"common", "recommender"},
+    "snapshot": {"common", "learner", "recommender"},
     "similar": {"common", "learner", "als", "neural", "mixture", "recommender"},
 }
 MAX_FILE_LINES = 400

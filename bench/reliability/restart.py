@@ -22,8 +22,8 @@ from bench.harness.generate import draw
 from bench.harness.logs import logged
 from recsys.config import Settings
 from recsys.contracts import EVENTS, LedgerRow, StepId
-from recsys.model import snapshot
 from recsys.model.recommender import OnlineModel
+from recsys.model.snapshot import Snapshot
 from recsys.storage import snapshot_folder
 from recsys.stream.recovery import current_generation, recover_model
 from recsys.tables import ledger, log
@@ -89,7 +89,7 @@ def fill(settings: Settings, rows: int) -> None:
         if number < total - TAIL:
             model.absorb(log.to_batch(batch), StepId(0, number))
         if number == total - TAIL - 1:
-            snapshot.save_in(snapshot_folder(settings.storage.root), model)
+            Snapshot.of(model).save_in(snapshot_folder(settings.storage.root))
     ledger.append(tables, learned, APPLICATION, number)
 
 

@@ -8,7 +8,8 @@ seen shows. The model forgets them (`model.forget_after_days`, minutes here), so
 slopes begin. `jobs/maintain.py` runs beside it every few minutes, as a process of its own.
 
 Slopes are those of a straight line through the samples after the first fifth of the time, in which Spark and Python
-warm up. Short runs say little about what grows slowly.
+warm up. Short runs say little about what grows slowly. Memory moves in steps, when versions are made and freed; so the
+least that the process held in the last quarter is also compared with the least in the quarter after the first.
 """
 
 import argparse
@@ -158,6 +159,7 @@ def main() -> None:
     print(
         f"soak_minutes={60 * soak.samples[-1].hours:.0f} soak_batches={summary.batches} "
         f"soak_memory_mb_per_hour={slope(soak.samples, 'memory', 'hours'):.1f} "
+        f"soak_least_memory_growth={growth([one.memory for one in soak.samples], np.min):.2f} "
         f"soak_batch_time_growth={growth([row.duration_ms for row in rows]):.2f} "
         f"soak_ids={held[-1]} soak_ids_ever={ever} soak_ids_growth={growth(held):.2f} "
         f"soak_files_growth={1000 * slope(soak.samples, 'files', 'batch'):.0f} "
@@ -251,10 +253,10 @@ def ids(rows: Sequence[LedgerRow]) -> tuple[list[int], int]:
     return np.cumsum(come - gone).tolist(), int(come.sum())
 
 
-def growth(figures: Sequence[float]) -> float:
-    """Median of the last quarter of the batches, relative to that of the quarter after the first, which warms up."""
+def growth(figures: Sequence[float], of_quarter: Callable[[np.ndarray], np.floating] = np.median) -> float:
+    """Median of the last quarter of the figures, relative to that of the quarter after the first, which warms up."""
     quarters = np.array_split(np.asarray(figures, dtype=float), 4)
-    return float(np.median(quarters[3]) / np.median(quarters[1]))
+    return float(of_quarter(quarters[3]) / of_quarter(quarters[1]))
 
 
 def draw_samples(samples: Sequence[Sample], rows: Sequence[LedgerRow], path: Path) -> Path:

@@ -26,10 +26,10 @@ from tqdm import tqdm
 from bench.harness.charts import COLORS, in_rows, plain
 from bench.speed.incremental import GeneratedStream, following
 from recsys.config import Settings
-from recsys.model import snapshot
 from recsys.model.evaluation.prequential import evaluate
 from recsys.model.evaluation.rivals import Rivals
 from recsys.model.recommender import OnlineModel
+from recsys.model.snapshot import Snapshot
 from recsys.stream.plots import INK
 
 PLOT = Path("docs/scale.png")
@@ -111,7 +111,7 @@ def snapshot_seconds(model: OnlineModel) -> float:
     """Time to save the state of a model."""
     with tempfile.TemporaryDirectory() as folder:
         begin = time.perf_counter()
-        snapshot.save_in(Path(folder), model)
+        Snapshot.of(model).save_in(Path(folder))
         return time.perf_counter() - begin
 
 

@@ -39,6 +39,7 @@ from recsys.config.sections import Trigger
 from recsys.contracts import LedgerRow, StepId
 from recsys.model import snapshot
 from recsys.model.recommender import OnlineModel
+from recsys.model.snapshot import Snapshot
 from recsys.storage import checkpoint_folder, snapshot_folder
 from recsys.stream.job import run_stream
 from recsys.stream.pipeline import application_id
@@ -286,7 +287,7 @@ def write_history(spark: SparkSession, settings: Settings, shape: StreamSize, si
     model = OnlineModel(settings)
     model.absorb(log.to_batch(rows), StepId(0, 0))
     model.refit(begin)
-    snapshot.save(snapshot.path_for(snapshot_folder(settings.storage.root), begin), model)
+    Snapshot.of(model).save(snapshot.path_for(snapshot_folder(settings.storage.root), begin))
     row = LedgerRow(begin, version, 0, 0, 0, 0, datetime.now(UTC))
     ledger.append(tables, [row], APPLICATION, begin.generation)
 

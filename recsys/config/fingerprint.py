@@ -35,7 +35,6 @@ _MIXTURE = (
     "model.mixture.regularization",
     "recommend.k",
     "recommend.exclude_seen",
-    "evaluation.users_per_batch",
 )
 _ALL = (
     "weights",
@@ -46,6 +45,8 @@ _ALL = (
     "concept_drift",
     "seed",
     "evaluation.popularity_half_life_days",
+    # In the sample of these users drift is found, and the re-ranker learns from it.
+    "evaluation.users_per_batch",
 )
 
 

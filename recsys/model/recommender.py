@@ -15,6 +15,7 @@ from recsys.model.als.incremental_als import IncrementalAls
 from recsys.model.common.arrays import IntArray, offsets_of
 from recsys.model.common.device import one_thread
 from recsys.model.common.randomness import Purpose, generator
+from recsys.model.common.sampling import of_sampled_users
 from recsys.model.counts.counting import CountingLearner
 from recsys.model.counts.popularity import Popularity
 from recsys.model.drift.surprise import AS_USUAL, DriftController, measure_surprise
@@ -286,7 +287,8 @@ class OnlineModel:
         self, batch: InteractionBatch, users: IntArray, items: IntArray, known: tuple[int, int], step: StepId
     ) -> dict[str, float]:
         """Decide how a batch is learned, before it enters the history, and age the history as decided."""
-        rows = np.flatnonzero((users < known[0]) & (items < known[1]) & (batch.weights > 0))
+        sampled = of_sampled_users(users, batch.weights, self.settings, step) & (batch.weights > 0)
+        rows = np.flatnonzero(sampled & (users < known[0]) & (items < known[1]))
         drawing = generator(self.settings.seed, step, Purpose.SURPRISE)
         surprise = measure_surprise(self.learner.score_pairs, users[rows], items[rows], known[1], drawing)
         self.decision = self.drift_controller.observe(surprise)

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from recsys.config import Settings
 from recsys.contracts import StepId
 from recsys.errors import InputError
 from recsys.model.common.device import resolve_device
+from recsys.model.learner import State
 from recsys.model.recommender import OnlineModel
 from recsys.storage import earlier_generations, remove, sync
 
@@ -62,44 +64,67 @@ def prune(folder: Path, generation: int, keep: int) -> None:
         orphan.unlink(missing_ok=True)
 
 
-def save_in(folder: Path, model: OnlineModel) -> Path:
-    """Save the model under the name of its own step, and return the file; see `save`."""
-    if model.step is None:
-        raise ValueError("a model without a step has no state to save")
-    path = path_for(folder, model.step)
-    save(path, model)
-    return path
+@dataclass(frozen=True)
+class Snapshot:
+    """The whole state of a model after a step.
 
-
-def save(path: Path, model: OnlineModel) -> None:
-    """Write the whole state. At any instant there is either the old file, the new one, or none.
-
-    Raises:
-        ValueError: the model has learned nothing yet.
-        OSError: the file cannot be written.
+    Attributes:
+        step: the step.
+        state: arrays by name, those of the model itself.
+        settings: with which it was learned.
     """
-    if model.step is None:
-        raise ValueError("a model without a step has no state to save")
-    state = {name: np.ascontiguousarray(array) for name, array in model.state().items()}
-    metadata = {
-        "format": FORMAT,
-        "checksum": _checksum(state),
-        "generation": str(model.step.generation),
-        "batch_id": str(model.step.batch_id),
-        "fingerprint": model.settings.fingerprint(),
-        "made_with": json.dumps(_made_with(model.settings)),
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file(state, temporary, metadata)
-        sync(temporary)
-        os.replace(temporary, path)
-    except SafetensorError as error:
-        raise OSError(str(error)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync(path.parent)
+
+    step: StepId
+    state: State
+    settings: Settings
+
+    @classmethod
+    def of(cls, model: OnlineModel) -> "Snapshot":
+        """The state of a model, which must not learn until it is saved.
+
+        Raises:
+            ValueError: the model has learned nothing yet.
+        """
+        if model.step is None:
+            raise ValueError("a model without a step has no state to save")
+        return cls(model.step, model.state(), model.settings)
+
+    def copied(self) -> "Snapshot":
+        """The same for a model that learns on meanwhile."""
+        return replace(self, state={name: array.copy() for name, array in self.state.items()})
+
+    def save_in(self, folder: Path) -> Path:
+        """Save it under the name of its step, and return the file; see `save`."""
+        path = path_for(folder, self.step)
+        self.save(path)
+        return path
+
+    def save(self, path: Path) -> None:
+        """Write it to a file. At any instant there is either the old file, the new one, or none.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        state = {name: np.ascontiguousarray(array) for name, array in self.state.items()}
+        metadata = {
+            "format": FORMAT,
+            "checksum": _checksum(state),
+            "generation": str(self.step.generation),
+            "batch_id": str(self.step.batch_id),
+            "fingerprint": self.settings.fingerprint(),
+            "made_with": json.dumps(_made_with(self.settings)),
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            save_file(state, temporary, metadata)
+            sync(temporary)
+            os.replace(temporary, path)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync(path.parent)
 
 
 def load(path: Path, settings: Settings) -> OnlineModel:

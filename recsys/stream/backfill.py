@@ -11,6 +11,7 @@ is left to do. Ledger rows are written for several batches at a time, always bef
 import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from pyspark.sql import DataFrame
 from recsys.batches import batch_starts, events_per_batch
 from recsys.config import Settings
 from recsys.contracts import EVENT_ID, INTERACTION_LOG, MODEL_UPDATES, QUARANTINE, LedgerRow, StepId
-from recsys.errors import ConfigError, InputError
+from recsys.errors import ConfigError, InputError, SolveError
 from recsys.frames import listed
 from recsys.logs import log_step
 from recsys.storage import writer_lock
@@ -99,7 +100,8 @@ def backfill(settings: Settings, observe: Observer = log_stage) -> BackfillSumma
         events = open_events(tables.spark, settings)
         held = _begin(settings, tables, EVENT_ID in events.columns, held)
         with StreamReport(settings.recommend.k, log_format=settings.logging.format) as report:
-            pipeline = open_pipeline(settings, tables, report, observe)
+            background = holding.enter_context(ThreadPoolExecutor(1))
+            pipeline = open_pipeline(settings, tables, background, report, observe)
             reading = _Reading(pipeline, report, held, stop)
             duplicates = run_query(events, settings, reading.handle, pipeline, stop)
         batches = reading.held.batches
@@ -112,6 +114,7 @@ def backfill(settings: Settings, observe: Observer = log_stage) -> BackfillSumma
             observe("end", StepId(0, pipeline.learned_through))
             handover.save(root, replace(reading.held, finished=True))
         else:
+            pipeline.saved()
             pipeline.publisher.close(failed=False)
         version = pipeline.publisher.champion_version
         counts = (report.batches, report.events, duplicates)
@@ -198,8 +201,14 @@ class _Reading:
             records = int(batch.events.sum()) + quarantined
             stored = StoredBatch(batch, log_version, records, quarantined, reasons, plan, began, seconds)
             with log_step(step):
-                rows.append(pipeline.learn(stored, step))
-                self.report(rows[-1])
+                try:
+                    row = pipeline.learn(stored, step)
+                except SolveError as error:
+                    if rows:
+                        pipeline.record(rows, application)
+                    rows, row = [], pipeline.set_aside(stored, step, error)
+                rows.append(row)
+                self.report(row)
             stopping = self._stop.is_set() and step != last
             if stopping or step == last or rows[-1].state_uri or pipeline.publisher.is_due(step):
                 pipeline.record(rows, application)

@@ -1,6 +1,7 @@
 """The stream as a job: set it up, run the query, and wait for its end or for a signal to stop."""
 
 from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from pyspark.sql import DataFrame
 from recsys.config import Settings
 from recsys.contracts import EVENT_ID, LedgerRow, StepId
 from recsys.logs import log_step
+from recsys.memory import share_arenas
 from recsys.registry.client import connect
 from recsys.storage import checkpoint_folder, snapshot_folder, writer_lock
 from recsys.stream.feed import FeedWatch
@@ -67,6 +69,7 @@ def run_stream(settings: Settings, observe: Observer = log_stage, batches: int |
         BrokenFeedError: an alert of `feed.stop_on`; everything up to it is learned.
         RegistryError: the tracking server refuses, or does not answer at the first start of all.
     """
+    share_arenas()
     with (
         writer_lock(settings.storage.root),
         stop_signals() as stop,
@@ -83,7 +86,8 @@ def run_stream(settings: Settings, observe: Observer = log_stage, batches: int |
         first = first_batch(settings, has_ids=EVENT_ID in events.columns)
         with StreamReport(settings.recommend.k, batches, settings.logging.format) as report:
             reports, observers = both(watch.report, report), both(watch.observe, observe)
-            pipeline = open_pipeline(settings, tables, reports, observers, first)
+            background = holding.enter_context(ThreadPoolExecutor(1))
+            pipeline = open_pipeline(settings, tables, background, reports, observers, first)
 
             feed = FeedWatch(settings, tables, pipeline, first, watch, stop)
 
@@ -116,6 +120,7 @@ def refuse_first_start_without_mlflow(settings: Settings) -> None:
 def open_pipeline(
     settings: Settings,
     tables: Tables,
+    background: Executor,
     report: Callable[[LedgerRow], None],
     observe: Observer,
     first_batch: int | None = None,
@@ -125,6 +130,7 @@ def open_pipeline(
     Args:
         settings: all settings.
         tables: the Delta tables.
+        background: see `Pipeline`.
         report: called with the ledger row of every learned batch.
         observe: called after every completed stage of a batch.
         first_batch: batch id in the ledger of the checkpoint's batch 0; None: the caller has checked the checkpoint.
@@ -149,6 +155,7 @@ def open_pipeline(
         generation,
         logged=logged,
         publisher=publisher,
+        background=background,
         report=report,
         observe=observe,
     )

@@ -16,6 +16,7 @@ comes again, and every stage either finds its mark and does nothing, or does all
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 
 from pyspark.sql import DataFrame
@@ -27,6 +28,7 @@ from recsys.model import snapshot
 from recsys.model.evaluation.prequential import BatchEvaluation, Rival, evaluate_users
 from recsys.model.evaluation.rivals import Rivals
 from recsys.model.recommender import OnlineModel
+from recsys.model.snapshot import Snapshot
 from recsys.storage import snapshot_folder
 from recsys.stream import freshness
 from recsys.stream.publish import Observer, Publisher, log_stage
@@ -81,6 +83,7 @@ class Pipeline:
         generation: the current generation and its batches.
         logged: the last batch of this generation in the log.
         publisher: the way to MLflow.
+        background: writes snapshots while the stream goes on; one thread.
         report: called with the ledger row of every learned batch.
         observe: called after every completed stage of a batch.
     """
@@ -93,6 +96,7 @@ class Pipeline:
         generation: Generation,
         logged: Logged,
         publisher: Publisher,
+        background: Executor,
         report: Callable[[LedgerRow], None],
         observe: Observer = log_stage,
     ) -> None:
@@ -106,6 +110,8 @@ class Pipeline:
         # Batches that were set aside and come back with the next one.
         self.returning = returning(tables, generation)
         self.publisher = publisher
+        self.background = background
+        self.saving: Future[None] | None = None
         self.rivals = Rivals(publisher.contest.rivals)
         self.report = report
         self.observe = observe
@@ -206,7 +212,7 @@ class Pipeline:
         The same batch would fail at every start. It stays in the log, so a rebuild learns it with the rest.
 
         Returns:
-            The ledger row. That of a batch set aside has the reason; recovery skips the batch because of it.
+            The ledger row.
         """
         back = self.returning if len(stored.rows) else ()
         if back:
@@ -214,16 +220,27 @@ class Pipeline:
         try:
             return self.learn(stored, step, back)
         except SolveError as error:
-            # The model may have taken in a part of the batch.
-            before = replace(self.generation, last_batch=self.learned_through)
-            self.model = recover_model(self.settings, self.tables, before)
-            if back:
-                logger.error("batches %s cannot be learned yet: %s", ", ".join(map(str, back)), error)
-                row = self.learn_or_set_aside(stored, step)
-                return replace(row, metrics=row.metrics | {f"{ledger.RETURNED}{batch_id}": 0.0 for batch_id in back})
-            logger.error("batch %s is set aside, the stream goes on without it: %s", step, error)
-            row = self.row_of(stored, step, {ledger.SET_ASIDE: 1.0})
-            return replace(row, decisions=(f"set aside: {error}",))
+            if not back:
+                return self.set_aside(stored, step, error)
+            logger.error("batches %s cannot be learned yet: %s", ", ".join(map(str, back)), error)
+            self.model = self.model_before(step)
+            row = self.learn_or_set_aside(stored, step)
+            return replace(row, metrics=row.metrics | {f"{ledger.RETURNED}{batch_id}": 0.0 for batch_id in back})
+
+    def set_aside(self, stored: StoredBatch, step: StepId, error: SolveError) -> LedgerRow:
+        """Go on without a batch that cannot be learned; all batches before it are in the ledger.
+
+        Returns:
+            The ledger row, with the reason. Recovery skips the batch because of it.
+        """
+        logger.error("batch %s is set aside, the stream goes on without it: %s", step, error)
+        self.model = self.model_before(step)
+        row = self.row_of(stored, step, {ledger.SET_ASIDE: 1.0})
+        return replace(row, decisions=(f"set aside: {error}",))
+
+    def model_before(self, step: StepId) -> OnlineModel:
+        """The model as it was before a batch, of which it may have taken in a part."""
+        return recover_model(self.settings, self.tables, replace(self.generation, last_batch=step.batch_id - 1))
 
     def learn(self, stored: StoredBatch, step: StepId, back: Sequence[int] = ()) -> LedgerRow:
         """Evaluate the model on the batch, learn the batch, and save a snapshot if one is due.
@@ -314,11 +331,33 @@ class Pipeline:
         return evaluation
 
     def save_state(self) -> str:
-        """Save a snapshot of the model, delete those that are needed no more, and return its path."""
+        """Begin to save a snapshot of the model, and return its path.
+
+        It is written beside the next batches: until it is there, a restart takes an earlier one, and the log.
+
+        Raises:
+            OSError: the one before could not be written.
+        """
+        self.saved()
         folder = snapshot_folder(self.settings.storage.root)
-        path = snapshot.save_in(folder, self.model)
-        snapshot.prune(folder, self.generation.number, keep=SNAPSHOTS_KEPT)
-        return path.as_posix()
+        taken = Snapshot.of(self.model).copied()
+
+        def save() -> None:
+            taken.save_in(folder)
+            snapshot.prune(folder, taken.step.generation, keep=SNAPSHOTS_KEPT)
+
+        self.saving = self.background.submit(save)
+        return snapshot.path_for(folder, taken.step).as_posix()
+
+    def saved(self) -> None:
+        """Wait until the last snapshot is saved.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        if self.saving is not None:
+            saving, self.saving = self.saving, None
+            saving.result()
 
     def close(self) -> None:
         """Bring everything up to date after the last complete batch.
@@ -332,6 +371,7 @@ class Pipeline:
         totals.refresh(self.tables)
         if learned:
             self.publisher.publish_first(self.model, step, self.observe)
+        self.saved()
 
 
 def application_id(events: DataFrame) -> str:

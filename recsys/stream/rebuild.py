@@ -13,6 +13,7 @@ from recsys.contracts import INTERACTION_LOG, LedgerRow, StepId
 from recsys.errors import InputError
 from recsys.model import snapshot
 from recsys.model.recommender import OnlineModel
+from recsys.model.snapshot import Snapshot
 from recsys.registry import versions
 from recsys.registry.client import connect
 from recsys.registry.runs import runs_of
@@ -107,7 +108,7 @@ def _trained(settings: Settings, tables: Tables) -> tuple[LedgerRow, OnlineModel
     if settings.items.path is not None and settings.items.adapter.enabled:
         fit_adapter(settings, model, begin)
     seconds = time.perf_counter() - started
-    path = snapshot.save_in(snapshot_folder(settings.storage.root), model)
+    path = Snapshot.of(model).save_in(snapshot_folder(settings.storage.root))
     row = LedgerRow(
         step=begin,
         log_version=tables.version(INTERACTION_LOG),

@@ -97,7 +97,7 @@ def test_only_what_the_kind_uses_shapes_it() -> None:
     unused = [
         "model.neural.layers=[8]",
         "model.mixture.neighbors=3",
-        "evaluation.users_per_batch=7",
+        "recommend.k=7",
         "model.factors=64",
     ]
     assert load_settings(overrides=[*als, *unused]).shaping() == {"model.kind": "als"}

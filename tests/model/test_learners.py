@@ -11,6 +11,7 @@ from recsys.model import snapshot
 from recsys.model.evaluation.prequential import evaluate
 from recsys.model.frozen import FrozenModel
 from recsys.model.recommender import LEARNERS, OnlineModel
+from recsys.model.snapshot import Snapshot
 from tests.model.als.test_incremental_als import assert_same_state, learn
 from tests.model.helpers import DAY, clustered_batches, make_batch, make_settings, scores_of
 
@@ -45,7 +46,7 @@ def test_a_snapshot_and_the_batches_since_equal_an_uninterrupted_run(
 ) -> None:
     settings = settings_of(kind, exclude_seen=exclude_seen)
     model = learn(OnlineModel(settings), BATCHES[:4])
-    snapshot.save(tmp_path / "a.safetensors", model)
+    Snapshot.of(model).save(tmp_path / "a.safetensors")
     again = snapshot.load(tmp_path / "a.safetensors", settings)
     assert_same_state(again, model)
     everyone = np.arange(-1, len(model.users))

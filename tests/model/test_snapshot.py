@@ -15,6 +15,7 @@ from recsys.contracts import StepId
 from recsys.errors import InputError
 from recsys.model import snapshot
 from recsys.model.recommender import OnlineModel
+from recsys.model.snapshot import Snapshot
 from tests.model.als.test_incremental_als import assert_same_state, learn
 from tests.model.helpers import clustered_batches, make_batch, make_settings
 
@@ -33,14 +34,14 @@ def test_snapshot_and_tail_equal_an_uninterrupted_run(
         model.update(batch, StepId(0, number))
         if number in stops:
             path = snapshot.path_for(folder, StepId(0, number))
-            snapshot.save(path, model)
+            Snapshot.of(model).save(path)
             model = snapshot.load(path, SETTINGS)
     assert_same_state(model, learn(OnlineModel(SETTINGS), BATCHES))
 
 
 def test_a_snapshot_moves_between_devices(tmp_path: Path, torch_device: str) -> None:
     model = learn(OnlineModel(SETTINGS), BATCHES[:2])
-    snapshot.save(tmp_path / "a.safetensors", model)
+    Snapshot.of(model).save(tmp_path / "a.safetensors")
     moved = snapshot.load(tmp_path / "a.safetensors", SETTINGS.model_copy(update={"device": torch_device}))
     assert moved.als.device.type == torch_device
     assert moved.step == StepId(0, 1)
@@ -48,7 +49,7 @@ def test_a_snapshot_moves_between_devices(tmp_path: Path, torch_device: str) -> 
 
 
 def test_a_snapshot_says_what_made_it(tmp_path: Path) -> None:
-    snapshot.save(tmp_path / "a.safetensors", learn(OnlineModel(SETTINGS), BATCHES[:1]))
+    Snapshot.of(learn(OnlineModel(SETTINGS), BATCHES[:1])).save(tmp_path / "a.safetensors")
     with safe_open(tmp_path / "a.safetensors", framework="numpy") as file:
         made_with = json.loads(file.metadata()["made_with"])
     assert made_with.keys() == {"device", "processor", "numpy", "torch", "numba"}
@@ -60,7 +61,7 @@ def test_ids_of_any_kind_survive(tmp_path: Path) -> None:
     model = learn(
         OnlineModel(SETTINGS), [make_batch([(text, text[::-1], 1.0, 0.0) for text in ids if text != "\ud800"])]
     )
-    snapshot.save(tmp_path / "a.safetensors", model)
+    Snapshot.of(model).save(tmp_path / "a.safetensors")
     again = snapshot.load(tmp_path / "a.safetensors", SETTINGS)
     assert again.users.ids == model.users.ids
     assert again.items.ids == model.items.ids
@@ -70,7 +71,7 @@ def test_snapshots_up_to_a_step_are_found_and_the_others_go(tmp_path: Path) -> N
     model = OnlineModel(SETTINGS)
     for step in (StepId(0, 3), StepId(0, 20), StepId(1, 5)):
         model.update(BATCHES[0], step)
-        assert snapshot.save_in(tmp_path, model) == snapshot.path_for(tmp_path, step)
+        assert Snapshot.of(model).save_in(tmp_path) == snapshot.path_for(tmp_path, step)
     (tmp_path / "generation-0" / ".batch-21.safetensors.1.tmp").touch()
     (tmp_path / "generation-0" / "batch-x.safetensors").touch()
     found = {
@@ -92,18 +93,18 @@ def test_snapshots_up_to_a_step_are_found_and_the_others_go(tmp_path: Path) -> N
 def test_saving_leaves_no_temporary_file_and_replaces_the_old_one(tmp_path: Path) -> None:
     model = learn(OnlineModel(SETTINGS), BATCHES[:1])
     for _ in range(2):
-        snapshot.save(tmp_path / "a.safetensors", model)
+        Snapshot.of(model).save(tmp_path / "a.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
 
 
 def test_a_model_that_has_learned_nothing_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no state"):
-        snapshot.save_in(tmp_path, OnlineModel(SETTINGS))
+        Snapshot.of(OnlineModel(SETTINGS)).save_in(tmp_path)
 
 
 def test_what_does_not_fit_is_refused_with_one_line(tmp_path: Path) -> None:
     good, cut, changed, strange = (tmp_path / f"{name}.safetensors" for name in ("good", "cut", "changed", "strange"))
-    snapshot.save(good, learn(OnlineModel(SETTINGS), BATCHES[:1]))
+    Snapshot.of(learn(OnlineModel(SETTINGS), BATCHES[:1])).save(good)
     cut.write_bytes(good.read_bytes()[:-100])
     content = bytearray(good.read_bytes())
     content[-1] ^= 1

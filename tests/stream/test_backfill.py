@@ -13,13 +13,19 @@ from jobs.backfill import backfill_history
 from recsys.cli import BAD_INPUT, DONE, run_job
 from recsys.config import Settings, load_settings
 from recsys.contracts import INTERACTION_LOG, INTERACTIONS, MODEL_UPDATES, QUARANTINE, TRIALS, StepId
-from recsys.errors import InputError
+from recsys.errors import InputError, SolveError
 from recsys.model import snapshot
+from recsys.model.als.incremental_als import IncrementalAls
+from recsys.model.interactions.history import History
+from recsys.model.learner import CodedBatch
+from recsys.model.recommender import OnlineModel
 from recsys.storage import snapshot_folder
 from recsys.stream.backfill import backfill
 from recsys.stream.job import run_stream
 from recsys.stream.rebuild import rebuild
+from recsys.tables import ledger, log
 from recsys.tables.delta import Tables
+from tests.stream.checks import arrays
 from tests.stream.disturbed import (
     InterruptedStage,
     assert_arrays_are_equal,
@@ -45,6 +51,32 @@ def chosen(tmp_path: Path, settings: MakeSettings) -> Callable[..., Settings]:
         return settings(tmp_path, source=given, weights={"view": 1, "purchase": 3}, model={"kind": "als", "factors": 8})
 
     return make
+
+
+def test_a_batch_that_cannot_be_learned_is_set_aside(
+    chosen: Callable[..., Settings], spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batches before it are in no ledger yet; what is learned is what a model learns that never sees it."""
+    made = chosen()
+    write_stream(Path(made.source.path), files=5)
+    solve = IncrementalAls.update
+
+    def update(self: IncrementalAls, batch: CodedBatch, history: History, step: StepId, *rest: Any) -> dict[str, float]:
+        figures = solve(self, batch, history, step, *rest)
+        if step.batch_id == 2:
+            raise SolveError("a row of factors is not finite")
+        return figures
+
+    monkeypatch.setattr(IncrementalAls, "update", update)
+    assert backfill(made).batches == 5
+    rows = ledger.read(Tables(spark, made.storage), generation=0, after=-1)
+    assert [row.metrics.get("set_aside") for row in rows] == [None, None, 1, None, None]
+    expected = OnlineModel(made)
+    for step, batch in log.batches(Tables(spark, made.storage)):
+        if step.batch_id != 2:
+            expected.update(batch, step)
+    found = arrays(made, StepId(0, 4))
+    assert all((found[name] == array).all() for name, array in expected.state().items())
 
 
 def logged(spark: SparkSession, settings: Settings) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -89,7 +90,7 @@ def test_a_broken_feed_is_told_once_and_stops_the_stream_if_it_shall(
 
     silent = made.model_copy(update={"feed": made.feed.model_copy(update={"max_silence_seconds": 1e-9})})
     for expected in (["silence"], []):  # The second start finds what the first one has told.
-        pipeline = open_pipeline(silent, tables, lambda row: None, log_stage)
+        pipeline = open_pipeline(silent, tables, ThreadPoolExecutor(1), lambda row: None, log_stage)
         watch, stop = Told(), threading.Event()
         feed = FeedWatch(silent, tables, pipeline, 0, watch, stop)
         feed.judge()

@@ -24,7 +24,8 @@ class Purpose(Enum):
     ALS_LONG_ITEMS = (1, 2)
     ALS_STALENESS_OF_USERS = (0, 3)
     ALS_STALENESS_OF_ITEMS = (1, 3)
-    EVALUATED_USERS = (2,)
+    SAMPLED_USERS = (2,)
+    ORDERED_USERS = (3,)
     EVALUATED_GROUPS = (5,)
     SURPRISE = (9,)
     ADAPTER = (11,)
@@ -32,7 +33,6 @@ class Purpose(Enum):
     NCF_UPDATE = (101,)
     NCF_REFIT = (102,)
     NCF_HELD_OUT = (103,)
-    RERANKER_USERS = (200,)
 
 
 def generator(seed: int, step: StepId | None, purpose: Purpose, *place: int) -> np.random.Generator:
@@ -46,6 +46,6 @@ def generator(seed: int, step: StepId | None, purpose: Purpose, *place: int) -> 
     """
     if step is None:
         return np.random.default_rng([seed, *purpose.value, *place])
-    # Evaluated users are drawn for batches only, so they need no offset.
-    offset = 0 if purpose is Purpose.EVALUATED_USERS else _FIRST_BATCH
+    # Users are sampled of batches only, so they need no offset.
+    offset = 0 if purpose is Purpose.SAMPLED_USERS else _FIRST_BATCH
     return np.random.default_rng([seed, step.generation, step.batch_id + offset, *purpose.value, *place])

@@ -34,8 +34,8 @@ _MEDIAN_DISTANCE = 0.6745
 _NOW = 2
 # Surprise of a model without any skill.
 _NO_SKILL = 0.5
-# Pairs of a batch that are measured, and the fewest that suffice.
-_PAIRS, _FEWEST = 2048, 100
+# The fewest pairs of a batch that suffice.
+_FEWEST = 100
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def measure_surprise(
 
     Args:
         score_pairs: Scores (n,) of users (n,) and items (n,).
-        users, items: (n,) pairs of known users and items; a sample of 2,048 is measured.
+        users, items: (n,) pairs of known users and items.
         item_count: Random items are drawn uniformly from this many.
         generator: Draws them.
 
@@ -198,9 +198,6 @@ def measure_surprise(
     """
     if len(users) < _FEWEST:
         return math.nan
-    if len(users) > _PAIRS:
-        chosen = generator.choice(len(users), _PAIRS, replace=False)
-        users, items = users[chosen], items[chosen]
     interacted = score_pairs(users, items)
     drawn = score_pairs(users, generator.integers(item_count, size=len(users)))
     return float(((drawn > interacted) + 0.5 * (drawn == interacted)).mean())

@@ -12,6 +12,7 @@ from recsys.config import Settings
 from recsys.contracts import InteractionBatch, StepId
 from recsys.model.common.arrays import FloatArray, IntArray, offsets_of
 from recsys.model.common.randomness import Purpose, generator
+from recsys.model.common.sampling import of_sampled_users
 from recsys.model.evaluation.metrics import RankingFigures, Relevant, coverage, ranking_figures
 from recsys.model.interactions.damping import to_learn
 from recsys.model.interactions.vocab import Vocabulary
@@ -157,23 +158,18 @@ def _draw(
     if settings.recommend.exclude_seen:
         known = np.flatnonzero((users >= 0) & (items >= 0))
         relevant[known[model.history.has_pairs(users[known], items[known])]] = False
-    rows = np.flatnonzero(relevant)
-    candidates = Vocabulary()
-    owners = candidates.extend([batch.user_ids[row] for row in rows.tolist()])
-    drawing = generator(settings.seed, step, Purpose.EVALUATED_USERS)
-    count = min(settings.evaluation.users_per_batch, len(candidates))
-    chosen = np.sort(drawing.choice(len(candidates), count, replace=False))
-    number = np.full(len(candidates), -1)
-    number[chosen] = np.arange(count)
+    everyone = Vocabulary()
+    labels = everyone.extend(batch.user_ids)
+    rows = np.flatnonzero(relevant & of_sampled_users(labels, batch.weights, settings, step))
+    rows = rows[np.argsort(labels[rows], kind="stable")]
+    chosen, owners = np.unique(labels[rows], return_inverse=True)
+    count = len(chosen)
+    drawing = generator(settings.seed, step, Purpose.ORDERED_USERS)
     ordered = np.sort(drawing.permutation(count)[:_ORDERED_USERS])
-    kept = number[owners] >= 0
-    rows, owners = rows[kept], number[owners[kept]]
-    order = np.argsort(owners, kind="stable")
-    rows, owners = rows[order], owners[order]
     found = items[rows] >= 0
     per_user = np.bincount(owners[found], minlength=count)
-    everyone = candidates.ids
-    ids = [everyone[place] for place in chosen.tolist()]
+    named = everyone.ids
+    ids = [named[label] for label in chosen.tolist()]
     codes = model.users.lookup(ids)
     return _Sample(
         ids=ids,

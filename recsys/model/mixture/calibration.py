@@ -19,7 +19,7 @@ _HELD, _DAMPING = 10.0, 1e-3
 _LEAST_SLOPE = 1e-3
 # Newton steps per batch, at most; they end where one gains less than this share of the objective. A step is halved at
 # most so often until it lowers the objective.
-_STEPS, _SETTLED, _HALVINGS = 8, 1e-7, 10
+_STEPS, _SETTLED, _HALVINGS = 8, 1e-4, 10
 
 
 class RankingCalibration:
@@ -52,33 +52,35 @@ class RankingCalibration:
         scaled, hits = np.ascontiguousarray(levels(values, self._positive).T), relevant.astype(np.float64)
         for ranking, own in enumerate(scaled):
             past = self._kept * self.curvature[group, ranking]
-            line = _fitted(own, hits, self.lines[group, ranking], past)
-            self.lines[group, ranking], self.curvature[group, ranking] = line, past + _loss(own, hits, line)[2]
+            line, bend = _fitted(own, hits, self.lines[group, ranking], past)
+            self.lines[group, ranking], self.curvature[group, ranking] = line, past + bend
 
 
-def _fitted(own: FloatArray, hits: FloatArray, before: FloatArray, past: FloatArray) -> FloatArray:
-    """The line that fits a batch and the earlier ones best, by Newton's method."""
+def _fitted(own: FloatArray, hits: FloatArray, before: FloatArray, past: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The line that fits a batch and the earlier ones best (Newton's method), and the curvature of the batch's loss."""
     held = past + _DAMPING * np.eye(2)
 
-    def objective(line: FloatArray) -> float:
-        return _loss(own, hits, line)[0] + 0.5 * float((line - before) @ held @ (line - before))
+    def measured(line: FloatArray) -> tuple[float, FloatArray, FloatArray]:
+        loss, slope, bend = _loss(own, hits, line)
+        moved = line - before
+        return loss + 0.5 * float(moved @ held @ moved), slope + held @ moved, bend
 
-    line, reached = before, objective(before)
+    line, (reached, slope, bend) = before, measured(before)
     for _ in range(_STEPS):
-        _, slope, bend = _loss(own, hits, line)
-        step = -np.linalg.solve(held + bend, slope + held @ (line - before))
-        after, value = line, reached
+        step = -np.linalg.solve(held + bend, slope)
+        gain = 0.0
         for _ in range(_HALVINGS):
             after = line + step
             after[0] = max(after[0], _LEAST_SLOPE)
-            value = objective(after)
-            if value <= reached:
+            found = measured(after)
+            if found[0] <= reached:
+                gain = reached - found[0]
+                line, (reached, slope, bend) = after, found
                 break
             step = step / 2
-        if reached - value <= _SETTLED * abs(reached):
+        if gain <= _SETTLED * abs(reached):
             break
-        line, reached = after, value
-    return line
+    return line, bend
 
 
 @compiled
@@ -87,8 +89,9 @@ def _loss(own: FloatArray, hits: FloatArray, line: FloatArray) -> tuple[float, F
     loss, slope, bend = 0.0, np.zeros(2), np.zeros((2, 2))
     for one in range(len(own)):
         odds = line[0] * own[one] + line[1]
-        chance = 1 / (1 + np.exp(-odds))
-        loss += max(odds, 0.0) - odds * hits[one] + np.log1p(np.exp(-abs(odds)))
+        small = np.exp(-abs(odds))
+        chance = (1.0 if odds >= 0 else small) / (1 + small)
+        loss += max(odds, 0.0) - odds * hits[one] + np.log1p(small)
         slope[0] += (chance - hits[one]) * own[one]
         slope[1] += chance - hits[one]
         spread = chance * (1 - chance)

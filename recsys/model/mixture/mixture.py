@@ -11,7 +11,7 @@ from recsys.config import Settings
 from recsys.contracts import StepId
 from recsys.model.als.incremental_als import IncrementalAls
 from recsys.model.common.arrays import FloatArray, IntArray
-from recsys.model.common.randomness import Purpose, generator
+from recsys.model.common.sampling import of_sampled_users
 from recsys.model.counts.cooccurrence import CoOccurrence
 from recsys.model.counts.repeat import Repeat
 from recsys.model.counts.trend import Trend
@@ -219,16 +219,14 @@ class Mixture:
         return self._learn(groups, examples, ndcg)
 
     def _sampled(self, batch: CodedBatch, step: StepId) -> tuple[IntArray, IntArray, IntArray]:
-        """Sampled users (n,), all relevant pairs as ascending user * items + item, and the count of each user."""
+        """Sampled users (n,), their relevant pairs as ascending user * items + item, and the count of each user."""
         liked = batch.weights > 0
         if self._settings.recommend.exclude_seen:
             liked &= batch.new_pairs
+        liked &= of_sampled_users(batch.users, batch.weights, self._settings, step)
         keys = np.sort(batch.users[liked] * batch.item_count + batch.items[liked])
-        candidates, wanted = np.unique(keys // batch.item_count, return_counts=True)
-        drawing = generator(self._settings.seed, step, Purpose.RERANKER_USERS)
-        count = min(self._settings.evaluation.users_per_batch, len(candidates))
-        chosen = np.sort(drawing.choice(len(candidates), count, replace=False))
-        return candidates[chosen], keys, wanted[chosen]
+        users, wanted = np.unique(keys // batch.item_count, return_counts=True)
+        return users, keys, wanted
 
     def _learn(self, groups: IntArray, examples: LabeledCandidates, ndcg: FloatArray) -> dict[str, float]:
         """Learn from the NDCG@k (users, rankings) of all rankings, for users of the given groups (users,)."""

@@ -166,7 +166,7 @@ def test_surprise_is_one_minus_the_area_under_the_curve() -> None:
     assert surprise_of(np.zeros((40, 60)), users, items) == 0.5
 
 
-def test_a_bounded_sample_of_enough_pairs_is_measured() -> None:
+def test_only_enough_pairs_are_measured() -> None:
     asked = list[int]()
 
     def score_pairs(users: np.ndarray, items: np.ndarray) -> np.ndarray:
@@ -178,7 +178,7 @@ def test_a_bounded_sample_of_enough_pairs_is_measured() -> None:
         pairs = np.arange(count), np.arange(count) % 7
         surprise = measure_surprise(score_pairs, *pairs, 7, np.random.default_rng(0))
         assert math.isnan(surprise) == (count < 100)
-    assert asked == [100, 100, 2048, 2048]
+    assert asked == [100, 100, 9000, 9000]
 
 
 def test_an_aged_history_counts_less_beside_what_comes() -> None:
