@@ -17,7 +17,7 @@ EXAMPLES = {
     "go back to a certain version": "rollback --version 2 --config my.yaml",
     "let the stream promote nothing for a while": "hold --reason 'sale this week' --config my.yaml",
 }
-SETTINGS = ("mlflow.model_name", "mlflow.tracking_uri", "storage.root", "gate.tolerance", "register.every_batches")
+SETTINGS = ("mlflow.model_name", "mlflow.tracking_uri", "storage.root", "gate.approval", "register.every_batches")
 OPTIONS: dict[str, dict[str, Any]] = {
     "action": {"choices": ACTIONS, "help": "what to do"},
     "--version": {"help": "number of the version, for show, promote and rollback"},
@@ -28,8 +28,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 def registry(settings: Settings, action: str, version: str | None, reason: str) -> None:
     """List the registered versions, or decide which of them is champion; who and why is recorded in tags.
 
-    A running stream follows within one registration: it compares with the champion that you chose, and promotes nothing
-    while there is a hold.
+    A running stream follows within one batch: it compares with the champion that you chose, and promotes nothing while
+    there is a hold.
     """
     # Imported here, so that help does not wait for MLflow.
     from recsys.registry import decisions, overview, versions

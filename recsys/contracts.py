@@ -45,6 +45,7 @@ DECISIONS = "decisions"
 INPUT = "input"
 SETTINGS = "settings"
 RECORD = "record"
+AGAINST = "against"
 
 # --- tables ------------------------------------------------------------------------------------------------------
 
@@ -56,6 +57,7 @@ RECOMMENDATIONS = "recommendations"
 WRITERS = "writers"
 REQUEUED = "requeued"
 ALERTS = "alerts"
+TRIALS = "trials"
 
 _TOTALS = f"""
     {USER} STRING NOT NULL, {ITEM} STRING NOT NULL, {WEIGHT} DOUBLE NOT NULL, {EVENTS} BIGINT NOT NULL,
@@ -85,6 +87,11 @@ TABLE_SCHEMAS = {
     ALERTS: f"""
         {GENERATION} BIGINT NOT NULL, {BATCH} BIGINT NOT NULL, kind STRING NOT NULL, message STRING NOT NULL,
         value DOUBLE NOT NULL, limit DOUBLE NOT NULL, at TIMESTAMP NOT NULL""",
+    TRIALS: f"""
+        {GENERATION} BIGINT NOT NULL, {BATCH} BIGINT NOT NULL, {USER} STRING NOT NULL,
+        model_name STRING NOT NULL, model_version STRING NOT NULL, {AGAINST} STRING, ndcg DOUBLE NOT NULL,
+        ndcg_against DOUBLE, ndcg_popularity DOUBLE NOT NULL, known BOOLEAN NOT NULL,
+        {INGESTED_AT} TIMESTAMP NOT NULL""",
 }
 
 # Made by the first run of `requeue`: which records of the quarantine have come back, in which file. `record` is the
@@ -172,6 +179,46 @@ class LedgerRow:
     decisions: tuple[str, ...] = ()
     input: str | None = None
     settings: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrialKey:
+    """A trial: which challenger is measured, against which champion.
+
+    Attributes:
+        model_name: the registered model.
+        version: number of the challenger.
+        against: number of the champion; None where there is none.
+    """
+
+    model_name: str
+    version: str
+    against: str | None
+
+
+@dataclass(frozen=True)
+class TrialBatch:
+    """What one batch adds to a trial: n evaluated users.
+
+    Attributes:
+        key: the trial.
+        step: the batch.
+        user_ids: n ids.
+        ndcg: (n,) float64 of the challenger.
+        against: (n,) float64 of the champion; None without one.
+        popularity: (n,) float64 of the most popular items.
+        known: (n,) bool, whether the champion knew the user; without one, the challenger.
+        at: when Spark planned the batch (UTC).
+    """
+
+    key: TrialKey
+    step: StepId
+    user_ids: Sequence[str]
+    ndcg: npt.NDArray[np.float64]
+    against: npt.NDArray[np.float64] | None
+    popularity: npt.NDArray[np.float64]
+    known: npt.NDArray[np.bool_]
+    at: datetime
 
 
 @dataclass(frozen=True)

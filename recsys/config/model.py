@@ -186,7 +186,7 @@ class Model(Section):
         description="Exponent of the frequency scaling of the penalty (Rendle et al. 2021); 0: the same for all rows.",
     )
     budget: PositiveFloat = Field(
-        30.0,
+        40.0,
         description="Interactions read per event to re-solve factors, for users and again for items. Lower: faster "
         "batches, staler factors.",
     )

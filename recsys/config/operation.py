@@ -49,6 +49,11 @@ class Maintain(Section):
         description="Days after which rejected records are deleted; how many there were stays in `model_updates`. "
         "`null`: never.",
     )
+    trials_days: PositiveFloat | None = Field(
+        365,
+        description="Days after which what single users made of versions on trial is deleted; the verdict stays in "
+        "`model_updates` and in the registry. Longer than any trial lasts. `null`: never.",
+    )
 
 
 class Rebuild(Section):

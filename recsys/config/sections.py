@@ -179,14 +179,36 @@ class Register(Section):
 
 
 class Gate(Section):
-    """When a challenger becomes champion."""
+    """When a challenger becomes champion: it is measured beside it on the batches after its registration."""
 
-    batches: PositiveInt = Field(
-        10,
-        description="Latest batches on which version and champion are compared. More: less noise, later promotion.",
+    approval: Literal["automatic", "manual"] = Field(
+        "automatic",
+        description="Who promotes. `automatic`: the stream, by the verdict. `manual`: a person, with `registry "
+        "promote`; the verdict is recorded all the same.",
     )
-    tolerance: NonNegativeFloat = Field(
-        0.0, description="Relative loss of NDCG@k against the champion that still passes; 0.01 is 1 percent."
+    tolerance: float = Field(
+        0.05,
+        ge=0,
+        lt=1,
+        description="Relative loss of NDCG@k against the champion that still passes; 0.05 is 5 percent. Lower: more "
+        "users have to be measured, so that more versions expire.",
+    )
+    confidence: float = Field(
+        0.95, ge=0.5, lt=1, description="Confidence of a verdict, over all looks at a version together."
+    )
+    max_batches: PositiveInt = Field(
+        20,
+        description="Batches on which a version may be measured; then it expires. No other one is registered in the "
+        "meantime.",
+    )
+    min_users: PositiveInt = Field(
+        100, description="Users whom the champion knows, that have to be measured. Lower it where there are only few."
+    )
+    min_coverage: NonNegativeFloat = Field(
+        0.5, description="Share of the champion's coverage of the catalog that a version has to have."
+    )
+    max_user_seconds: PositiveFloat = Field(
+        0.1, description="Seconds to rank the items for one user, in bulk, at most, in the fastest batch."
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from recsys.model.common.arrays import GrowingArray, IntArray
 from recsys.model.interactions.vocab import Vocabulary
@@ -23,6 +24,11 @@ class FrozenModel:
         # The live vocabulary, and the row of each of its items, -1 if this version does not know it.
         self._live = Vocabulary()
         self._rows = GrowingArray((), np.int64)
+
+    def knows(self, user_ids: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """Whether this version has learned from each of n users."""
+        known: npt.NDArray[np.bool_] = self._users.lookup(user_ids) >= 0
+        return known
 
     def ranked(self, user_ids: Sequence[str], items: Vocabulary, k: int, seen: Lists, wanted: Lists) -> Ranked:
         """The best of the live items that this version knows.

@@ -119,7 +119,14 @@ def load_served(uri: str) -> Served:
     """
     with tempfile.TemporaryDirectory() as folder, registry_errors(f"cannot load {uri}"):
         arrays = f"{uri}/artifacts/{_ARRAYS_FILE}"
-        kept = load_file(mlflow.artifacts.download_artifacts(artifact_uri=arrays, dst_path=folder))
+        file = mlflow.artifacts.download_artifacts(artifact_uri=arrays, dst_path=folder)
+        try:
+            kept = load_file(file)
+        except SafetensorError as error:
+            raise RegistryError(
+                f"{uri} is damaged ({_ARRAYS_FILE}: {error}): restore its artifact, or choose another champion with "
+                "jobs/registry.py"
+            ) from error
         try:
             served = Served.of_packed(restored(kept))
             absent = absent_arrays(served.kind, served.arrays)

@@ -4,6 +4,7 @@ An alias is moved last, so that a crash leaves at most a tag of a decision that 
 be called again.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mlflow import MlflowClient
@@ -14,6 +15,7 @@ from recsys.registry.versions import CHAMPION, Version, by_alias, champion, find
 
 PREVIOUS = "previous"
 _HOLD = "hold"
+_REPLACED = "replaced"
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class RegistryDecision:
 
 
 def promote(client: MlflowClient, version: Version, decision: RegistryDecision, what: str = "promoted") -> None:
-    """Make a version the champion; the alias `previous` gets the one before.
+    """Make a version the champion; the alias `previous` gets the one before, and tags that say who replaced it.
 
     Scoring and serving depend on the alias `champion` only, so it is set last.
 
@@ -51,6 +53,8 @@ def promote(client: MlflowClient, version: Version, decision: RegistryDecision, 
         for key, value in decision.tags(what).items():
             client.set_model_version_tag(version.name, version.version, key, value)
         if before is not None and before.version != version.version:
+            for key, value in decision.tags(_REPLACED).items():
+                client.set_model_version_tag(before.name, before.version, key, value)
             client.set_registered_model_alias(version.name, PREVIOUS, before.version)
         client.set_registered_model_alias(version.name, CHAMPION, version.version)
 
@@ -106,14 +110,38 @@ def release(client: MlflowClient, name: str) -> None:
             client.delete_registered_model_tag(name, key)
 
 
-def held(client: MlflowClient, name: str) -> RegistryDecision | None:
-    """The hold of a model, or None if there is none.
+def replaced_by(version: Version) -> RegistryDecision | None:
+    """Who has replaced a version as the champion, or None if nobody has."""
+    return _recorded(version.tags, _REPLACED)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Who is what in the registry.
+
+    Attributes:
+        aliases: numbers of versions by alias.
+        hold: who holds the promotions, and why; None if nobody does.
+    """
+
+    aliases: Mapping[str, str]
+    hold: RegistryDecision | None
+
+
+def standing(client: MlflowClient, name: str) -> Standing:
+    """Look who is what, in one call; nobody is anything where there is no such model.
 
     Raises:
         RegistryError: MLflow failed.
     """
     with registry_errors(f"cannot look up models:/{name}"):
         model = find_model(client, name)
-    tags = {} if model is None else model.tags
-    by, reason = (tags.get(key) for key in RegistryDecision("", "").tags(_HOLD))
+    if model is None:
+        return Standing({}, None)
+    return Standing({alias: str(number) for alias, number in model.aliases.items()}, _recorded(model.tags, _HOLD))
+
+
+def _recorded(tags: Mapping[str, str], what: str) -> RegistryDecision | None:
+    """The decision that `RegistryDecision.tags` has recorded; None if there is none."""
+    by, reason = (tags.get(key) for key in RegistryDecision("", "").tags(what))
     return None if by is None else RegistryDecision(by, reason or "")

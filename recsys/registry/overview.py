@@ -4,7 +4,7 @@ from mlflow import MlflowClient
 
 from recsys.errors import RegistryError
 from recsys.registry.client import registry_errors
-from recsys.registry.versions import Version, all_versions
+from recsys.registry.versions import REASONS, VERDICT, Version, all_versions
 
 _HEAD = ("version", "aliases", "batch", "NDCG", "of champion", "gate", "reasons")
 
@@ -35,6 +35,6 @@ def card(version: Version) -> str:
 
 def _row(version: Version, aliases: list[str]) -> tuple[str, ...]:
     tags = version.tags
-    passed = {"true": "passed", "false": "not passed"}.get(tags.get("gate.passed", ""), "")
-    ndcg = (tags.get(f"gate.{name}", "") for name in ("model", "champion"))
-    return (version.version, ", ".join(aliases), str(version.step or ""), *ndcg, passed, tags.get("gate.reasons", ""))
+    ndcg = (tags.get(f"gate.{name}", "") for name in ("version", "champion"))
+    verdict = (tags.get(VERDICT, ""), tags.get(REASONS, ""))
+    return (version.version, ", ".join(aliases), str(version.step or ""), *ndcg, *verdict)

@@ -29,8 +29,8 @@ PARAMETERS_PER_CALL = 100
 _ALL_AT_FIRST = 10
 # What every batch has: quality of the rankings, size and cost of the batch, and what tells that something is wrong.
 _TO_WATCH = re.compile(
-    r"(model|popularity|champion|first)/ndcg_at_\d+|mixture/regret|events|records|quarantined|batch_seconds|"
-    r"freshness_p95_seconds|surprise|set_aside|rebuild_seconds"
+    r"(model|popularity|champion|challenger|first)/ndcg_at_\d+|gate/\w+|mixture/regret|events|records|quarantined|"
+    r"batch_seconds|freshness_p95_seconds|surprise|set_aside|rebuild_seconds"
 )
 
 

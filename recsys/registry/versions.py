@@ -3,7 +3,7 @@
 import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
@@ -24,6 +24,9 @@ from recsys.storage import mlflow_database
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
+# Tags of the gate: its verdict, why, and the version that was champion during the trial.
+VERDICT, REASONS, AGAINST = "gate.verdict", "gate.reasons", "gate.against"
+_REASONS_AT_MOST = 1_000  # Characters: registries bound the length of a tag.
 
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 MISSING = "RESOURCE_DOES_NOT_EXIST"
@@ -68,7 +71,7 @@ def register(
         run_id: run that the version belongs to.
         served: the model; its arrays are listed in `pyfunc`.
         step: the last batch that the model has learned.
-        tags: additional tags, such as `gate_tags` and `interaction_log_version`.
+        tags: additional tags, such as `interaction_log_version`.
 
     Returns:
         The version; the existing one if the step was registered before.
@@ -95,13 +98,28 @@ def register(
     return version
 
 
-def gate_tags(passed: bool, reasons: Sequence[str], figures: Mapping[str, float]) -> dict[str, str]:
+def gate_tags(
+    verdict: str, against: str | None, reasons: Sequence[str], figures: Mapping[str, float]
+) -> dict[str, str]:
     """The gate's verdict as tags of a version."""
     return {
-        "gate.passed": str(passed).lower(),
-        "gate.reasons": "; ".join(reasons),
+        VERDICT: verdict,
+        **({} if against is None else {AGAINST: against}),
+        REASONS: "; ".join(reasons)[:_REASONS_AT_MOST],
         **{f"gate.{name}": f"{value:.6g}" for name, value in figures.items()},
     }
+
+
+def tag(client: MlflowClient, version: Version, tags: Mapping[str, str]) -> Version:
+    """Tag a version; returns it with the tags.
+
+    Raises:
+        RegistryError: MLflow failed. Calling again is safe.
+    """
+    with registry_errors(f"cannot tag {version.uri}"):
+        for key, value in tags.items():
+            client.set_model_version_tag(version.name, version.version, key, value)
+    return replace(version, tags={**version.tags, **tags})
 
 
 def champion(client: MlflowClient, name: str) -> Version | None:
@@ -133,6 +151,16 @@ def find_model(client: MlflowClient, name: str) -> RegisteredModel | None:
         if error.error_code == MISSING:
             return None
         raise
+
+
+def find(client: MlflowClient, name: str, number: str) -> Version | None:
+    """A version by its number; None if there is none.
+
+    Raises:
+        RegistryError: MLflow failed.
+    """
+    with registry_errors(f"cannot look up models:/{name}/{number}"):
+        return _get(client, name, number)
 
 
 def first(client: MlflowClient, name: str, run_id: str) -> Version | None:
@@ -189,8 +217,7 @@ def resolve(client: MlflowClient, uri: str) -> Version:
     if parts["alias"]:
         version = by_alias(client, parts["name"], parts["alias"])
     else:
-        with registry_errors(f"cannot look up {uri}"):
-            version = _get(client, parts["name"], parts["version"])
+        version = find(client, parts["name"], parts["version"])
     if version is None:
         raise _no_version(uri)
     return version

@@ -1,4 +1,4 @@
-"""Keeps a storage small while a stream runs: tables, rejected records, snapshots, adapters and registered versions.
+"""Keeps a storage small while a stream runs: tables, old rows of some, snapshots, adapters and registered versions.
 
 A plan of tasks is worked through in order. Each says what it would do, and what it has done. Nothing is removed that
 the stream reads, now or when it starts again, so the lock of the writer is not needed.
@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from recsys.config import Settings
-from recsys.contracts import INTERACTION_LOG, MODEL_UPDATES, QUARANTINE, RECOMMENDATIONS, TABLE_SCHEMAS, StepId
+from recsys.contracts import INTERACTION_LOG, MODEL_UPDATES, QUARANTINE, RECOMMENDATIONS, TABLE_SCHEMAS, TRIALS, StepId
 from recsys.errors import InputError
 from recsys.model import snapshot
 from recsys.registry import retention
@@ -71,7 +71,8 @@ def _plan(settings: Settings, tables: Tables) -> Iterator[Task]:
     """All tasks. What depends on MLflow comes last, because it may be down."""
     generation = current_generation(tables)
     learned = StepId(generation.number, generation.last_batch)
-    yield from _old_rejects(settings, tables, learned)
+    yield from _old_rows(tables, QUARANTINE, settings.maintain.quarantine_days, learned)
+    yield from _old_rows(tables, TRIALS, settings.maintain.trials_days, learned)
     for name in maintenance.GROWING:
         yield from _compaction(tables, name)
     for name in TABLE_SCHEMAS:
@@ -80,18 +81,17 @@ def _plan(settings: Settings, tables: Tables) -> Iterator[Task]:
     yield from _versions(settings, tables, generation.number)
 
 
-def _old_rejects(settings: Settings, tables: Tables, learned: StepId) -> Iterator[Task]:
-    days = settings.maintain.quarantine_days
+def _old_rows(tables: Tables, name: str, days: float | None, learned: StepId) -> Iterator[Task]:
     if days is None:
         return
     before = datetime.now(UTC) - timedelta(days=days)
-    count = maintenance.count_old_rejects(tables, before, learned)
-    rows = f"{count:,} rows of {QUARANTINE} ingested more than {days:g} days ago"
+    count = maintenance.count_old_rows(tables, name, before, learned)
+    rows = f"{count:,} rows of {name} ingested more than {days:g} days ago"
 
     def run() -> str:
-        if maintenance.delete_old_rejects(tables, before, learned):
+        if maintenance.delete_old_rows(tables, name, before, learned):
             return f"deleted {rows}"
-        return f"left for the next time, because the stream rejects records all the time: {rows}"
+        return f"left for the next time, because the stream appends all the time: {rows}"
 
     if count:
         yield Task(f"delete {rows}", run)

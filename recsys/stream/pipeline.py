@@ -1,14 +1,15 @@
 """What happens to one micro-batch, from top to bottom.
 
-    quarantine -> log -> evaluate -> learn -> snapshot -> ledger -> MLflow -> totals
+    quarantine -> log -> evaluate -> learn -> snapshot -> trials -> ledger -> MLflow -> totals
 
 Spark calls `Pipeline.handle_batch` and marks the batch as done only when it returns. So after a crash the same batch
 comes again, and every stage either finds its mark and does nothing, or does all of its work:
 
-* quarantine, log and ledger are Delta appends that carry the batch id as transaction version;
+* quarantine, log, trials and ledger are Delta appends that carry the batch id as transaction version;
 * a batch that is in the log is not read again, so its source may be gone;
 * the model learns from the rows that the log holds, and only batches that the ledger does not hold yet;
 * log and ledger say what each batch was planned to read; a batch of that number that reads anything else is refused;
+* the gate's verdict is a function of log, trials and ledger;
 * MLflow gets the ledger rows that it lacks; a version is looked up by its batch id; the alias moves last.
 """
 
@@ -24,7 +25,7 @@ from recsys.config import Settings
 from recsys.contracts import INTERACTION_LOG, InteractionBatch, LedgerRow, StepId
 from recsys.errors import SolveError
 from recsys.model import snapshot
-from recsys.model.evaluation.prequential import Rival, evaluate
+from recsys.model.evaluation.prequential import BatchEvaluation, Rival, evaluate_users
 from recsys.model.evaluation.rivals import Rivals
 from recsys.model.recommender import OnlineModel
 from recsys.model.snapshot import Snapshot
@@ -111,7 +112,7 @@ class Pipeline:
         self.publisher = publisher
         self.background = background
         self.saving: Future[None] | None = None
-        self.rivals = Rivals(publisher.take_new_rivals())
+        self.rivals = Rivals(publisher.contest.rivals)
         self.report = report
         self.observe = observe
 
@@ -253,7 +254,7 @@ class Pipeline:
             The ledger row.
         """
         started = time.perf_counter()
-        figures = self.evaluate(stored.rows, step)
+        evaluation = self.evaluate(stored.rows, step)
         self.observe("evaluate", step)
         evaluated = time.perf_counter()
         came_back = {f"{ledger.RETURNED}{batch_id}": 1.0 for batch_id in back}
@@ -267,8 +268,9 @@ class Pipeline:
             state_uri = self.save_state()
             self.observe("snapshot", step)
         seconds = {"evaluate_seconds": evaluated - started, "learn_seconds": learned - evaluated}
-        row = self.row_of(stored, step, figures | update | seconds | age)
-        return replace(row, state_uri=state_uri, decisions=self.model.decision.reasons)
+        row = self.row_of(stored, step, evaluation.figures | update | seconds | age)
+        row = replace(row, state_uri=state_uri, decisions=self.model.decision.reasons)
+        return self.publisher.trials.judged(row, evaluation, self.rivals)
 
     def row_of(self, stored: StoredBatch, step: StepId, metrics: Mapping[str, float]) -> LedgerRow:
         """The ledger row of a batch, with what is the same for every batch.
@@ -299,32 +301,34 @@ class Pipeline:
         )
 
     def record(self, rows: Sequence[LedgerRow], application: str) -> None:
-        """Append the rows of newly learned batches to the ledger, in one commit."""
+        """Append what newly learned batches add to the trials, and their rows to the ledger, in one commit each."""
         step = rows[-1].step
+        if self.publisher.trials.append(application, step.batch_id):
+            self.observe("trials", step)
         ledger.append(self.tables, rows, application, step.batch_id)
         self.observe("ledger", step)
         self.learned_through = step.batch_id
         self.publisher.add(rows)
 
     def publish(self, step: StepId) -> None:
-        """Bring MLflow up to date with the last learned batch. A new version is evaluated from the next batch on."""
-        self.rivals.enter(self.publisher.publish_due(self.model, step, self.observe))
+        """Bring MLflow up to date with the last learned batch. A new version is on trial from the next batch on."""
+        self.rivals.become(self.publisher.publish_due(self.model, step, self.observe))
 
-    def evaluate(self, batch: InteractionBatch, step: StepId) -> dict[str, float]:
+    def evaluate(self, batch: InteractionBatch, step: StepId) -> BatchEvaluation:
         """Evaluate the live model, its rivals and, if due, a retrained shadow on a batch that is not yet learned.
 
         Returns:
-            Metrics of `evaluate`; with a shadow also `shadow_gap`, the share of its NDCG that the live model lacks.
+            With a shadow, the figures have `shadow_gap`, too: the share of its NDCG that the live model lacks.
         """
         every = self.settings.staleness.shadow_every_batches
         rivals: dict[str, Rival] = dict(self.rivals)
         if every and (step.batch_id + 1) % every == 0 and len(self.model.users):
             rivals["shadow"] = self.model.shadow(step)
-        figures = evaluate(batch, self.model, rivals, self.settings, step)
-        ndcg = f"ndcg_at_{self.settings.recommend.k}"
+        evaluation = evaluate_users(batch, self.model, rivals, self.settings, step)
+        figures, ndcg = evaluation.figures, f"ndcg_at_{self.settings.recommend.k}"
         if figures.get(f"shadow/{ndcg}"):
             figures["shadow_gap"] = 1 - figures[f"model/{ndcg}"] / figures[f"shadow/{ndcg}"]
-        return figures
+        return evaluation
 
     def save_state(self) -> str:
         """Begin to save a snapshot of the model, and return its path.

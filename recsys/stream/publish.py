@@ -1,29 +1,28 @@
 """From learned batches to MLflow: metrics at once, versions every few batches, champions only through the gate.
 
-The ledger is the only record: rows that MLflow lacks are sent again from it. A server that is down, even at the start,
-delays metrics and versions; it never stops the stream.
+A version is registered as challenger; what was registered is loaded back and put on trial (`contest`, `trials`). The
+ledger is the only record: rows that MLflow lacks are sent again from it. A server that is down, even at the start,
+delays metrics, versions and promotions; it never stops the stream.
 """
 
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from itertools import takewhile
 from pathlib import Path
 
 from recsys.catalogue import NewItems
 from recsys.config import Settings
 from recsys.contracts import INTERACTION_LOG, LedgerRow, StepId
 from recsys.errors import RegistryDownError
-from recsys.model.evaluation.gate import GateResult, judge
 from recsys.model.recommender import OnlineModel
-from recsys.registry import artifacts, decisions, versions
+from recsys.registry import versions
 from recsys.registry.attempts import Attempts
-from recsys.registry.decisions import RegistryDecision
 from recsys.registry.versions import Version
 from recsys.serving import Served
 from recsys.storage import plot_file
-from recsys.stream.connection import CHAMPION, FIRST, Connection, own_champion
+from recsys.stream.connection import Connection
+from recsys.stream.contest import Contest
+from recsys.stream.trials import Trials
 from recsys.tables import ledger
 from recsys.tables.delta import Tables
 
@@ -38,18 +37,6 @@ def log_stage(stage: str, step: StepId) -> None:
     logger.debug("batch %s: %s done", step, stage)
 
 
-@dataclass(frozen=True)
-class Published:
-    """A registered version, and the verdict of the gate.
-
-    Attributes:
-        version: the registered version; promoted: whether it became champion.
-    """
-
-    version: Version
-    promoted: bool
-
-
 class Publisher:
     """Publishes metrics and versions of one generation to MLflow.
 
@@ -61,6 +48,8 @@ class Publisher:
 
     Attributes:
         connection: MLflow; None until it has answered.
+        trials: what the challenger on trial did so far.
+        contest: the versions that are measured beside the live model.
     """
 
     def __init__(self, settings: Settings, tables: Tables, generation: int, rows: Iterable[LedgerRow]) -> None:
@@ -70,12 +59,13 @@ class Publisher:
         self.rows = deque(rows, maxlen=ROWS_KEPT)
         self.new_items = NewItems(settings, generation)
         self.connection: Connection | None = None
+        self.trials = Trials(settings, tables, self.rows)
+        self.contest = Contest(settings, self.trials)
         self._stream_id = tables.identity(INTERACTION_LOG)
         self._attempts = Attempts()
         self._registrations = Attempts()
         self._outage: str | None = None
         self._added = 0
-        self._new_rivals: dict[str, Served] = {}
 
     def start(self, may_wait: bool) -> None:
         """Connect to MLflow, and send it the rows of the ledger that it lacks.
@@ -95,17 +85,12 @@ class Publisher:
     @property
     def champion_version(self) -> str | None:
         """Registered version of the champion; None if there is none, or MLflow has not answered yet."""
-        return None if self.connection is None else self.connection.champion_version
+        return None if self.contest.champion is None else self.contest.champion.version
 
     @property
     def waiting(self) -> int:
         """Number of ledger rows that MLflow lacks; until it has answered, those of this start."""
         return self._added if self.connection is None else len(self.connection.run.pending)
-
-    def take_new_rivals(self) -> dict[str, Served]:
-        """Served versions that the live model is to be compared with from now on, by name; each is returned once."""
-        new_rivals, self._new_rivals = self._new_rivals, {}
-        return new_rivals
 
     def add(self, rows: Sequence[LedgerRow]) -> None:
         """Send the ledger rows of newly learned batches; `publish_due` sends those that fail now."""
@@ -115,110 +100,114 @@ class Publisher:
             self.connection.run.send(rows)
 
     def is_due(self, step: StepId) -> bool:
-        """Whether a version is due after this batch."""
-        if self.connection is None:
-            return False
-        return step.batch_id - self.connection.run.published_through >= self.settings.register_.every_batches
+        """Whether a version, or a verdict, is due after this batch."""
+        return self.connection is not None and (self.contest.decided or self._version_is_due(step))
 
     def publish_due(self, model: OnlineModel, step: StepId, observe: Observer) -> dict[str, Served]:
-        """Send the metrics up to a step to MLflow, and register a version if one is due.
+        """Send the metrics up to a step to MLflow, settle a trial that has ended, and register a version if one is due.
 
         Args:
             model: the model as of `step`.
             step: a batch in the ledger.
-            observe: called when metrics, version and alias are done.
+            observe: called when metrics, alias and version are done.
 
         Returns:
-            New rivals by name: `first` for the first version of this generation, `champion` for a version that was
-            promoted, both if MLflow has answered for the first time; empty if there is none.
+            What the live model is compared with from the next batch on, by name.
         """
         delivered = self._deliver()
         observe("metrics", step)
-        if delivered and self.is_due(step):
-            self._publish_or_wait(model, step, observe)
-        return self.take_new_rivals()
+        settled = delivered and self._attempted(lambda: self._settle(step, observe), step)
+        if settled and self._version_is_due(step) and self._attempted(lambda: self.publish(model, step, observe), step):
+            self.plot()
+        return self.contest.rivals
 
     def publish_first(self, model: OnlineModel, step: StepId, observe: Observer) -> None:
-        """Register a version at the clean end of a stream without a champion, even if none is due.
+        """See that a clean end of a stream leaves a champion, even if no version is due or its trial has not ended.
 
-        A stream of few batches, such as a single file, would otherwise end without a model to recommend with.
+        A stream of few batches, such as a single file, would otherwise end without a model to recommend with. A version
+        that was measured below popularity stays what it is.
 
         Args:
             model: the model as of `step`; a model without items is not registered.
             step: the last batch in the ledger.
             observe: called when version and alias are done.
         """
-        if self._deliver() and self.champion_version is None and len(model.items):
-            self._publish_or_wait(model, step, observe)
 
-    def publish(self, model: OnlineModel, step: StepId, observe: Observer = log_stage) -> Published:
-        """Judge a model, register it as a version, and promote it if it passes. Calling again is safe.
+        def end() -> None:
+            self._settle(step, observe)
+            if self.contest.lacks_version:
+                self.publish(model, step, observe)
+            self._settle(step, observe, at_the_end=self.contest.champion is None)
+
+        if self._deliver() and self.champion_version is None and len(model.items):
+            self._attempted(end, step)
+
+    def publish(self, model: OnlineModel, step: StepId, observe: Observer = log_stage) -> Version:
+        """Register a model as challenger; its trial begins with the next batch. Calling again is safe.
 
         Args:
             model: the model as of `step`.
             step: a step in the ledger; it identifies the version.
-            observe: called when version and alias are done.
+            observe: called when the version is done.
 
         Raises:
             RegistryError: MLflow failed.
         """
         assert self.connection is not None, "`start` or `publish_due` has connected"
-        client, run, named = self.connection.client, self.connection.run, self.connection.versions
-        self._follow_champion()
-        verdict = self._unless_held(self.judge_candidate())
+        client, run_id = self.connection.client, self.connection.run.run_id
+        self.contest.expire(client, step)
         served = self.new_items.join(model.served())
         log_version = next(row.log_version for row in reversed(self.rows) if row.step <= step)
-        tags = versions.gate_tags(verdict.passed, verdict.reasons, verdict.figures)
-        tags["interaction_log_version"] = str(log_version)
-        version = versions.register(client, self.settings, run.run_id, served, step, tags)
-        # The oldest rows may have gone; until the first version they are all here.
-        log_begin = self.rows[0].log_version if run.log_begin is None else run.log_begin
-        run.log_lineage(self.tables.location(INTERACTION_LOG), log_begin, log_version)
+        tags = {"interaction_log_version": str(log_version)}
+        version = versions.register(client, self.settings, run_id, served, step, tags)
         observe("version", step)
-        if verdict.passed or FIRST not in named:
-            # As the registry has it, which a restart would load: an artifact is a little less than the model.
-            loaded = artifacts.load_served(version.uri)
-            if FIRST not in named:
-                named[FIRST], self._new_rivals[FIRST] = version, loaded
-            if verdict.passed:
-                decisions.promote(client, version, RegistryDecision("stream", "; ".join(verdict.reasons)))
-                named[CHAMPION], self._new_rivals[CHAMPION] = version, loaded
-        observe("alias", step)
-        run.mark_published(step.batch_id)
-        return Published(version, verdict.passed)
+        self.connection.first = self.connection.first or version
+        self._look()
+        return version
 
-    def _follow_champion(self) -> None:
-        """Compare with the champion that the registry names: a person may have chosen another one meanwhile."""
+    def promote_first(self, step: StepId) -> bool:
+        """Let the challenger be champion if there is none and it was not measured below popularity; returns whether.
+
+        Raises:
+            RegistryError: MLflow failed.
+        """
+        return self.contest.champion is None and self._settle(step, log_stage, at_the_end=True)
+
+    def _version_is_due(self, step: StepId) -> bool:
+        """Whether it is time for another version.
+
+        Not while one is on trial: that ends after `gate.max_batches` at the latest, and a challenger that is replaced
+        before would never be judged where registrations are frequent.
+        """
         assert self.connection is not None
-        chosen = own_champion(self.connection.client, self.settings.mlflow.model_name)
-        if chosen is None or chosen.version == self.champion_version:
+        waited = step.batch_id - self.connection.run.published_through
+        return self.contest.on_trial is None and waited >= self.settings.register_.every_batches
+
+    def _settle(self, step: StepId, observe: Observer, at_the_end: bool = False) -> bool:
+        """Look who is what, record a verdict, and move the alias; returns whether the champion is another one."""
+        self._look()
+        assert self.connection is not None
+        moved = self.contest.settle(self.connection.client, at_the_end)
+        if moved:
+            observe("alias", step)
+            self._look()
+        return moved
+
+    def _look(self) -> None:
+        """Look who is what, and note in the run which version was registered last, unless that was done before."""
+        assert self.connection is not None, "`start` or `publish_due` has connected"
+        client, run = self.connection.client, self.connection.run
+        self.contest.look(client, self.connection.first)
+        newest = self.contest.challenger
+        step = None if newest is None else newest.step
+        if newest is None or step is None or step.generation != self.generation:
             return
-        logger.warning("%s has been made champion elsewhere; it is compared with from now on", chosen.uri)
-        self._new_rivals[CHAMPION] = artifacts.load_served(chosen.uri)
-        self.connection.versions[CHAMPION] = chosen
-
-    def _unless_held(self, verdict: GateResult) -> GateResult:
-        """The verdict, or that nothing is promoted while a person holds the registry."""
-        assert self.connection is not None
-        hold = decisions.held(self.connection.client, self.settings.mlflow.model_name)
-        if hold is None or not verdict.passed:
-            return verdict
-        reason = f"promotions are on hold, by {hold.by}: {hold.reason}"
-        return replace(verdict, passed=False, reasons=(*verdict.reasons, reason))
-
-    def judge_candidate(self) -> GateResult:
-        """Compare the live model with the champion on the last batches, each evaluated before it was learned."""
-        live, frozen = (f"{ranker}/ndcg_at_{self.settings.recommend.k}" for ranker in ("model", "champion"))
-        # Since it became champion: what was measured before a rollback does not count again.
-        of_champion = list(takewhile(lambda row: row.model_version == self.champion_version, reversed(self.rows)))
-        candidate = {row.step.batch_id: row.metrics[live] for row in self.rows if live in row.metrics}
-        champion = {row.step.batch_id: row.metrics[frozen] for row in of_champion if frozen in row.metrics}
-        return judge(
-            candidate,
-            champion if self.champion_version else None,
-            tolerance=self.settings.gate.tolerance,
-            batches=self.settings.gate.batches,
-        )
+        if step.batch_id > run.published_through:
+            log_version = int(newest.tags["interaction_log_version"])
+            # The oldest rows may have gone; until the first version they are all here.
+            log_begin = self.rows[0].log_version if run.log_begin is None else run.log_begin
+            run.log_lineage(self.tables.location(INTERACTION_LOG), log_begin, log_version)
+            run.mark_published(step.batch_id)
 
     def plot(self) -> Path:
         """Plot quality and cost over the batches, and log the plot to the run if MLflow has answered."""
@@ -248,11 +237,12 @@ class Publisher:
         """The connection, which is made if MLflow answers now; rows that it lacks are sent, or wait for `_deliver`."""
 
         def call() -> None:
-            self.connection = Connection.open(self.settings, self.generation, self._stream_id)
+            connection = Connection.open(self.settings, self.generation, self._stream_id)
+            self.contest.look(connection.client, connection.first)
+            self.connection = connection
 
         if self.connection is None and self._attempts.pace(call):
             assert self.connection is not None
-            self._new_rivals |= self.connection.served
             run, rows = self.connection.run, list(self.rows)
             if rows and rows[0].step.batch_id > run.last_sent + 1:
                 rows = ledger.read(self.tables, self.generation, after=run.last_sent)
@@ -271,11 +261,11 @@ class Publisher:
         self._outage = None if error is None else str(error)
         return delivered
 
-    def _publish_or_wait(self, model: OnlineModel, step: StepId, observe: Observer) -> None:
-        """Publish and plot; a registry failure only delays the version, by more the longer it took to fail."""
+    def _attempted(self, call: Callable[[], object], step: StepId) -> bool:
+        """Make a call to the registry; one that fails is only delayed, by more the longer it took to fail."""
         before = self._registrations.failure
-        if self._registrations.pace(lambda: self.publish(model, step, observe)):
-            self.plot()
-        elif self._registrations.failure is not before:
-            failure = self._registrations.failure
-            logger.warning("no version registered for batch %s; a later batch tries again: %s", step, failure)
+        done = self._registrations.pace(call)
+        failure = self._registrations.failure
+        if not done and failure is not before:
+            logger.warning("versions wait after batch %s; a later batch tries again: %s", step, failure)
+        return done

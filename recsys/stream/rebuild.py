@@ -73,10 +73,11 @@ def rebuild(settings: Settings) -> Rebuilt:
         row, model = _unregistered(client, settings, tables) or _trained(settings, tables)
         publisher = Publisher(settings, tables, row.step.generation, [row])
         publisher.start(may_wait=False)
-        published = publisher.publish(model, row.step)
+        version = publisher.publish(model, row.step)
+        promoted = publisher.promote_first(row.step)
         publisher.close(failed=False)
         seconds = row.metrics[SECONDS]
-        return Rebuilt(row.step.generation, row.users, row.items, seconds, published.version, published.promoted)
+        return Rebuilt(row.step.generation, row.users, row.items, seconds, version, promoted)
 
 
 def _unregistered(client: MlflowClient, settings: Settings, tables: Tables) -> tuple[LedgerRow, OnlineModel] | None:

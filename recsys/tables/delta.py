@@ -26,6 +26,7 @@ from recsys.contracts import (
     RECOMMENDATIONS,
     REQUEUED,
     TABLE_SCHEMAS,
+    TRIALS,
     WRITERS,
     StepId,
 )
@@ -44,12 +45,13 @@ PROPERTIES = {
     QUARANTINE: _STREAMED,
     MODEL_UPDATES: _STREAMED,
     ALERTS: _STREAMED,
+    TRIALS: _STREAMED,
     # One row that is replaced every few minutes: the history of a day is enough.
     WRITERS: {f"delta.{kept}RetentionDuration": "interval 1 days" for kept in ("deletedFile", "log")},
 }
 # The tables that only the holder of the lease may append to. The totals say themselves how far they are, and an alert
 # harms nothing.
-FENCED = (INTERACTION_LOG, QUARANTINE, MODEL_UPDATES)
+FENCED = (INTERACTION_LOG, QUARANTINE, MODEL_UPDATES, TRIALS)
 
 # What an earlier release called the column `generation`.
 _EARLIER_GENERATION = "epoch"

@@ -1,4 +1,4 @@
-"""Upkeep of the tables while a stream writes to them: compaction, retention of rejected records, vacuum.
+"""Upkeep of the tables while a stream writes to them: compaction, retention of old rows, vacuum.
 
 The stream only appends to the tables that are compacted here, and an append never fails because of this. A compaction
 commits beside appends, too. A deletion does not: it starts again after an append, and gives up for this time where
@@ -14,12 +14,12 @@ from delta.exceptions import ConcurrentAppendException, ConcurrentDeleteDeleteEx
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from recsys.contracts import INGESTED_AT, INTERACTION_LOG, MODEL_UPDATES, QUARANTINE, RECOMMENDATIONS, StepId
+from recsys.contracts import INGESTED_AT, INTERACTION_LOG, MODEL_UPDATES, QUARANTINE, RECOMMENDATIONS, TRIALS, StepId
 from recsys.tables.conditions import between, to_column
 from recsys.tables.delta import Tables
 
 # Tables to which every batch, or every scoring, adds a file.
-GROWING = (INTERACTION_LOG, MODEL_UPDATES, QUARANTINE, RECOMMENDATIONS)
+GROWING = (INTERACTION_LOG, MODEL_UPDATES, QUARANTINE, TRIALS, RECOMMENDATIONS)
 # Spark lists at most this many files of a vacuum that is only tried.
 VACUUM_LISTS = 1000
 _ATTEMPTS = 10
@@ -41,20 +41,21 @@ def compact(tables: Tables, name: str) -> tuple[int, int]:
     return int(metrics.numFilesRemoved), int(metrics.numFilesAdded)
 
 
-def count_old_rejects(tables: Tables, before: datetime, through: StepId) -> int:
-    """Number of rejected records that `delete_old_rejects` would delete."""
-    return tables.read(QUARANTINE).filter(_is_old(before, through)).count()
+def count_old_rows(tables: Tables, name: str, before: datetime, through: StepId) -> int:
+    """Number of rows that `delete_old_rows` would delete."""
+    return tables.read(name).filter(_is_old(before, through)).count()
 
 
-def delete_old_rejects(tables: Tables, before: datetime, through: StepId) -> bool:
-    """Delete rejected records; returns False where the stream appended to the table at every attempt.
+def delete_old_rows(tables: Tables, name: str, before: datetime, through: StepId) -> bool:
+    """Delete old rows; returns False where the stream appended to the table at every attempt.
 
     Args:
         tables: The tables.
-        before: Records ingested before this time are deleted.
-        through: Last step in the ledger. A batch that is not in it yet counts its rejected records in the table.
+        name: A table with steps and `ingested_at`.
+        before: Rows of batches that were ingested before this time are deleted.
+        through: Last step in the ledger. A batch that is not in it yet still needs its rows.
     """
-    return succeeds(lambda: tables.handle(QUARANTINE).delete(_is_old(before, through)))
+    return succeeds(lambda: tables.handle(name).delete(_is_old(before, through)))
 
 
 def count_unused_files(tables: Tables, name: str) -> int:

@@ -79,7 +79,7 @@ def test_a_file_that_is_no_settings_is_refused(tmp_path: Path, content: str, tol
 
 def test_the_fingerprint_changes_with_what_shapes_the_model_only() -> None:
     plain = load_settings().fingerprint()
-    assert load_settings(overrides=["storage.root=elsewhere", "gate.batches=3"]).fingerprint() == plain
+    assert load_settings(overrides=["storage.root=elsewhere", "gate.max_batches=3"]).fingerprint() == plain
     # How long lists are is nothing to factors, and something to a mixture, which learns what ranks well in them.
     assert load_settings(overrides=["recommend.k=7"]).fingerprint() != plain
     factors = [load_settings(overrides=["model.kind=als", f"recommend.k={k}"]).fingerprint() for k in (7, 20)]

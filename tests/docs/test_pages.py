@@ -70,7 +70,7 @@ def test_every_reason_of_the_quarantine_is_described_and_no_other():
 
 def test_every_metric_of_the_model_is_described_and_no_other():
     """Of the two learners that report different ones; the pipeline's own are read from its code."""
-    words = {"GROUP": "(cold|warm|heavy)", "RANKER": "(model|popularity|champion|first|shadow)(_warm)?"}
+    words = {"GROUP": "(cold|warm|heavy)", "RANKER": "(model|popularity|champion|challenger|first|shadow)(_warm)?"}
     words["EXPERT"] = r"(reranker|trend_\d+|als|ncf|cooccurrence|repeat)"
     patterns = dict.fromkeys(described(TABLES_PAGE, "metric"), False)
     measured = set()
@@ -81,7 +81,8 @@ def test_every_metric_of_the_model_is_described_and_no_other():
         for number, batch in enumerate(clustered_batches(3, 400)):
             step = StepId(0, number)
             measured |= evaluate(batch, model, {}, settings, step).keys() | model.update(batch, step).keys()
-    stages = ("stream/pipeline", "stream/freshness", "stream/rebuild", "tables/ledger")
+    stages = ("pipeline", "freshness", "rebuild", "trials")
+    stages = (*(f"stream/{name}" for name in stages), "tables/ledger", "model/evaluation/trial")
     code = "".join((ROOT / "recsys" / f"{name}.py").read_text("utf-8") for name in stages)
     for pattern in patterns:
         regex = re.sub("|".join(words), lambda found: words[found.group()], pattern)

@@ -9,7 +9,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from recsys.config import Settings
-from recsys.contracts import INTERACTION_LOG, INTERACTIONS, MODEL_UPDATES, QUARANTINE, RECOMMENDATIONS
+from recsys.contracts import INTERACTION_LOG, INTERACTIONS, MODEL_UPDATES, QUARANTINE, RECOMMENDATIONS, TRIALS
 from recsys.storage import snapshot_folder, table_path
 from recsys.tables.path_table import PathTable
 from tests.stream.disturbed import registry_content
@@ -38,7 +38,7 @@ class Difference:
 def compare(disturbed: Settings, undisturbed: Settings) -> Difference:
     """Compare tables, arrays of the last snapshot, and registry."""
     result = Difference()
-    for name in (INTERACTION_LOG, INTERACTIONS, QUARANTINE, MODEL_UPDATES, RECOMMENDATIONS):
+    for name in (INTERACTION_LOG, INTERACTIONS, QUARANTINE, MODEL_UPDATES, TRIALS, RECOMMENDATIONS):
         found, wanted = _rows(disturbed, name), _rows(undisturbed, name)
         missing, extra = wanted - found, found - wanted
         result.lost += max(0, wanted.total() - found.total())

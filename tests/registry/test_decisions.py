@@ -12,7 +12,7 @@ from recsys.config import Settings
 from recsys.contracts import StepId
 from recsys.errors import RegistryError
 from recsys.registry import decisions, versions
-from recsys.registry.decisions import RegistryDecision
+from recsys.registry.decisions import RegistryDecision, Standing
 from recsys.registry.runs import GenerationRun
 from recsys.registry.versions import Version
 from recsys.serving import Served
@@ -27,7 +27,7 @@ NIGHT = RegistryDecision("ann", "lists look wrong; 'quotes' and 🛒")
 def three(registry: tuple[MlflowClient, Settings], open_run: Callable[..., GenerationRun]) -> list[Version]:
     client, settings = registry
     run, served = open_run(), Served.of_packed(ARRAYS)
-    tags = {"gate.passed": "true", "gate.reasons": "0.2 >= 0.1", "gate.model": "0.2"}
+    tags = versions.gate_tags("passed", "7", ["0.2 >= 0.1"], {"version": 0.2})
     return [versions.register(client, settings, run.run_id, served, StepId(0, 20 * n), tags) for n in (1, 2, 3)]
 
 
@@ -59,6 +59,9 @@ def test_the_champion_moves_forward_and_back_and_the_one_before_is_known(
     tags = versions.resolve(client, f"models:/{name}/{first.version}").tags
     assert (tags["promoted.by"], tags["promoted.reason"]) == (tags["rolled_back.by"], tags["rolled_back.reason"])
     assert RegistryDecision(tags["promoted.by"], tags["promoted.reason"]) == NIGHT
+    replaced = [decisions.replaced_by(versions.resolve(client, version.uri)) for version in three]
+    assert replaced == [NIGHT, NIGHT, None]
+    assert decisions.standing(client, name).aliases == {"champion": "3", "previous": "1", "challenger": "3"}
 
 
 def test_a_hold_says_who_and_why_until_it_is_released(
@@ -66,13 +69,13 @@ def test_a_hold_says_who_and_why_until_it_is_released(
 ) -> None:
     client, settings = registry
     name = settings.mlflow.model_name
-    assert decisions.held(client, "another") is None
-    assert decisions.held(client, name) is None
+    assert decisions.standing(client, "another") == Standing({}, None)
+    assert decisions.standing(client, name).hold is None
     decisions.hold(client, name, NIGHT)
-    assert decisions.held(client, name) == NIGHT
+    assert decisions.standing(client, name).hold == NIGHT
     for _ in range(2):
         decisions.release(client, name)
-        assert decisions.held(client, name) is None
+        assert decisions.standing(client, name).hold is None
 
 
 def test_people_decide_on_the_command_line(
@@ -104,9 +107,9 @@ def test_people_decide_on_the_command_line(
     says("promote", "--version", three[2].version)
     assert f"models:/{name}/{number} is champion again" in says("rollback")
     says("hold", "--reason", "sale")
-    assert decisions.held(client, name) == RegistryDecision("ann", "sale")
+    assert decisions.standing(client, name).hold == RegistryDecision("ann", "sale")
     says("release")
-    assert decisions.held(client, name) is None
+    assert decisions.standing(client, name).hold is None
     for words in (["show"], ["promote"], ["promote", "--version", "99"], ["rollback", "--version", "x"]):
         line = says(*words, code=BAD_INPUT)
         assert line.startswith("error: ")

@@ -29,7 +29,7 @@ def make(registry, open_run):
 
 def test_a_version_says_what_it_was_made_of(registry, make):
     client, settings = registry
-    made = make(20, interaction_log_version="21", **versions.gate_tags(True, ["a", "b"], {"model": 0.25}))
+    made = make(20, interaction_log_version="21", **versions.gate_tags("passed", "7", ["a", "b"], {"version": 0.25}))
     kept = client.get_model_version(made.name, made.version).tags
     assert kept == {
         "generation": "0",
@@ -37,9 +37,10 @@ def test_a_version_says_what_it_was_made_of(registry, make):
         "config_hash": settings.fingerprint(),
         "code_version": versions.code_version(),
         "interaction_log_version": "21",
-        "gate.passed": "true",
+        "gate.verdict": "passed",
+        "gate.against": "7",
         "gate.reasons": "a; b",
-        "gate.model": "0.25",
+        "gate.version": "0.25",
     }
     assert made.step == StepId(0, 20)
     assert versions.resolve(client, f"models:/{made.name}@challenger") == made

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 from recsys.config import Settings
 from recsys.contracts import INTERACTION_LOG, MODEL_UPDATES, StepId
 from recsys.model import snapshot
-from recsys.registry import versions
+from recsys.registry import decisions, versions
 from recsys.registry.client import connect, experiment_id
 from recsys.registry.runs import GENERATION_TAG
 from recsys.storage import snapshot_folder
@@ -67,7 +67,7 @@ def write_config(folder: Path, name: str) -> Path:
         # Files are an hour apart: who is in none of two or three of them is forgotten.
         "model": {"factors": 8, "forget_after_days": 0.1},
         "decay": {"half_life_days": 1},
-        "gate": {"tolerance": 0.5},
+        "gate": {"tolerance": 0.5, "confidence": 0.6, "max_batches": 2, "min_users": 8},
         "recommend": {"k": 5},
         "evaluation": {"users_per_batch": 20},
         "device": "cpu",
@@ -128,8 +128,8 @@ def registry_content(settings: Settings) -> dict[str, Any]:
         run.data.tags[GENERATION_TAG]: run.info.run_id for run in client.search_runs([experiment_id(client, settings)])
     }
     found = client.search_model_versions(f"name='{settings.mlflow.model_name}'")
-    champion = versions.champion(client, settings.mlflow.model_name)
-    assert champion is not None, "nothing was registered"
+    aliases = decisions.standing(client, settings.mlflow.model_name).aliases
+    assert "champion" in aliases, "nothing was promoted"
 
     def logged(key: str) -> dict[str, list[tuple[int, float]]]:
         histories = {generation: client.get_metric_history(run, key) for generation, run in runs.items()}
@@ -142,8 +142,17 @@ def registry_content(settings: Settings) -> dict[str, Any]:
         "events": logged("events"),
         "ndcg": logged("model/ndcg_at_5"),
         "versions": sorted(
-            ((int(version.tags["generation"]), int(version.tags["batch_id"])), version.tags["gate.passed"])
+            ((int(version.tags["generation"]), int(version.tags["batch_id"])), _decided(version.tags))
             for version in found
         ),
-        "champion": champion.step,
+        "aliases": {
+            alias: versions.resolve(client, f"models:/{settings.mlflow.model_name}/{number}").step
+            for alias, number in aliases.items()
+        },
     }
+
+
+def _decided(tags: dict[str, str]) -> dict[str, str]:
+    """What the tags of a version say of its trial and of decisions about it, without clock times."""
+    kinds = ("gate", "promoted", "replaced", "rolled_back")
+    return {key: value for key, value in tags.items() if key.split(".")[0] in kinds and not key.endswith("seconds")}

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from jobs.backfill import backfill_history
 from recsys.cli import BAD_INPUT, DONE, run_job
 from recsys.config import Settings, load_settings
-from recsys.contracts import INTERACTION_LOG, INTERACTIONS, MODEL_UPDATES, QUARANTINE, StepId
+from recsys.contracts import INTERACTION_LOG, INTERACTIONS, MODEL_UPDATES, QUARANTINE, TRIALS, StepId
 from recsys.errors import InputError, SolveError
 from recsys.model import snapshot
 from recsys.model.als.incremental_als import IncrementalAls
@@ -105,7 +105,7 @@ def test_a_history_ends_where_a_stream_of_it_ends(spark: SparkSession, tmp_path:
         "unknown event_type": batches,
         "user_id is too long": batches,
     }
-    for name in (INTERACTION_LOG, INTERACTIONS):
+    for name in (INTERACTION_LOG, INTERACTIONS, TRIALS):
         assert_tables_are_equal(spark, name, filled, streamed)
     assert_arrays_are_equal(filled, streamed, batches)
     assert registry_content(filled) == registry_content(streamed)
@@ -257,11 +257,12 @@ def test_a_backfill_interrupted_after_every_stage_ends_where_an_undisturbed_one_
     seen: dict[str, int] = {}
     backfill(undisturbed, observe=lambda stage, step: seen.setdefault(stage, step.batch_id))
     assert seen.keys() == {
-        "quarantine", "log", "evaluate", "learn", "snapshot", "ledger", "metrics", "batch", "version", "alias", "end"
+        "quarantine", "log", "evaluate", "learn", "snapshot", "trials", "ledger", "metrics", "batch", "version",
+        "alias", "end",
     }  # fmt: skip
     interrupted_after(disturbed, sorted(seen.items(), key=lambda item: list(seen).index(item[0])))
     assert backfill(disturbed).finished
-    for name in (INTERACTION_LOG, INTERACTIONS, QUARANTINE, MODEL_UPDATES):
+    for name in (INTERACTION_LOG, INTERACTIONS, QUARANTINE, TRIALS, MODEL_UPDATES):
         assert_tables_are_equal(spark, name, disturbed, undisturbed)
     assert_arrays_are_equal(disturbed, undisturbed, 6)
     assert registry_content(disturbed) == registry_content(undisturbed)

@@ -6,7 +6,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from recsys.config import load_settings
-from recsys.contracts import INTERACTION_LOG, INTERACTIONS, MODEL_UPDATES, QUARANTINE, StepId
+from recsys.contracts import INTERACTION_LOG, INTERACTIONS, MODEL_UPDATES, QUARANTINE, TRIALS, StepId
 from recsys.stream.job import run_stream
 from recsys.tables import ledger
 from recsys.tables.delta import Tables
@@ -20,9 +20,9 @@ from tests.stream.disturbed import (
     write_event_files,
 )
 
-BATCHES = 7
+BATCHES = 10
 STAGES = {
-    *("quarantine", "log", "evaluate", "learn", "snapshot", "ledger"),
+    *("quarantine", "log", "evaluate", "learn", "snapshot", "trials", "ledger"),
     *("metrics", "version", "alias", "totals", "batch"),
 }
 
@@ -52,7 +52,8 @@ def test_a_stream_interrupted_after_every_stage_ends_where_an_undisturbed_one_en
 
     rows = ledger.read(Tables(spark, undisturbed.storage), generation=0, after=-1)
     assert sum(row.metrics["forgotten_users"] for row in rows) > 10
-    for name in (INTERACTION_LOG, INTERACTIONS, QUARANTINE, MODEL_UPDATES):
+    assert len({row.model_version for row in rows}) > 2, "the alias has moved"
+    for name in (INTERACTION_LOG, INTERACTIONS, QUARANTINE, TRIALS, MODEL_UPDATES):
         assert_tables_are_equal(spark, name, interrupted, undisturbed)
     assert_each_batch_is_in_the_version_that_the_ledger_names(spark, interrupted)
     assert_arrays_are_equal(interrupted, undisturbed, BATCHES)

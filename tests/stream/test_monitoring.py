@@ -85,6 +85,7 @@ def test_a_stream_exports_all_that_board_and_rules_ask_for(
         source={"options": {"maxFilesPerTrigger": "1"}},
         weights={"view": 1, "purchase": 3},
         register={"every_batches": 2},
+        gate={"min_users": 10, "confidence": 0.6},
         recommend={"k": 5},
         monitoring={"port": free_port()},
     )

@@ -56,8 +56,8 @@ def test_old_rejects_go_once_their_batch_is_in_the_ledger(tables: Tables) -> Non
     for batch, age in enumerate([40, 20, 40]):
         reject(tables, StepId(0, batch), age)
     before = NOON - timedelta(days=30)
-    assert maintenance.count_old_rejects(tables, before, StepId(0, 1)) == 2
-    maintenance.delete_old_rejects(tables, before, StepId(0, 1))
+    assert maintenance.count_old_rows(tables, QUARANTINE, before, StepId(0, 1)) == 2
+    maintenance.delete_old_rows(tables, QUARANTINE, before, StepId(0, 1))
     assert [quarantine.of_batch(tables, StepId(0, batch)).count() for batch in range(3)] == [0, 2, 2]
 
 
@@ -75,7 +75,7 @@ def test_appends_and_upkeep_at_the_same_time(tables: Tables) -> None:
         while not writer.done() or not rounds:
             rounds += 1
             before = NOON - timedelta(days=30)
-            maintenance.delete_old_rejects(tables, before, StepId(0, len(BATCHES)))
+            maintenance.delete_old_rows(tables, QUARANTINE, before, StepId(0, len(BATCHES)))
             for name in (INTERACTION_LOG, QUARANTINE):
                 maintenance.compact(tables, name)
         writer.result()
@@ -83,7 +83,7 @@ def test_appends_and_upkeep_at_the_same_time(tables: Tables) -> None:
     assert [(step.batch_id, users) for step, users, _ in logged(tables)] == [
         (number, [user for user, _, _ in rows]) for number, rows in enumerate(BATCHES)
     ]
-    assert maintenance.delete_old_rejects(tables, before, StepId(0, len(BATCHES)))
+    assert maintenance.delete_old_rows(tables, QUARANTINE, before, StepId(0, len(BATCHES)))
     kept = [quarantine.of_batch(tables, StepId(0, number)).count() for number in range(len(BATCHES))]
     assert kept == [2, 0] * (len(BATCHES) // 2)
 

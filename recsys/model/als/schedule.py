@@ -15,7 +15,7 @@ from recsys.model.common.arrays import FloatArray, IntArray
 from recsys.model.interactions.keeping import KeptRows
 
 # One part in so many of the budget is kept for the rows whose turn it is.
-_TURN_PART = 4
+_TURN_PART = 2
 
 
 @dataclass

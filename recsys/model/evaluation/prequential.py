@@ -1,7 +1,8 @@
 """Prequential (test-then-train) evaluation: measure the models on a batch before the batch is learned."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy.typing as npt
 
 from recsys.config import Settings
 from recsys.contracts import InteractionBatch, StepId
-from recsys.model.common.arrays import IntArray, offsets_of
+from recsys.model.common.arrays import FloatArray, IntArray, offsets_of
 from recsys.model.common.randomness import Purpose, generator
 from recsys.model.common.sampling import of_sampled_users
 from recsys.model.evaluation.metrics import RankingFigures, Relevant, coverage, ranking_figures
@@ -30,6 +31,23 @@ class Rival(Protocol):
 
     def ranked(self, user_ids: Sequence[str], items: Vocabulary, k: int, seen: Lists, wanted: Lists) -> Ranked:
         """The best live items of n users; see `FrozenModel.ranked`."""
+
+
+@dataclass(frozen=True)
+class BatchEvaluation:
+    """What was measured on a batch.
+
+    Attributes:
+        figures: see `evaluate`.
+        user_ids: the n evaluated users; none where there was nothing to rank.
+        ndcg: (n,) NDCG of each of them, by name of the ranker.
+        seconds: time that it took to rank for all of them, by name of the ranker.
+    """
+
+    figures: dict[str, float]
+    user_ids: list[str] = field(default_factory=list)
+    ndcg: dict[str, FloatArray] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,8 +96,19 @@ def evaluate(
         most 64 of the users. `cold_event_share`: share of events whose user or item was unknown; `evaluated_users`:
         size of the sample. Nothing at all for an empty batch.
     """
+    return evaluate_users(batch, model, rivals, settings, step).figures
+
+
+def evaluate_users(
+    batch: InteractionBatch,
+    model: OnlineModel,
+    rivals: Mapping[str, Rival],
+    settings: Settings,
+    step: StepId,
+) -> BatchEvaluation:
+    """The same as `evaluate`, with the NDCG of each user."""
     if not len(batch):
-        return {}
+        return BatchEvaluation({})
     batch, _ = to_learn(batch, settings)
     users, items = model.users.lookup(batch.user_ids), model.items.lookup(batch.item_ids)
     cold = (users < 0) | (items < 0)
@@ -89,7 +118,7 @@ def evaluate(
         "evaluated_users": float(len(sample.ids)),
     }
     if not len(model.items) or not sample.ids:
-        return figures
+        return BatchEvaluation(figures)
     k, wanted = settings.recommend.k, sample.relevant.lists_of(sample.ordered)
     # One more, to see a tie at the end of the list.
     lengths = np.full(len(sample.ids), k + 1)
@@ -105,15 +134,20 @@ def evaluate(
 
     rankings = {"model": live, "popularity": popular} | {name: served(version) for name, version in rivals.items()}
     # One version may go by two names, as the first that is still champion does: it is measured once.
-    measured_by: dict[int, RankingFigures] = {}
+    measured_by: dict[int, tuple[RankingFigures, float]] = {}
+    evaluation = BatchEvaluation(figures, sample.ids)
     for name, ranking in rankings.items():
         version = id(rivals.get(name, ranking))
         if version not in measured_by:
-            measured_by[version] = ranking_figures(ranking(), sample.relevant, k, sample.ordered)
-        measured = measured_by[version]
+            started = time.perf_counter()
+            ranked = ranking()
+            seconds = time.perf_counter() - started
+            measured_by[version] = ranking_figures(ranked, sample.relevant, k, sample.ordered), seconds
+        measured, evaluation.seconds[name] = measured_by[version]
+        evaluation.ndcg[name] = measured.ndcg
         for group, chosen in (("", np.ones(len(sample.ids), dtype=bool)), ("_warm", sample.codes >= 0)):
             figures |= _means(f"{name}{group}/", measured, chosen, k, len(model.items))
-    return figures
+    return evaluation
 
 
 def _draw(

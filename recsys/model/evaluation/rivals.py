@@ -19,12 +19,13 @@ class Rivals(Mapping[str, FrozenModel]):
     """Served models by name.
 
     Args:
-        served: See `enter`.
+        served: See `become`.
     """
 
     def __init__(self, served: Mapping[str, Served]) -> None:
+        self._served: dict[str, Served] = {}
         self._models: dict[str, FrozenModel] = {}
-        self.enter(served)
+        self.become(served)
 
     def __getitem__(self, name: str) -> FrozenModel:
         return self._models[name]
@@ -35,15 +36,20 @@ class Rivals(Mapping[str, FrozenModel]):
     def __len__(self) -> int:
         return len(self._models)
 
-    def enter(self, served: Mapping[str, Served]) -> None:
-        """Compare with these from now on; each replaces the rival of the same name.
+    def become(self, served: Mapping[str, Served]) -> None:
+        """Compare with these, and no others, from now on.
 
         Args:
             served: From `OnlineModel.served`, by name. A version with two names, such as a first version that is
-                champion, is one object and is stored and evaluated once.
+                champion, is one object and is stored and evaluated once. One that is here already, by whatever name,
+                is not prepared again.
         """
-        models = {id(version): FrozenModel(version) for version in served.values()}
-        self._models |= {name: models[id(version)] for name, version in served.items()}
+        models = {id(self._served[name]): model for name, model in self._models.items()}
+        for version in served.values():
+            if id(version) not in models:
+                models[id(version)] = FrozenModel(version)
+        self._served = dict(served)
+        self._models = {name: models[id(version)] for name, version in served.items()}
 
 
 class DenseRival(ABC):

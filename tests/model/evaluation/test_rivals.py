@@ -15,20 +15,21 @@ def test_a_version_of_two_names_is_held_once_until_another_takes_one_of_them() -
     served = model.served()
     rivals = Rivals({"first": served, "champion": served})
     assert rivals["first"] is rivals["champion"]
-    first = rivals["first"]
-    rivals.enter({"champion": model.served()})
-    assert rivals["first"] is first
-    assert rivals["champion"] is not first
-    assert list(rivals) == ["first", "champion"]
-    rivals.enter({})
-    assert len(rivals) == 2
+    first, challenger = rivals["first"], model.served()
+    rivals.become({"first": served, "champion": served, "challenger": challenger})
+    newest = rivals["challenger"]
+    rivals.become({"first": served, "champion": challenger, "previous": served})
+    assert rivals["first"] is rivals["previous"] is first
+    assert rivals["champion"] is newest
+    assert list(rivals) == ["first", "champion", "previous"]
 
 
 def test_each_rival_is_measured_by_its_name() -> None:
     batches = clustered_batches(3, 80)
     model = learn(OnlineModel(SETTINGS), batches[:1])
-    rivals = Rivals({"first": model.served()})
+    first = model.served()
+    rivals = Rivals({"first": first})
     learn(model, batches[1:2], first=1)
-    rivals.enter({"champion": model.served()})
+    rivals.become({"first": first, "champion": model.served()})
     figures = evaluate(batches[2], model, rivals, SETTINGS, StepId(0, 2))
     assert figures["first/auc"] != figures["champion/auc"]

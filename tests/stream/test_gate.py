@@ -1,0 +1,119 @@
+"""The gate in the stream: what is promoted is the artifact that was measured, or what a person approves."""
+
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from pyspark.sql import SparkSession
+
+from recsys.config import Settings
+from recsys.contracts import TRIALS, LedgerRow, StepId
+from recsys.registry import decisions, versions
+from recsys.registry.client import connect, experiment_id
+from recsys.registry.decisions import RegistryDecision
+from recsys.registry.retention import model_id_of
+from recsys.registry.versions import VERDICT, Version
+from recsys.serving import Served
+from recsys.stream.job import run_stream
+from recsys.tables import ledger
+from recsys.tables.delta import Tables
+from tests.streams import write_stream
+
+# Thirty users decide within three batches, as hundreds do with the defaults.
+GATE_SETTINGS = {"tolerance": 0.3, "confidence": 0.6, "max_batches": 3, "min_users": 20}
+NAME = "recsys"
+BAD = "2"  # The version that recommends every item in the place of another one.
+
+
+@pytest.fixture
+def judged(stream: Settings) -> Settings:
+    return stream.model_copy(update={"gate": stream.gate.model_copy(update=GATE_SETTINGS)})
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, number: str) -> None:
+    """Let one version be of no use: the live model, whose figures are as good as ever, is not what is registered."""
+    register = versions.register
+
+    def spoilt(client: MlflowClient, settings: Settings, run: str, served: Served, *more: object) -> Version:
+        if len(versions.all_versions(client, NAME)) == int(number) - 1:
+            served = replace(served, item_ids=[*served.item_ids[1:], served.item_ids[0]])
+        return register(client, settings, run, served, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(versions, "register", spoilt)
+
+
+def verdicts(client: MlflowClient) -> dict[str, str | None]:
+    return {version.version: version.tags.get(VERDICT) for version in versions.all_versions(client, NAME)}
+
+
+def by_batch(tables: Tables) -> dict[int, LedgerRow]:
+    return {row.step.batch_id: row for row in ledger.read(tables, generation=0, after=-1)}
+
+
+def test_only_what_was_measured_to_be_no_worse_is_promoted(
+    spark: SparkSession, judged: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(monkeypatch, BAD)
+    folder, client, tables = Path(judged.source.path), connect(judged), Tables(spark, judged.storage)
+    write_stream(folder, files=12)
+    run_stream(judged)
+    rows, found = by_batch(tables), verdicts(client)
+    assert "gate: challenger 1 without a champion: passed" in rows[3].decisions[-1], "beside popularity"
+    assert (found["1"], found[BAD], found["3"]) == ("passed", "rejected", "passed")
+    assert {row.model_version for row in rows.values()} == {None, "1", "3"}, "the bad version never serves"
+
+    # Tags, ledger, run and table say the same.
+    bad = versions.resolve(client, f"models:/{NAME}/{BAD}")
+    (line,) = [line for row in rows.values() for line in row.decisions if f"challenger {BAD} beside version 1:" in line]
+    assert line.endswith(bad.tags["gate.reasons"])
+    assert float(bad.tags["gate.upper"]) < 0
+    seen = defaultdict(list)
+    for row in tables.read(TRIALS).filter(f"model_version = '{BAD}'").collect():
+        assert (row.against, row.known) == ("1", True)
+        seen[row.batch_id].append((row.user_id, row.ndcg))
+    assert len({user for users in seen.values() for user, _ in users}) == int(bad.tags["gate.users"]) >= 20
+    assert len(seen) == int(bad.tags["gate.batches"])
+    for batch, users in seen.items():
+        mean = sum(ndcg for _, ndcg in users) / len(users)
+        assert rows[batch].metrics["challenger/ndcg_at_5"] == pytest.approx(mean)
+    (run,) = client.search_runs([experiment_id(client, judged)])
+    logged = {metric.step: metric.value for metric in client.get_metric_history(run.info.run_id, "gate/upper")}
+    assert logged[max(seen)] == rows[max(seen)].metrics["gate/upper"] == pytest.approx(float(bad.tags["gate.upper"]))
+
+
+def test_a_person_approves_and_what_cannot_be_loaded_is_rejected(
+    spark: SparkSession, judged: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    manual = judged.model_copy(update={"gate": judged.gate.model_copy(update={"approval": "manual"})})
+    folder, client, tables = Path(manual.source.path), connect(manual), Tables(spark, manual.storage)
+    write_stream(folder, files=5)
+    assert run_stream(manual).champion_version is None
+    assert verdicts(client) == {"1": "passed"}
+    assert "/1 has passed the gate, and waits for jobs/registry.py: gate.approval is manual" in caplog.text
+
+    def approve(stage: str, step: StepId) -> None:
+        if (stage, step.batch_id) == ("ledger", 5):
+            passed = versions.resolve(client, f"models:/{NAME}/1")
+            decisions.promote(client, passed, RegistryDecision("ann", "looks right"))
+
+    write_stream(folder, files=6, first=5)
+    assert run_stream(manual, observe=approve).champion_version == "1", "the stream looks after every batch"
+    assert verdicts(client) == {"2": None, "1": "passed"}
+    damage(client, "2")
+    write_stream(folder, files=7, first=6)
+    assert run_stream(manual).champion_version == "1"
+    assert [by_batch(tables)[batch].model_version for batch in (5, 6)] == [None, "1"]
+    rejected = versions.resolve(client, f"models:/{NAME}/2").tags
+    assert rejected[VERDICT] == "rejected"
+    assert rejected["gate.reasons"].startswith("models:/recsys/2 is damaged (arrays.safetensors: ")
+
+
+def damage(client: MlflowClient, number: str) -> None:
+    """Cut off the end of the arrays of a version."""
+    model_id = model_id_of(client.get_model_version(NAME, number))
+    assert model_id is not None
+    location = client.get_logged_model(model_id).artifact_location
+    file = Path(location.removeprefix("file://")) / "artifacts" / "arrays.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
