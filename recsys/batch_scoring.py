@@ -111,7 +111,7 @@ def _send_to_executors(spark: SparkSession, version: Version) -> str:
         kept = Path(SparkFiles.getRootDirectory(), "models", name)
         kept.parent.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory() as folder, ZipFile(kept, "w") as archive:  # factors do not compress
-            artifact = artifacts.download(version.uri, Path(folder))
+            artifact = artifacts.download(version.uri, version.digest, Path(folder))
             for file in artifact.rglob("*"):
                 archive.write(file, file.relative_to(artifact))
         context.addArchive(str(kept))

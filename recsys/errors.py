@@ -32,6 +32,10 @@ class RegistryError(RecsysError):
     """The model registry has no such model, or refuses a call; see `RegistryDownError` for one that does not answer."""
 
 
+class AlteredArtifactError(RegistryError):
+    """The artifact of a version is not what was registered."""
+
+
 class OutsideDownError(RecsysError):
     """Something outside does not work: the source, the storage or MLflow. The same call may work later."""
 

@@ -1,5 +1,6 @@
-"""The artifact of a version: upload, download, load."""
+"""The artifact of a version: upload, download, check, load."""
 
+import hashlib
 import shutil
 import tempfile
 import warnings
@@ -16,14 +17,18 @@ from safetensors.numpy import load_file, save_file
 from recsys import serving
 from recsys.config import Settings
 from recsys.contracts import StepId
-from recsys.errors import RegistryError
+from recsys.errors import AlteredArtifactError, RegistryError
 from recsys.registry.client import registry_errors
 from recsys.registry.signature import EXAMPLE_INFO, SIGNATURE, metadata, write_example
 from recsys.serving import Served
 from recsys.serving.stored import restored, stored
 from recsys.serving.version import absent_arrays, declared_axes
 
+# Tag of a logged model and of its version.
+DIGEST = "artifact_sha256"
 _ARRAYS_FILE = "arrays.safetensors"
+# MLflow adds it to what it downloads.
+_ADDED = "registered_model_meta"
 _SERVED_CODE = Path(__file__).with_name("pyfunc.py")
 # Travels with every version, so that it always scores as it did when it was evaluated.
 _SERVING = Path(serving.__file__).parent
@@ -36,7 +41,7 @@ def upload(
     run_id: str,
     served: Served,
     step: StepId,
-) -> str:
+) -> tuple[str, str]:
     """Upload the artifact of a version, unless that was done before a crash; MLflow's errors pass.
 
     Args:
@@ -47,15 +52,15 @@ def upload(
         step: the last batch that the model has learned.
 
     Returns:
-        The id of the logged model.
+        The id of the logged model, and the SHA-256 of the artifact, see `digest_of`.
     """
     # Not with `mlflow.pyfunc.log_model`, which copies the history of all metrics of the run: it grows with the stream.
     experiment = client.get_run(run_id).info.experiment_id
     name = f"{settings.mlflow.model_name}-{step}"
     uploaded = client.search_logged_models([experiment], f"source_run_id = '{run_id}' AND name = '{name}'")
     for model in uploaded:
-        if model.status == LoggedModelStatus.READY:
-            return str(model.model_id)
+        if model.status == LoggedModelStatus.READY and DIGEST in model.tags:
+            return str(model.model_id), str(model.tags[DIGEST])
     logged = client.create_logged_model(experiment, name, run_id)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, _ARRAYS_FILE)
@@ -88,48 +93,70 @@ def upload(
                 },
             )
         write_example(artifact, served.user_ids, served.item_ids)
+        digest = digest_of(artifact)
+        client.set_logged_model_tags(logged.model_id, {DIGEST: digest})
         client.log_model_artifacts(logged.model_id, str(artifact))
     client.finalize_logged_model(logged.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=step.batch_id)])
-    return str(logged.model_id)
+    return str(logged.model_id), digest
 
 
-def download(uri: str, folder: Path) -> Path:
-    """Download the artifact of a version.
+def digest_of(artifact: Path) -> str:
+    """SHA-256 over the names and contents of all files of an artifact: its arrays, and the code that it runs."""
+    digest = hashlib.sha256()
+    for file in sorted(file for file in artifact.rglob("*") if file.is_file() and file.name != _ADDED):
+        with file.open("rb") as opened:
+            content = hashlib.file_digest(opened, "sha256").hexdigest()
+        digest.update(f"{file.relative_to(artifact).as_posix()} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def download(uri: str, digest: str | None, folder: Path) -> Path:
+    """Download the artifact of a version, and check that it is what was registered, before anything of it runs.
 
     Args:
         uri: `models:/NAME/VERSION`.
+        digest: the tag `DIGEST` of the version; None for one that was registered without it.
         folder: an empty folder for the artifact.
 
     Returns:
         The folder that MLflow loads as a model.
 
     Raises:
+        AlteredArtifactError: it is not what was registered.
         RegistryError: MLflow failed.
     """
     with registry_errors(f"cannot download {uri}"):
-        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
+        artifact = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
+    if digest is not None and digest_of(artifact) != digest:
+        raise AlteredArtifactError(
+            f"{uri} is not what was registered: the SHA-256 of its files is not that of its tag {DIGEST}; find out who "
+            "has changed it, and make another version champion (jobs/registry.py rollback --to VERSION)"
+        )
+    return artifact
 
 
-def load_served(uri: str) -> Served:
+def load_served(uri: str, digest: str | None) -> Served:
     """What a version serves, as it was registered, read without unpickling.
 
+    Args:
+        uri: `models:/NAME/VERSION`.
+        digest: see `download`.
+
     Raises:
+        AlteredArtifactError: it is not what was registered.
         RegistryError: MLflow failed, or the version holds something else.
     """
-    with tempfile.TemporaryDirectory() as folder, registry_errors(f"cannot load {uri}"):
-        arrays = f"{uri}/artifacts/{_ARRAYS_FILE}"
-        file = mlflow.artifacts.download_artifacts(artifact_uri=arrays, dst_path=folder)
+    with tempfile.TemporaryDirectory() as folder:
+        artifact = download(uri, digest, Path(folder))
         try:
-            kept = load_file(file)
-        except SafetensorError as error:
+            served = Served.of_packed(restored(load_file(artifact / "artifacts" / _ARRAYS_FILE)))
+            absent = absent_arrays(served.kind, served.arrays)
+        except (OSError, SafetensorError) as error:
             raise RegistryError(
                 f"{uri} is damaged ({_ARRAYS_FILE}: {error}): restore its artifact, or choose another champion with "
                 "jobs/registry.py"
             ) from error
-        try:
-            served = Served.of_packed(restored(kept))
-            absent = absent_arrays(served.kind, served.arrays)
         except KeyError as error:
             raise RegistryError(f"{uri} was not registered by this release: it has no array {error}") from error
         if absent:

@@ -1,8 +1,10 @@
 """A registered version, loaded for scoring with the code that it carries."""
 
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -11,7 +13,7 @@ from mlflow.exceptions import MlflowException
 
 from recsys.config import load_settings
 from recsys.errors import InputError, RegistryError
-from recsys.registry import versions
+from recsys.registry import artifacts, versions
 from recsys.registry.client import ENVIRONMENT, registry_errors
 from recsys.registry.versions import CHAMPION, Version
 from recsys.serving import Served
@@ -27,6 +29,7 @@ class ServedVersion:
         item_rows: rows of the items by id.
 
     Raises:
+        AlteredArtifactError: its artifact is not what was registered; none of it has run.
         RegistryError: MLflow failed, or the version was not registered by this release.
     """
 
@@ -34,8 +37,10 @@ class ServedVersion:
         if version.step is None:
             raise RegistryError(f"{version.uri} was not registered by this release: it has no tag 'generation'")
         self.version = version
+        self._folder = tempfile.TemporaryDirectory()  # As long as this lives: its code may import more of itself.
+        artifact = artifacts.download(version.uri, version.digest, Path(self._folder.name))
         with registry_errors(f"cannot load {version.uri}"):
-            self._scorer = mlflow.pyfunc.load_model(version.uri)
+            self._scorer = mlflow.pyfunc.load_model(str(artifact))
             served = Served.of_packed(self._scorer.unwrap_python_model().ranker.arrays)
         self.arrays, self.item_ids = served.arrays, served.item_ids
         self.item_rows = {item: row for row, item in enumerate(self.item_ids)}

@@ -48,6 +48,11 @@ class Version:
         return f"models:/{self.name}/{self.version}"
 
     @property
+    def digest(self) -> str | None:
+        """SHA-256 of its artifact, see `artifacts.digest_of`; None for a version that was registered without it."""
+        return self.tags.get(artifacts.DIGEST)
+
+    @property
     def step(self) -> StepId | None:
         """The step of its model; None for a version that this project did not register."""
         if GENERATION not in self.tags or BATCH not in self.tags:
@@ -83,14 +88,15 @@ def register(
     with registry_errors(f"cannot register a version of '{name}'"):
         version = _find(client, name, run_id, step)
         if version is None:
+            model_id, digest = artifacts.upload(client, settings, run_id, served, step)
             every_tag = {
                 GENERATION: str(step.generation),
                 BATCH: str(step.batch_id),
                 "config_hash": settings.fingerprint(),
                 "code_version": code_version(),
+                artifacts.DIGEST: digest,
                 **tags,
             }
-            model_id = artifacts.upload(client, settings, run_id, served, step)
             _make_model(client, name)
             made = client.create_model_version(name, f"models:/{model_id}", run_id, tags=every_tag, model_id=model_id)
             version = Version(name, str(made.version), run_id, every_tag)

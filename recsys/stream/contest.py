@@ -180,7 +180,7 @@ class Contest:
     def _load(self, number: str) -> None:
         entrant = self._entrants[number]
         if entrant.served is None:
-            entrant.served = artifacts.load_served(entrant.version.uri)
+            entrant.served = artifacts.load_served(entrant.version.uri, entrant.version.digest)
 
     def _tell_of_moves(self, before: Standing, found: Standing) -> None:
         """Say that somebody else has chosen a champion, or that this release has not registered it."""

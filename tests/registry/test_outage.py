@@ -54,4 +54,4 @@ def test_an_outage_loses_nothing_and_doubles_nothing(registry, database, tmp_pat
         assert again.send([row(batch) for batch in range(6)])
         assert logged(client, run) == [(batch, batch / 100) for batch in range(6)]
         assert [before.version, after.version] == ["1", "2"]
-        assert artifacts.load_served(after.uri).packed().keys() == arrays.keys()
+        assert artifacts.load_served(after.uri, after.digest).packed().keys() == arrays.keys()

@@ -1,12 +1,15 @@
 import re
 from importlib.metadata import version as installed_version
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from recsys.contracts import StepId
-from recsys.errors import ConfigError, RegistryError
-from recsys.registry import artifacts, versions
+from recsys.errors import AlteredArtifactError, ConfigError, RegistryError
+from recsys.registry import artifacts, retention, versions
+from recsys.registry.artifacts import DIGEST
+from recsys.registry.served import ServedVersion
 from recsys.registry.versions import Version
 from recsys.serving import Served
 from tests.registry.served import served_arrays
@@ -36,6 +39,7 @@ def test_a_version_says_what_it_was_made_of(registry, make):
         "batch_id": "20",
         "config_hash": settings.fingerprint(),
         "code_version": versions.code_version(),
+        DIGEST: made.digest,
         "interaction_log_version": "21",
         "gate.verdict": "passed",
         "gate.against": "7",
@@ -75,7 +79,8 @@ def test_the_first_version_of_a_run_stays_the_first(registry, make):
 
 
 def test_the_arrays_come_back_as_they_were(make):
-    loaded = artifacts.load_served(make(20).uri).packed()
+    made = make(20)
+    loaded = artifacts.load_served(made.uri, made.digest).packed()
     assert loaded.keys() == ARRAYS.keys()
     for name, values in ARRAYS.items():
         assert loaded[name].dtype == values.dtype
@@ -87,16 +92,51 @@ def test_a_version_without_the_arrays_of_its_kind_is_named(registry, open_run):
     other = Served.of_packed({**ARRAYS, "kind": np.frombuffer(b"mixture", dtype=np.uint8)})
     made = versions.register(client, settings, open_run().run_id, other, StepId(0, 1), {})
     with pytest.raises(RegistryError, match=r"was not registered by this release: it has no array 'calibration'$"):
-        artifacts.load_served(made.uri)
+        artifacts.load_served(made.uri, made.digest)
+
+
+def test_what_was_altered_is_not_loaded(registry, make, tmp_path):
+    """Whatever file it is: one that was changed, and one that came or went."""
+    client, _ = registry
+    made = make(20)
+    folder = artifacts.download(made.uri, made.digest, tmp_path)
+    assert artifacts.digest_of(folder) == made.digest == client.get_model_version(made.name, made.version).tags[DIGEST]
+    stored = artifact_of(client, made)
+    code, arrays = stored / "pyfunc.py", stored / "artifacts" / "arrays.safetensors"
+    changes = [
+        lambda: code.write_text(code.read_text() + "\n"),
+        lambda: arrays.write_bytes(arrays.read_bytes()[:-1] + b"?"),
+        lambda: (stored / "artifacts" / "serving" / "more.py").write_text(""),
+        lambda: (stored / "requirements.txt").unlink(),
+    ]
+    kept = {file: file.read_bytes() for file in stored.rglob("*") if file.is_file()}
+    for number, change in enumerate(changes):
+        change()
+        with pytest.raises(AlteredArtifactError, match="/1 is not what was registered: .* rollback --to VERSION"):
+            artifacts.load_served(made.uri, made.digest)
+        with pytest.raises(AlteredArtifactError):
+            ServedVersion(made)
+        for file in stored.rglob("*"):
+            if file.is_file() and file not in kept:
+                file.unlink()
+        for file, content in kept.items():
+            file.write_bytes(content)
+        assert artifacts.load_served(made.uri, made.digest).kind, number
+
+
+def artifact_of(client, version) -> Path:
+    """Where the files of a version lie."""
+    model_id = retention.model_id_of(client.get_model_version(version.name, version.version))
+    return Path(client.get_logged_model(model_id).artifact_location.removeprefix("file://"))
 
 
 def test_an_artifact_knows_how_many_users_it_serves(make, tmp_path):
-    folder = artifacts.download(make(20).uri, tmp_path)
+    folder = artifacts.download(make(20).uri, None, tmp_path)
     assert artifacts.count_users(folder) == 2
 
 
 def test_an_artifact_brings_its_code_and_no_pickle(make, tmp_path):
-    folder = artifacts.download(make(20).uri, tmp_path)
+    folder = artifacts.download(make(20).uri, None, tmp_path)
     files = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
     assert {"MLmodel", "pyfunc.py", "artifacts/arrays.safetensors", "requirements.txt"} <= files
     assert not [file for file in files if file.endswith(".pkl")]
