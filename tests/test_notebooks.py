@@ -1,6 +1,7 @@
-"""The notebooks run as written, cell by cell."""
+"""The notebooks run as written, cell by cell, one after the other in one folder."""
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import pytest
@@ -9,21 +10,34 @@ NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 SEPARATOR = "# COMMAND ----------"
 
 
+def run(name: str) -> dict[str, Any]:
+    """Run the cells of a notebook, and return its variables."""
+    first, *cells = (NOTEBOOKS / name).read_text(encoding="utf-8").split(SEPARATOR)
+    assert first.startswith("# Databricks notebook source\n")
+    scope: dict[str, Any] = {}
+    for number, cell in enumerate(cells, start=1):
+        exec(compile(cell, f"{name}, cell {number}", "exec"), scope)
+    return scope
+
+
 @pytest.mark.usefixtures("spark")
-def test_the_quickstart_runs_cell_by_cell(
+def test_the_notebooks_run_cell_by_cell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("RECSYS_NOTEBOOK_FOLDER", str(tmp_path))
     mpl.use("agg")
-    first, *cells = (NOTEBOOKS / "01_quickstart.py").read_text(encoding="utf-8").split(SEPARATOR)
-    assert first.startswith("# Databricks notebook source\n")
-    scope: dict[str, object] = {}
-    for number, cell in enumerate(cells, start=1):
-        exec(compile(cell, f"01_quickstart.py, cell {number}", "exec"), scope)
-
+    quickstart = run("01_quickstart.py")
     printed = capsys.readouterr().out
-    assert scope["summary"].batches == scope["replayed"].files > 4  # type: ignore[attr-defined]
-    assert scope["summary"].champion_version is not None  # type: ignore[attr-defined]
-    assert len(scope["lists"]) == 3  # type: ignore[arg-type]
+    assert quickstart["summary"].batches == quickstart["replayed"].files > 4
+    assert quickstart["summary"].champion_version is not None
+    assert len(quickstart["lists"]) == 3
     assert printed.count("household ") >= 3
     assert "households scored by version" in printed
+
+    consumed = run("02_consume_registry.py")
+    printed = capsys.readouterr().out
+    assert len(consumed["visit"]) == 10
+    assert len(consumed["similar"]) == 5
+    assert consumed["rolled_back"].version == "1"
+    assert "rolled_back.by: a notebook" in printed
+    assert printed.count(" (+") + printed.count(" (-") >= 3, "explanations"
