@@ -34,6 +34,14 @@ def test_the_notebooks_run_cell_by_cell(
     assert printed.count("household ") >= 3
     assert "households scored by version" in printed
 
+    watched = run("03_monitoring.py")
+    printed = capsys.readouterr().out
+    assert len(watched["quality"]) == quickstart["summary"].batches
+    assert watched["quality"]["model"].notna().sum() >= len(watched["quality"]) - 1
+    assert watched["looks"].count() > 0
+    assert watched["places"].sum() == 20 * quickstart["scored"].users
+    assert "items are recommended" in printed
+
     consumed = run("02_consume_registry.py")
     printed = capsys.readouterr().out
     assert len(consumed["visit"]) == 10
