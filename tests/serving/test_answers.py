@@ -86,7 +86,8 @@ def test_a_pair_has_one_score_in_every_list(case: str):
             own = found[1][place]
             # Products by BLAS depend on how many users are multiplied at once, in the last digit.
             assert own == pytest.approx([score[item] for item in found[0][place]], rel=1e-6 if "ncf" in case else 0)
-            assert own == sorted(own, reverse=True)
+            # Behind the candidates the order is that of all scores at once, and they differ in the last digit, too.
+            assert max(np.diff(own)) < 2e-6
         best = [item for item in whole[0][place] if item in some][:6]
         assert sorted(score[item] for item in chosen[0][place]) == sorted(score[item] for item in best)
 

@@ -271,7 +271,10 @@ def test_effort_buys_reads_and_a_refresh_leaves_no_drift() -> None:
         coded = model._take_in(batches[5], *model._enter(batches[5]))
         figures = model.learner.update(coded, model.history, StepId(0, 5), Decision(effort, refresh=refresh))
         gathered[effort, refresh] = figures["gathered"]
-        drift = model.als._users.staleness(model.history, model.als._items.table, StepId(0, 6))
+        side, other, step = model.als._users, model.als._items.table, StepId(0, 6)
+        factors = side.factors_of(np.arange(len(side.table)))
+        exact = side.solution(model.history, np.arange(len(side.table)), factors, other, step)
+        drift = float((factors - exact).norm() / exact.norm())
         assert (figures["full_sweep"] == 1) == refresh == (drift < 1e-6)
     assert gathered[2.0, False] > 1.5 * gathered[1.0, False]
     assert gathered[2.0, True] == gathered[2.0, False]
