@@ -134,7 +134,7 @@ class TriggerTimes(StreamingQueryListener):
 def main() -> None:
     """Run the bench and print its figures."""
     parser = argparse.ArgumentParser(description="Speed of the whole stream job on generated events.")
-    parser.add_argument("--quick", action="store_true", help="small streams, under 90 s on 2 cores")
+    parser.add_argument("--quick", action="store_true", help="small streams, about 2 minutes on 2 cores")
     shape = QUICK if parser.parse_args().quick else FULL
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder, tqdm(total=5, desc="bench", unit=" stream") as bar:
