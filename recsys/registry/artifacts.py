@@ -131,7 +131,7 @@ def download(uri: str, digest: str | None, folder: Path) -> Path:
     if digest is not None and digest_of(artifact) != digest:
         raise AlteredArtifactError(
             f"{uri} is not what was registered: the SHA-256 of its files is not that of its tag {DIGEST}; find out who "
-            "has changed it, and make another version champion (jobs/registry.py rollback --to VERSION)"
+            "has changed it, and make another version champion (jobs/registry.py rollback --version NUMBER)"
         )
     return artifact
 

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 
 from recsys.errors import RegistryError
 from recsys.registry.client import registry_errors
-from recsys.registry.versions import CHAMPION, Version, by_alias, champion, find_model, resolve
+from recsys.registry.versions import CHAMPION, Version, by_alias, champion, find_model, resolve, tag
 
 PREVIOUS = "previous"
 _HOLD = "hold"
@@ -50,11 +50,9 @@ def promote(client: MlflowClient, version: Version, decision: RegistryDecision, 
     """
     before = champion(client, version.name)
     with registry_errors(f"cannot make {version.uri} the champion"):
-        for key, value in decision.tags(what).items():
-            client.set_model_version_tag(version.name, version.version, key, value)
+        tag(client, version, decision.tags(what))
         if before is not None and before.version != version.version:
-            for key, value in decision.tags(_REPLACED).items():
-                client.set_model_version_tag(before.name, before.version, key, value)
+            tag(client, before, decision.tags(_REPLACED))
             client.set_registered_model_alias(version.name, PREVIOUS, before.version)
         client.set_registered_model_alias(version.name, CHAMPION, version.version)
 

@@ -1,7 +1,7 @@
 """The trial of a stream: a function of the table `trials` and the ledger, so a restart finds its verdict.
 
 The rows of a batch are appended before its row of the ledger, under the batch id as transaction version. Rows that a
-crash left behind without a row of the ledger stand: the batch that comes again does not measure them anew.
+crash left behind without a row of the ledger stand: a batch that comes again does not measure a second time.
 """
 
 from collections.abc import Sequence

@@ -7,7 +7,7 @@ from pyspark.sql import DataFrame
 from recsys.contracts import ITEM, RECOMMENDATIONS, USER
 from recsys.tables.delta import Tables
 
-# Without deletion vectors, a file is written anew for each row of it that changes. The change feed tells consumers that
+# Without deletion vectors, one row that changes has its whole file written again. The change feed tells consumers that
 # keep a copy what to update.
 _PROPERTIES = {"delta.enableDeletionVectors": "true", "delta.enableChangeDataFeed": "true"}
 # Another version, another time or another score alone is no other list.

@@ -112,7 +112,7 @@ def test_what_was_altered_is_not_loaded(registry, make, tmp_path):
     kept = {file: file.read_bytes() for file in stored.rglob("*") if file.is_file()}
     for number, change in enumerate(changes):
         change()
-        with pytest.raises(AlteredArtifactError, match="/1 is not what was registered: .* rollback --to VERSION"):
+        with pytest.raises(AlteredArtifactError, match="/1 is not what was registered: .* rollback --version NUMBER"):
             artifacts.load_served(made.uri, made.digest)
         with pytest.raises(AlteredArtifactError):
             ServedVersion(made)
