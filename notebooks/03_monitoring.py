@@ -30,7 +30,8 @@ ledger = tables.read(MODEL_UPDATES).orderBy("generation", "batch_id")
 # MAGIC ## Quality
 # MAGIC
 # MAGIC On each batch, before it is learned, these are evaluated: the live model, the champion that serves, a challenger
-# MAGIC on trial, the first version, and recency-weighted popularity.
+# MAGIC on trial, the first version (on every fifth batch: `evaluation.first_every_batches`), and recency-weighted
+# MAGIC popularity.
 
 # COMMAND ----------
 
@@ -40,7 +41,7 @@ quality = (
     .toPandas()
     .set_index("batch_id")
 )
-quality.plot(ylabel="NDCG@20", title="Prequential NDCG@20", figsize=(10, 4))
+quality.interpolate(limit_area="inside").plot(ylabel="NDCG@20", title="Prequential NDCG@20", figsize=(10, 4))
 quality.tail().round(3)
 
 # COMMAND ----------

@@ -1,21 +1,21 @@
-"""What a process that runs for months keeps of the memory that it once needed."""
+"""What a process that runs for months gives back of the memory that it once needed."""
 
 import ctypes
-import os
-import sys
 from contextlib import suppress
 
-_VARIABLE, _ARENAS = "MALLOC_ARENA_MAX", 2
-_M_ARENA_MAX = -8  # Its number in glibc's malloc.h.
+import pyarrow as pa
 
 
-def share_arenas() -> None:
-    """Have the threads of this process, and of Java's, share two arenas of glibc's allocator, unless it is set already.
+def use_one_allocator() -> None:
+    """Let Arrow take its memory from the C library, so that `give_back` reaches it.
 
-    By default each of dozens of threads gets arenas of its own, and every arena keeps what was freed in it.
+    Arrow's own allocator keeps what one thread took and another freed; where a table is written by threads that come
+    and go, that grows for as long as the process runs.
     """
-    if _VARIABLE in os.environ or not sys.platform.startswith("linux"):
-        return
-    os.environ[_VARIABLE] = str(_ARENAS)  # Java reads it when it starts.
+    pa.set_memory_pool(pa.system_memory_pool())
+
+
+def give_back() -> None:
+    """Return what was freed to the operating system; glibc keeps it for the next time, in pieces, by itself."""
     with suppress(AttributeError):  # Another C library has other means.
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
+        ctypes.CDLL(None).malloc_trim(0)

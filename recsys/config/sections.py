@@ -218,6 +218,11 @@ class Evaluation(Section):
     users_per_batch: PositiveInt = Field(
         500, description="Users evaluated per batch, at most; a seeded sample. Lower: faster batches, more noise."
     )
+    first_every_batches: PositiveInt = Field(
+        5,
+        description="The first version of the stream, which shows what learning is worth, is evaluated on every n-th "
+        "batch. A challenger is evaluated on every batch of its trial, the champion and popularity on all.",
+    )
     popularity_half_life_days: PositiveFloat = Field(
         7.0,
         description="Half-life, in days, of the popularity that is the baseline and the fallback for unknown users.",

@@ -32,7 +32,7 @@ _ADDED = "registered_model_meta"
 _SERVED_CODE = Path(__file__).with_name("pyfunc.py")
 # Travels with every version, so that it always scores as it did when it was evaluated.
 _SERVING = Path(serving.__file__).parent
-_SERVED_PACKAGES = ("mlflow", "numba", "numpy", "pandas", "safetensors")
+_SERVED_PACKAGES = ("mlflow", "numba", "numpy", "pandas", "pyarrow", "safetensors")
 
 
 def upload(

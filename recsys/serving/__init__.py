@@ -1,8 +1,8 @@
 """How a registered version scores and ranks.
 
-This folder travels inside the artifact, so it imports numpy, numba and itself only, by relative names. The live model
-is ranked with these classes too, so what is served is what was evaluated. Each scorer is made from the arrays that its
-learner's `served` returns, and declares their axes (see `axes`).
+This folder travels inside the artifact, so it imports numpy, numba, pyarrow and itself only, by relative names. The
+live model is ranked with these classes too, so what is served is what was evaluated. Each scorer is made from the
+arrays that its learner's `served` returns, and declares their axes (see `axes`).
 """
 
 from .answers import Answers

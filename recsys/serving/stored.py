@@ -1,11 +1,11 @@
-"""The arrays of a version as its artifact stores them: no wider than needed, and deflated.
+"""The arrays of a version as its artifact stores them: no wider than needed, and compressed.
 
 What an array may lose is declared with its axes. The rest is exact: whole numbers take as few bytes as hold them, and
-deflating, byte by byte of the numbers (as the shuffle filter of HDF5 does), finds what repeats.
+Zstandard, byte by byte of the numbers (as the shuffle filter of HDF5 does), finds what repeats.
 """
 
 import json
-import zlib
+import math
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,10 +15,13 @@ import numpy as np
 from .arrays import Array, Arrays
 from .axes import Declared, Loss, declared_name
 
-# How arrays are stored: JSON text, {name: {"type", "shape", "loss"}}. Arrays that it does not name are as they were.
+# How arrays are stored: JSON text, {name: {"type", "values", "shape", "loss", "codec"}}. Arrays that it does not name
+# are as they were.
 FORMS = "forms"
 # Smaller arrays stay as they are.
 _SMALL_BYTES = 1 << 12
+# At its lowest level: as small as by zlib, in a quarter of the time.
+_CODEC = "zstd"
 _INTEGERS = ("u1", "i1", "u2", "i2", "u4", "i4")
 _LEVELS = 2**15 - 1
 _SCALE, _RANGE = "@scale", "@range"
@@ -42,10 +45,11 @@ def stored(arrays: Arrays, declared: Declared) -> dict[str, Array]:
             continue
         values, beside = _ROUND[loss](array) if array.dtype.kind == "f" else (_narrowed(array), {})
         found |= {f"{name}{suffix}": extra for suffix, extra in beside.items()}
-        forms[name] = {"type": array.dtype.str, "values": values.dtype.str, "shape": array.shape, "loss": loss.name}
+        types = {"type": array.dtype.str, "values": values.dtype.str}
+        forms[name] = {**types, "shape": array.shape, "loss": loss.name, "codec": _CODEC}
         flat[name] = values
-    with ThreadPoolExecutor() as pool:  # zlib lets other threads run
-        found |= dict(zip(flat, pool.map(_deflated, flat.values()), strict=True))
+    with ThreadPoolExecutor() as pool:  # the codec lets other threads run
+        found |= dict(zip(flat, pool.map(_compressed, flat.values()), strict=True))
     return found | {FORMS: np.frombuffer(json.dumps(forms).encode(), np.uint8).copy()}
 
 
@@ -55,7 +59,7 @@ def restored(arrays: Arrays) -> dict[str, Array]:
         return dict(arrays)
     forms: Mapping[str, Any] = json.loads(arrays[FORMS].tobytes())
     with ThreadPoolExecutor() as pool:
-        values = dict(zip(forms, pool.map(lambda name: _inflated(arrays[name], forms[name]), forms), strict=True))
+        values = dict(zip(forms, pool.map(lambda name: _decompressed(arrays[name], forms[name]), forms), strict=True))
     extra = {f"{name}{suffix}" for name in forms for suffix in (_SCALE, _RANGE)} | {FORMS}
     found = {name: array for name, array in arrays.items() if name not in extra}
     for name, form in forms.items():
@@ -135,15 +139,21 @@ _BACK = {
 }
 
 
-def _deflated(values: Array) -> Array:
-    """First bytes of all numbers, then all second ones, and so on, deflated."""
+def _compressed(values: Array) -> Array:
+    """First bytes of all numbers, then all second ones, and so on, compressed."""
+    import pyarrow as pa  # The live model, which shares this folder, does without.
+
     bytes_ = np.ascontiguousarray(values).view(np.uint8).reshape(-1, values.itemsize)
-    return np.frombuffer(zlib.compress(bytes_.T.tobytes(), 1), np.uint8).copy()
+    return np.frombuffer(pa.compress(bytes_.T.tobytes(), codec=_CODEC, asbytes=True), np.uint8).copy()
 
 
-def _inflated(deflated: Array, form: Mapping[str, Any]) -> Array:
-    """Undo `_deflated`."""
+def _decompressed(compressed: Array, form: Mapping[str, Any]) -> Array:
+    """Undo `_compressed`."""
+    import pyarrow as pa
+
     kind = np.dtype(form["values"])
-    bytes_ = np.frombuffer(zlib.decompress(deflated.tobytes()), np.uint8).reshape(kind.itemsize, -1)
+    size = math.prod(form["shape"]) * kind.itemsize
+    content = pa.decompress(pa.py_buffer(compressed), size, codec=form["codec"])
+    bytes_ = np.frombuffer(content, np.uint8).reshape(kind.itemsize, -1)
     values: Array = np.ascontiguousarray(bytes_.T).reshape(-1).view(kind).reshape(form["shape"])
     return values

@@ -24,6 +24,7 @@ from pyspark.sql import DataFrame
 from recsys.config import Settings
 from recsys.contracts import INTERACTION_LOG, InteractionBatch, LedgerRow, StepId
 from recsys.errors import SolveError
+from recsys.memory import give_back
 from recsys.model import snapshot
 from recsys.model.evaluation.prequential import BatchEvaluation, Rival, evaluate_users
 from recsys.model.evaluation.rivals import Rivals
@@ -31,6 +32,7 @@ from recsys.model.recommender import OnlineModel
 from recsys.model.snapshot import Snapshot
 from recsys.storage import snapshot_folder
 from recsys.stream import freshness
+from recsys.stream.contest import FIRST
 from recsys.stream.publish import Observer, Publisher, log_stage
 from recsys.stream.recovery import (
     Generation,
@@ -315,13 +317,14 @@ class Pipeline:
         self.rivals.become(self.publisher.publish_due(self.model, step, self.observe))
 
     def evaluate(self, batch: InteractionBatch, step: StepId) -> BatchEvaluation:
-        """Evaluate the live model, its rivals and, if due, a retrained shadow on a batch that is not yet learned.
+        """Evaluate the live model, its rivals that are due and, if due, a retrained shadow, on a batch to be learned.
 
         Returns:
             With a shadow, the figures have `shadow_gap`, too: the share of its NDCG that the live model lacks.
         """
         every = self.settings.staleness.shadow_every_batches
-        rivals: dict[str, Rival] = dict(self.rivals)
+        first_is_due = (step.batch_id + 1) % self.settings.evaluation.first_every_batches == 0
+        rivals: dict[str, Rival] = dict(self.rivals if first_is_due else self.rivals.without_alone(FIRST))
         if every and (step.batch_id + 1) % every == 0 and len(self.model.users):
             rivals["shadow"] = self.model.shadow(step)
         evaluation = evaluate_users(batch, self.model, rivals, self.settings, step)
@@ -345,6 +348,7 @@ class Pipeline:
         def save() -> None:
             taken.save_in(folder)
             snapshot.prune(folder, taken.step.generation, keep=SNAPSHOTS_KEPT)
+            give_back()
 
         self.saving = self.background.submit(save)
         return snapshot.path_for(folder, taken.step).as_posix()

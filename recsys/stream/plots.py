@@ -31,7 +31,7 @@ def quality(rows: Sequence[LedgerRow], path: Path, k: int) -> Path:
     Every ranker was evaluated on a batch before the batch was learned. Raw values are faint, trailing means strong.
 
     Args:
-        rows: rows of one generation in order; a metric that a row lacks leaves a gap.
+        rows: rows of one generation in order; a row that lacks a metric is passed over.
         path: PNG file; its folder is created, and the file is replaced atomically.
         k: cutoff of NDCG.
 
@@ -81,10 +81,10 @@ def _draw_quality(axes: Axes, rows: Sequence[LedgerRow], batches: npt.NDArray[np
         if len(measured) == 0:
             continue
         means_of = trailing_mean(values, window)
-        axes.plot(batches, values, color=color, linewidth=0.8, alpha=0.3)
-        axes.plot(batches, means_of, color=color, linewidth=width, solid_capstyle="round")
-        last = measured[-1]
-        axes.plot(batches[last], means_of[last], "o", color=color, markersize=4, label=f"{label}  {means_of[last]:.3f}")
+        at, means_of = batches[measured], means_of[measured]
+        axes.plot(at, values[measured], color=color, linewidth=0.8, alpha=0.3)
+        axes.plot(at, means_of, color=color, linewidth=width, solid_capstyle="round")
+        axes.plot(at[-1], means_of[-1], "o", color=color, markersize=4, label=f"{label}  {means_of[-1]:.3f}")
     if axes.lines:
         axes.legend(loc="upper left", frameon=False, labelcolor=INK, reverse=True, fontsize=9, ncols=len(RANKERS))
         axes.set_ylim(top=1.15 * axes.get_ylim()[1])  # room for the legend

@@ -38,4 +38,5 @@ def stream(tmp_path: Path, ready: MakeSettings) -> Settings:
         register={"every_batches": 3},
         recommend={"k": 5, "exclude_seen": False},
         staleness={"shadow_every_batches": 2},
+        evaluation={"first_every_batches": 2},
     )

@@ -29,7 +29,7 @@ def test_every_ranker_and_stage_that_was_measured_is_drawn(tmp_path):
             batch,
             model__ndcg_at_7=0.2 + batch / 400,
             popularity__ndcg_at_7=0.15,
-            first__ndcg_at_7=0.2 if batch > 10 else math.nan,
+            first__ndcg_at_7=0.2 if batch > 10 and batch % 5 == 0 else math.nan,
             spark_seconds=1.0,
             learn_seconds=0.5,
         )

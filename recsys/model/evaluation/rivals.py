@@ -51,6 +51,12 @@ class Rivals(Mapping[str, FrozenModel]):
         self._served = dict(served)
         self._models = {name: models[id(version)] for name, version in served.items()}
 
+    def without_alone(self, name: str) -> dict[str, FrozenModel]:
+        """The models but the one of a name, unless it has another name, too, and is measured anyway."""
+        left_out = self._models.get(name)
+        others = {other: model for other, model in self._models.items() if other != name}
+        return dict(self._models) if left_out in others.values() else others
+
 
 class DenseRival(ABC):
     """A rival that scores all items, in order to rank some."""

@@ -24,6 +24,16 @@ def test_a_version_of_two_names_is_held_once_until_another_takes_one_of_them() -
     assert list(rivals) == ["first", "champion", "previous"]
 
 
+def test_a_version_is_left_out_only_where_it_goes_by_no_other_name() -> None:
+    model = learn(OnlineModel(SETTINGS), clustered_batches(2, 80))
+    first, champion = model.served(), model.served()
+    alone = Rivals({"first": first, "champion": champion})
+    assert alone.without_alone("first") == {"champion": alone["champion"]}
+    champions = Rivals({"first": first, "champion": first})
+    assert champions.without_alone("first") == dict(champions)
+    assert Rivals({"champion": champion}).without_alone("first").keys() == {"champion"}
+
+
 def test_each_rival_is_measured_by_its_name() -> None:
     batches = clustered_batches(3, 80)
     model = learn(OnlineModel(SETTINGS), batches[:1])
