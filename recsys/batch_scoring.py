@@ -76,7 +76,7 @@ def score(tables: Tables, version: Version, settings: Settings) -> Scored:
     """
     start = time.perf_counter()
     archive = _send_to_executors(tables.spark, version)
-    users = artifacts.count_users(Path(SparkFiles.get(archive)))
+    users = artifacts.outline(Path(SparkFiles.get(archive))).users
     lists = recommend(tables.spark, archive, users, settings)
     synced = recommendations.sync(tables, _signed(lists, version))
     return Scored(version, users, synced.written, time.perf_counter() - start)

@@ -1,9 +1,11 @@
 """The artifact of a version: upload, download, check, load."""
 
 import hashlib
+import json
 import shutil
 import tempfile
 import warnings
+from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from recsys.errors import AlteredArtifactError, RegistryError
 from recsys.registry.client import registry_errors
 from recsys.registry.signature import EXAMPLE_INFO, SIGNATURE, metadata, write_example
 from recsys.serving import Served
-from recsys.serving.stored import restored, stored
+from recsys.serving.stored import FORMS, restored, stored
 from recsys.serving.version import absent_arrays, declared_axes
 
 # Tag of a logged model and of its version.
@@ -164,18 +166,38 @@ def load_served(uri: str, digest: str | None) -> Served:
         return served
 
 
-def count_users(artifact: Path) -> int:
-    """Number of users of a downloaded artifact, without reading its arrays.
+@dataclass(frozen=True)
+class Outline:
+    """What an artifact holds, told without reading its arrays.
+
+    Attributes:
+        users, items: numbers of them.
+        arrays: names of the arrays.
+    """
+
+    users: int
+    items: int
+    arrays: frozenset[str]
+
+
+def outline(artifact: Path) -> Outline:
+    """The outline of a downloaded artifact.
 
     Raises:
         RegistryError: the artifact is not one of this project.
     """
     try:
         with safe_open(artifact / "artifacts" / _ARRAYS_FILE, framework="np") as arrays:
-            offsets: int = arrays.get_slice("user_ids_offsets").get_shape()[0]
+            names = frozenset(arrays.keys())
+            # An array that is stored compressed is as long as its bytes; its own shape is told beside it.
+            forms = json.loads(arrays.get_tensor(FORMS).tobytes()) if FORMS in names else {}
+            users, items = (
+                int((forms[name]["shape"] if name in forms else arrays.get_slice(name).get_shape())[0]) - 1
+                for name in ("user_ids_offsets", "item_ids_offsets")
+            )
     except (OSError, SafetensorError) as error:
         raise RegistryError(
             f"the registered model holds no {_ARRAYS_FILE} with users, so it was not made by this project: set "
             "recommend.model to a version that the stream has registered"
         ) from error
-    return offsets - 1
+    return Outline(users, items, names)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from recsys.contracts import StepId
 from recsys.errors import AlteredArtifactError, ConfigError, RegistryError
@@ -12,6 +13,8 @@ from recsys.registry.artifacts import DIGEST
 from recsys.registry.served import ServedVersion
 from recsys.registry.versions import Version
 from recsys.serving import Served
+from recsys.serving.stored import stored
+from recsys.serving.version import declared_axes
 from tests.registry.served import served_arrays
 
 ARRAYS = served_arrays(["ann", "bob"], ["tea", "milk", "rice"])
@@ -130,9 +133,19 @@ def artifact_of(client, version) -> Path:
     return Path(client.get_logged_model(model_id).artifact_location.removeprefix("file://"))
 
 
-def test_an_artifact_knows_how_many_users_it_serves(make, tmp_path):
-    folder = artifacts.download(make(20).uri, None, tmp_path)
-    assert artifacts.count_users(folder) == 2
+def test_an_artifact_knows_how_many_users_and_items_it_serves(make, tmp_path):
+    outline = artifacts.outline(artifacts.download(make(20).uri, None, tmp_path))
+    assert (outline.users, outline.items) == (2, 3)
+    assert {"user_factors", "item_factors"} <= outline.arrays
+
+
+@pytest.mark.parametrize("users", [0, 510, 511, 3_000])
+def test_users_are_counted_where_the_ids_are_stored_compressed(tmp_path, users):
+    packed = served_arrays([f"u{number}" for number in range(users)], ["tea", "milk"])
+    (tmp_path / "artifacts").mkdir()
+    save_file(stored(packed, declared_axes("als")), tmp_path / "artifacts" / "arrays.safetensors")
+    outline = artifacts.outline(tmp_path)
+    assert (outline.users, outline.items) == (users, 2)
 
 
 def test_an_artifact_brings_its_code_and_no_pickle(make, tmp_path):
