@@ -53,7 +53,7 @@ def demo(settings: Settings) -> None:
     scored = score(tables, chosen_version(settings), settings)
 
     learned = f"{summary.events:,} events learned in {summary.batches} batches"
-    print(f"\n{learned}; recommendations for {scored.users:,} households")
+    print(f"\n{learned}; recommendations for {scored.run.users:,} households")
     print(f"quality over the batches: {summary.plot}")
     print(f"registered model: {scored.version.name}, champion is version {scored.version.version}")
     show_recommendations(tables)

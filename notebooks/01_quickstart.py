@@ -153,5 +153,5 @@ for household, items in zip(lists["user_id"], lists["item_ids"], strict=True):
 from recsys.batch_scoring import chosen_version, score
 
 scored = score(tables, chosen_version(settings), settings)
-print(f"{scored.users:,} households scored by version {scored.version.version}")
+print(f"{scored.run.users:,} households scored by version {scored.version.version}")
 tables.read(RECOMMENDATIONS).limit(3).show(truncate=60)

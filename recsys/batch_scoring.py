@@ -1,37 +1,35 @@
-"""Batch scoring: the champion recommends items to every user it knows, one row each, written in one commit."""
+"""Batch scoring: a version recommends items to every user it knows, or to given ones, in one commit."""
 
 import hashlib
-import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile
 
-import mlflow
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 from pyspark import SparkFiles
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys.config import Settings
-from recsys.contracts import ITEM, USER
+from recsys.contracts import ITEM, ITEM_VECTORS, RECOMMENDATIONS, USER, USER_VECTORS, VECTOR_SCHEMAS
+from recsys.errors import ConfigError
 from recsys.registry import artifacts, versions
+from recsys.registry.artifacts import Outline
 from recsys.registry.versions import CHAMPION, Version
-from recsys.tables import recommendations
+from recsys.scoring import workers
+from recsys.scoring.figures import Figures, coverage, gini
+from recsys.scoring.inputs import Inputs
+from recsys.scoring.similarity import compares, factors_of
+from recsys.scoring.workers import Request
+from recsys.tables import recommendations, scoring_runs, vectors
 from recsys.tables.delta import Tables
+from recsys.tables.scoring_runs import ScoringRun
 
-if TYPE_CHECKING:
-    from recsys.serving import Ranker, Rankings
-
-# Users per task: enough to amortize loading the model, few enough to be repeated after a failure.
+# Users per task: enough to amortize a start, few enough to be repeated after a failure.
 USERS_PER_TASK = 50_000
-LISTS = f"{USER} STRING, items ARRAY<STRUCT<{ITEM}: STRING, score: DOUBLE>>"
 
 
 @dataclass(frozen=True)
@@ -40,14 +38,13 @@ class Scored:
 
     Attributes:
         version: the version that made the recommendations.
-        users: number of users that have a row now; changed: of those, how many have another list than before.
-        seconds: wall time from the download of the model to the commit of the table.
+        run: what was done, and figures about the lists; a row of `scoring_runs`.
+        vectors: vectors that were written, by table.
     """
 
     version: Version
-    users: int
-    changed: int
-    seconds: float
+    run: ScoringRun
+    vectors: dict[str, int]
 
 
 def chosen_version(settings: Settings) -> Version:
@@ -63,40 +60,143 @@ def chosen_version(settings: Settings) -> Version:
     return versions.chosen(settings, uri)
 
 
-def score(tables: Tables, version: Version, settings: Settings) -> Scored:
+def score(tables: Tables, version: Version, settings: Settings, inputs: Inputs | None = None) -> Scored:
     """Make the table `recommendations` hold the lists of one version; rows of lists that are the same stay.
 
+    A row about the run is added to `scoring_runs`.
+
     Args:
-        tables: where `recommendations` is written; the executors of their session do the work.
+        tables: where the lists are written; the executors of their session do the work.
         version: from `chosen_version`.
-        settings: `recommend.*`.
+        settings: `recommend.*` and `batch_score.*`.
+        inputs: frames that take the place of tables that the settings name. If there are `users`, the lists of all
+            other users stay as they are.
 
     Raises:
         RegistryError: MLflow failed.
+        InputError: a table that a setting names is not there, or cannot be used. Nothing was written.
+        ConfigError: settings contradict one another, or ask for what the version does not have. Nothing was written.
     """
     start = time.perf_counter()
+    inputs = (inputs or Inputs()).completed(tables.spark, settings.batch_score)
     archive = _send_to_executors(tables.spark, version)
-    users = artifacts.outline(Path(SparkFiles.get(archive))).users
-    lists = recommend(tables.spark, archive, users, settings)
-    synced = recommendations.sync(tables, _signed(lists, version))
-    return Scored(version, users, synced.written, time.perf_counter() - start)
+    outline = artifacts.outline(Path(SparkFiles.get(archive)))
+    _refuse_unable(outline, version, settings)
+    audience = _audience(tables.spark, archive, outline, inputs)
+    request = _request(tables.spark, inputs, settings)
+    lists = audience.frame.mapInArrow(workers.ranking(archive, request), workers.LISTS)
+    scored_at = datetime.now(UTC)
+    synced = recommendations.sync(tables, _signed(lists, version, scored_at), others_stay=inputs.users is not None)
+    seconds = time.perf_counter() - start
+    totals, figures = _measured(tables, archive, outline, audience, settings.recommend.k)
+    run = ScoringRun(
+        scored_at,
+        version.name,
+        version.version,
+        users=totals["lists"],
+        unknown_users=totals["unknown"],
+        users_without_id=audience.without_id,
+        changed=synced.written,
+        removed=synced.removed,
+        short_lists=totals["short"],
+        seconds=seconds,
+        **asdict(figures),
+    )
+    scoring_runs.append(tables, run)
+    return Scored(version, run, _vectors(tables, archive, outline, version) if settings.batch_score.vectors else {})
 
 
-def recommend(spark: SparkSession, archive: str, users: int, settings: Settings) -> DataFrame:
-    """Rank items for all users of an artifact, on the executors.
+@dataclass(frozen=True)
+class _Audience:
+    """Whom a run scores.
 
-    Args:
-        spark: session that has the archive.
-        archive: name of the artifact's archive in the session.
-        users: number of users of the artifact.
-        settings: `recommend.k` and `recommend.exclude_seen`.
-
-    Returns:
-        One row per user: `user_id`, `items` best first.
+    Attributes:
+        frame: what `workers.ranking` takes.
+        users: `user_id` of all of them; None where they are all that the version knows.
+        without_id: rows that name nobody.
     """
-    tasks = max(spark.sparkContext.defaultParallelism, -(-users // USERS_PER_TASK))
-    rows = spark.range(0, users, 1, tasks)
-    return rows.mapInArrow(_ranking(archive, settings.recommend.k, settings.recommend.exclude_seen), LISTS)
+
+    frame: DataFrame
+    users: DataFrame | None
+    without_id: int
+
+
+def _audience(spark: SparkSession, archive: str, outline: Outline, inputs: Inputs) -> _Audience:
+    excluded, without_id, users, count = inputs.excluded_lists(), 0, None, outline.users
+    if inputs.users is not None:
+        rows, count = inputs.users.agg(F.count("*"), F.count(USER)).collect()[0]
+        users, without_id = inputs.users.dropna().distinct(), rows - count
+    tasks = max(spark.sparkContext.defaultParallelism, -(-count // USERS_PER_TASK))
+    frame = spark.range(0, count, 1, tasks) if users is None else users
+    if excluded is not None:
+        named = frame.mapInArrow(workers.naming(archive), f"{USER} STRING") if users is None else users
+        frame = named.join(excluded, USER, "left")
+    by_id = users is not None or excluded is not None
+    return _Audience(frame.repartition(tasks, USER) if by_id else frame, users, without_id)
+
+
+def _request(spark: SparkSession, inputs: Inputs, settings: Settings) -> Request:
+    allowed, categories = inputs.allowed_ids(), inputs.category_numbers()
+    send = spark.sparkContext.broadcast
+    return Request(
+        settings.recommend.k,
+        settings.recommend.exclude_seen,
+        None if allowed is None else send(allowed),
+        None if categories is None else send(categories),
+        settings.batch_score.category_cap,
+        settings.batch_score.diversity,
+    )
+
+
+def _refuse_unable(outline: Outline, version: Version, settings: Settings) -> None:
+    """Refuse what a version of this kind cannot do."""
+    named = f"version {version.version} of {version.name}"
+    if settings.batch_score.diversity and not compares(outline.arrays):
+        raise ConfigError(
+            f"setting 'batch_score.diversity': {named} compares no items; set it to 0, or model.kind to mixture, als, "
+            "ncf or cooccurrence"
+        )
+    if settings.batch_score.vectors and factors_of(outline.arrays) is None:
+        raise ConfigError(
+            f"setting 'batch_score.vectors': {named} has no factors; set it to false, or model.kind to mixture, als or "
+            "ncf"
+        )
+
+
+def _measured(
+    tables: Tables, archive: str, outline: Outline, audience: _Audience, k: int
+) -> tuple[dict[str, int], Figures]:
+    """Numbers of lists, and figures about them, from the table that holds them now."""
+    lists = tables.read(RECOMMENDATIONS).select(USER, F.col(f"items.{ITEM}").alias("items"))
+    if audience.users is not None:
+        lists = lists.join(audience.users, USER, "left_semi")
+    measured = lists.mapInArrow(workers.measuring(archive, k), workers.MEASURES)
+    sums = measured.groupBy("item").agg(*(F.sum(name).alias(name) for name in ("times", *workers.MEASURED)))
+    found = {int(row["item"]): row for row in sums.collect()}
+    total = found.pop(workers.ALL, None)
+    counts = np.zeros(outline.items, dtype=np.int64)
+    counts[list(found)] = [row["times"] for row in found.values()]
+    if total is None:
+        return dict.fromkeys(("lists", "short", "unknown"), 0), Figures(coverage(counts), gini(counts), None, None)
+    figures = Figures(
+        coverage(counts),
+        gini(counts),
+        total["popularity"] / total["times"] if total["times"] else None,
+        total["dissimilarity"] / total["compared"] if total["compared"] else None,
+    )
+    return {name: int(total[name]) for name in ("lists", "short", "unknown")}, figures
+
+
+def _vectors(tables: Tables, archive: str, outline: Outline, version: Version) -> dict[str, int]:
+    """Write the vectors of a version; returns how many have changed, by table."""
+    tables.create_missing(VECTOR_SCHEMAS)
+    written = {}
+    for name, key, count in ((ITEM_VECTORS, ITEM, outline.items), (USER_VECTORS, USER, outline.users)):
+        rows = tables.spark.range(count).mapInArrow(
+            workers.reading_vectors(archive, key), f"{key} STRING, vector ARRAY<FLOAT>"
+        )
+        written[name] = vectors.sync(tables, name, _stamped(rows, version)).written
+    return written
 
 
 def _send_to_executors(spark: SparkSession, version: Version) -> str:
@@ -118,45 +218,9 @@ def _send_to_executors(spark: SparkSession, version: Version) -> str:
     return name
 
 
-def _signed(lists: DataFrame, version: Version) -> DataFrame:
-    return lists.select(
-        USER,
-        "items",
-        F.lit(version.name).alias("model_name"),
-        F.lit(version.version).alias("model_version"),
-        F.lit(datetime.now(UTC)).alias("scored_at"),
-    )
+def _signed(lists: DataFrame, version: Version, scored_at: datetime) -> DataFrame:
+    return _stamped(lists, version).withColumn("scored_at", F.lit(scored_at))
 
 
-def _ranking(
-    archive: str, k: int, exclude_seen: bool
-) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def rank(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
-        # The artifact's own code ranks, so a version of another kind or an older release scores as it did originally.
-        model: Any = mlflow.pyfunc.load_model(SparkFiles.get(archive)).unwrap_python_model()
-        ranker: Ranker = model.ranker
-        user_ids = _strings(ranker.arrays["user_ids_bytes"], ranker.arrays["user_ids_offsets"])
-        item_ids = _strings(ranker.arrays["item_ids_bytes"], ranker.arrays["item_ids_offsets"])
-        for batch in batches:
-            rows = batch.column(0).to_numpy()
-            ranked = ranker.rank(rows, np.full(len(rows), k), np.full(len(rows), exclude_seen))
-            yield pa.RecordBatch.from_arrays(
-                [user_ids.take(batch.column(0)).cast(pa.string()), _lists(ranked, item_ids)], [USER, "items"]
-            )
-
-    return rank
-
-
-def _strings(text: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> pa.Array:
-    """Packed ids as an Arrow array, without a copy and without a Python object per id."""
-    return pa.LargeStringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(text))
-
-
-def _lists(ranked: "Rankings", item_ids: pa.Array) -> pa.Array:
-    """Rankings as an Arrow array of type list<struct<item_id, score>>."""
-    pairs = pa.StructArray.from_arrays(
-        [item_ids.take(pa.array(ranked.items)).cast(pa.string()), pa.array(ranked.scores, pa.float64())],
-        [ITEM, "score"],
-    )
-    return pa.ListArray.from_arrays(np.concatenate([[0], np.cumsum(ranked.lengths)]).astype(np.int32), pairs)
+def _stamped(rows: DataFrame, version: Version) -> DataFrame:
+    return rows.select("*", F.lit(version.name).alias("model_name"), F.lit(version.version).alias("model_version"))

@@ -58,6 +58,9 @@ WRITERS = "writers"
 REQUEUED = "requeued"
 ALERTS = "alerts"
 TRIALS = "trials"
+SCORING_RUNS = "scoring_runs"
+ITEM_VECTORS = "item_vectors"
+USER_VECTORS = "user_vectors"
 
 _TOTALS = f"""
     {USER} STRING NOT NULL, {ITEM} STRING NOT NULL, {WEIGHT} DOUBLE NOT NULL, {EVENTS} BIGINT NOT NULL,
@@ -92,6 +95,19 @@ TABLE_SCHEMAS = {
         model_name STRING NOT NULL, model_version STRING NOT NULL, {AGAINST} STRING, ndcg DOUBLE NOT NULL,
         ndcg_against DOUBLE, ndcg_popularity DOUBLE NOT NULL, known BOOLEAN NOT NULL,
         {INGESTED_AT} TIMESTAMP NOT NULL""",
+    SCORING_RUNS: """
+        scored_at TIMESTAMP NOT NULL, model_name STRING NOT NULL, model_version STRING NOT NULL,
+        users BIGINT NOT NULL, unknown_users BIGINT NOT NULL, users_without_id BIGINT NOT NULL,
+        changed BIGINT NOT NULL, removed BIGINT NOT NULL, short_lists BIGINT NOT NULL, seconds DOUBLE NOT NULL,
+        coverage DOUBLE, gini DOUBLE, popularity_bias DOUBLE, diversity DOUBLE""",
+}
+
+# Made by the first run of `batch_score` with `batch_score.vectors`.
+VECTOR_SCHEMAS = {
+    name: f"""
+        {key} STRING NOT NULL, vector ARRAY<FLOAT> NOT NULL, model_name STRING NOT NULL,
+        model_version STRING NOT NULL"""
+    for name, key in ((ITEM_VECTORS, ITEM), (USER_VECTORS, USER))
 }
 
 # Made by the first run of `requeue`: which records of the quarantine have come back, in which file. `record` is the

@@ -59,7 +59,7 @@ def test_every_user_gets_the_items_of_the_slow_oracle(spark, scene, exclude_seen
     version, arrays = register(client, settings, 1)
     decisions.promote(client, version, BY_TEST)
     scored = score(tables, chosen_version(settings), settings)
-    assert (scored.version.uri, scored.users) == (version.uri, len(USERS))
+    assert (scored.version.uri, scored.run.users) == (version.uri, len(USERS))
     wanted = {}
     for row, user in enumerate(USERS):
         items, scores = slow_ranking(arrays, row, 5, exclude_seen)
@@ -76,7 +76,7 @@ def test_a_version_of_an_earlier_release_is_scored_by_its_own_code(spark, scene)
     decisions.promote(client, version, BY_TEST)
     chosen = chosen_version(settings)
     assert chosen.step is None
-    assert score(tables, chosen, settings).users == len(USERS)
+    assert score(tables, chosen, settings).run.users == len(USERS)
 
 
 def test_a_model_of_another_project_is_refused_in_one_line(spark, scene, tmp_path):
@@ -100,7 +100,7 @@ def test_the_champion_is_replaced_in_one_commit(spark, scene):
     score(tables, chosen_version(settings), settings)
     before = tables.version(RECOMMENDATIONS)
     decisions.promote(client, second, BY_TEST)
-    assert score(tables, chosen_version(settings), settings).changed == 1
+    assert score(tables, chosen_version(settings), settings).run.changed == 1
     assert tables.version(RECOMMENDATIONS) == before + 1
     assert set(written(tables)) == {"only"}
     assert len(tables.read(RECOMMENDATIONS, before).collect()) == len(USERS)
@@ -123,7 +123,7 @@ def test_an_empty_vocabulary_is_scored_too(spark, scene, users, items):
     tables, client, settings = scene
     version, _ = register(client, settings, 1, users=users, items=items)
     decisions.promote(client, version, BY_TEST)
-    assert score(tables, chosen_version(settings), settings).users == len(users)
+    assert score(tables, chosen_version(settings), settings).run.users == len(users)
     assert written(tables) == {user: ([], [], version.version) for user in users}
 
 

@@ -232,7 +232,9 @@ class Evaluation(Section):
 class Recommend(Section):
     """What recommendation lists contain."""
 
-    k: PositiveInt = Field(20, description="Items per recommendation list, and the cutoff of the metrics (NDCG@k).")
+    k: int = Field(
+        20, ge=1, le=10_000, description="Items per recommendation list, and the cutoff of the metrics (NDCG@k)."
+    )
     exclude_seen: bool = Field(
         True,
         description="Leave out items that the user has interacted with. `false` where users come back to the same "

@@ -25,6 +25,7 @@ from recsys.config.feed import Feed, Quarantine
 from recsys.config.fingerprint import shapes
 from recsys.config.model import ConceptDrift, Decay, Model, Robustness, Staleness
 from recsys.config.operation import Logging, Maintain, Monitoring, Rebuild, Requeue
+from recsys.config.scoring import BatchScore
 from recsys.config.section import Section, TextByKey
 from recsys.config.sections import (
     Evaluation,
@@ -85,6 +86,7 @@ class Settings(Section):
     gate: Gate = Field(default_factory=Gate)
     evaluation: Evaluation = Field(default_factory=Evaluation)
     recommend: Recommend = Field(default_factory=Recommend)
+    batch_score: BatchScore = Field(default_factory=BatchScore)
     items: Items = Field(default_factory=Items)
     logging: Logging = Field(default_factory=Logging)
     monitoring: Monitoring = Field(default_factory=Monitoring)

@@ -27,6 +27,7 @@ from recsys.contracts import (
     REQUEUED,
     TABLE_SCHEMAS,
     TRIALS,
+    VECTOR_SCHEMAS,
     WRITERS,
     StepId,
 )
@@ -52,6 +53,8 @@ PROPERTIES = {
 # The tables that only the holder of the lease may append to. The totals say themselves how far they are, and an alert
 # harms nothing.
 FENCED = (INTERACTION_LOG, QUARANTINE, MODEL_UPDATES, TRIALS)
+# Spark alone writes their rows, with deletion vectors.
+_WRITTEN_BY_SPARK = (RECOMMENDATIONS, *VECTOR_SCHEMAS)
 
 # What an earlier release called the column `generation`.
 _EARLIER_GENERATION = "epoch"
@@ -86,10 +89,11 @@ class Tables:
         self.fence: Fence | None = None
         self._storage = storage
         named = bool(storage.catalog)
-        places = {name: self._identifier(name) if named else self.location(name) for name in (*TABLE_SCHEMAS, REQUEUED)}
+        names = (*TABLE_SCHEMAS, REQUEUED, *VECTOR_SCHEMAS)
+        places = {name: self._identifier(name) if named else self.location(name) for name in names}
         self._by_spark = {name: SparkTable(spark, place, named) for name, place in places.items()}
         on_path = not named and ":/" not in storage.root
-        local = {name: PathTable(place, name == RECOMMENDATIONS) for name, place in places.items()}
+        local = {name: PathTable(place, name in _WRITTEN_BY_SPARK) for name, place in places.items()}
         self._on_path = local if on_path else {}
 
     def location(self, name: str) -> str:

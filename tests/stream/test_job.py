@@ -81,7 +81,7 @@ def test_a_clean_end_registers_a_first_version(spark: SparkSession, stream: Sett
     assert summary.champion_version == "1"
     assert version_steps(stream) == [StepId(0, 1)]
     scored = score(Tables(spark, stream.storage), chosen_version(stream), stream)
-    assert (scored.version.step, scored.users) == (StepId(0, 1), 30)
+    assert (scored.version.step, scored.run.users) == (StepId(0, 1), 30)
 
     assert run_stream(stream).batches == 0
     write_stream(folder, files=6, first=2)

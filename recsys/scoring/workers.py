@@ -1,0 +1,252 @@
+"""What runs in Spark's Python workers: a version, loaded once per worker, ranks, is read, and measures lists."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import mlflow
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark import SparkFiles
+
+from recsys.contracts import ITEM, USER
+from recsys.scoring.composition import Ordered, Rules, compose
+from recsys.scoring.figures import dissimilarities, percentiles
+from recsys.scoring.similarity import Similarity, factors_of, similarity_of
+from recsys.serving.arrays import Array, Lists
+
+if TYPE_CHECKING:
+    from pyspark.core.broadcast import Broadcast
+
+    from recsys.serving import Ranker
+
+Batches = Iterator[pa.RecordBatch]
+InWorker = Callable[[Batches], Batches]
+
+EXCLUDED = "excluded"
+LISTS = f"{USER} STRING, items ARRAY<STRUCT<{ITEM}: STRING, score: DOUBLE>>"
+# One row for each listed item, and one for all lists of a task, whose item is -1.
+MEASURES = (
+    "item BIGINT, times BIGINT, lists BIGINT, short BIGINT, unknown BIGINT, popularity DOUBLE, dissimilarity DOUBLE, "
+    "compared BIGINT"
+)
+ALL = -1
+
+
+class WorkerVersion:
+    """A version in a worker.
+
+    Args:
+        ranker: From the code that the version carries.
+    """
+
+    def __init__(self, ranker: "Ranker") -> None:
+        self.ranker, self.arrays = ranker, ranker.arrays
+        self.user_ids, self.item_ids = (
+            _strings(self.arrays[f"{side}_ids_bytes"], self.arrays[f"{side}_ids_offsets"]) for side in ("user", "item")
+        )
+
+    @cached_property
+    def similarity(self) -> Similarity | None:
+        """How it compares items."""
+        return similarity_of(self.arrays)
+
+    @cached_property
+    def popularity(self) -> Array:
+        """(items,) share of the catalog that an item is more popular than."""
+        return percentiles(self.arrays["item_popularity"])
+
+
+# The last version that this worker has loaded, by the archive that it came in.
+_loaded: dict[str, WorkerVersion] = {}
+
+
+def loaded(archive: str) -> WorkerVersion:
+    """A version of the session. The first task of a worker loads it; the next tasks use what that one has loaded.
+
+    Args:
+        archive: Name under which the session has it.
+    """
+    if archive not in _loaded:
+        _loaded.clear()  # Before the next one is loaded: the memory holds one.
+        os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+        # The artifact's own code ranks, so a version of another kind or an older release scores as it did originally.
+        model: Any = mlflow.pyfunc.load_model(SparkFiles.get(archive)).unwrap_python_model()
+        _loaded[archive] = WorkerVersion(model.ranker)
+    return _loaded[archive]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a version, for all users.
+
+    Attributes:
+        k, exclude_seen: the settings.
+        allowed: ids of the only items that may be in a list, as an Arrow array; None: all.
+        categories: ids of items, and numbers of their categories; None: no categories.
+        cap: items of one category in a list, at most.
+        diversity: 0 to 1.
+    """
+
+    k: int
+    exclude_seen: bool
+    allowed: "Broadcast[pa.Array] | None" = None
+    categories: "Broadcast[tuple[pa.Array, Array]] | None" = None
+    cap: int | None = None
+    diversity: float = 0.0
+
+    def rules(self, version: WorkerVersion) -> Rules | None:
+        """For the rows of a version; None where its order is the list."""
+        if self.allowed is None and self.cap is None and not self.diversity:
+            return None
+        allowed = None if self.allowed is None else rows_of(version.item_ids, self.allowed.value) >= 0
+        categories = None
+        if self.categories is not None:
+            ids, numbers = self.categories.value
+            categories = np.append(numbers, -1)[rows_of(version.item_ids, ids)]
+        similarity = version.similarity if self.diversity else None
+        return Rules(self.k, allowed, self.cap, categories, self.diversity, similarity)
+
+
+def ranking(archive: str, request: Request) -> InWorker:
+    """Users to `LISTS`.
+
+    Args:
+        archive: Name under which the session has the version.
+        request: What is asked of it.
+
+    Returns:
+        For batches of rows of users, or of `user_id`; with a column `excluded`, these items are left out.
+    """
+
+    def rank(batches: Batches) -> Batches:
+        version = loaded(archive)
+        rules = request.rules(version)
+        for batch in batches:
+            if batch.schema.names[0] == USER:
+                ids = batch.column(0)
+                rows = rows_of(ids, version.user_ids)
+            else:
+                rows = batch.column(0).to_numpy()
+                ids = version.user_ids.take(batch.column(0)).cast(pa.string())
+            ranked: Ordered
+            if EXCLUDED in batch.schema.names or rules is not None:
+                own = rules or Rules(request.k)
+                ranked = compose(version.ranker, rows, request.exclude_seen, _excluded(batch, version), own)
+            else:
+                asked = np.full(len(rows), request.k), np.full(len(rows), request.exclude_seen)
+                ranked = version.ranker.rank(rows, *asked)
+            yield pa.RecordBatch.from_arrays([ids, _lists(ranked, version.item_ids)], [USER, "items"])
+
+    return rank
+
+
+def naming(archive: str) -> InWorker:
+    """Rows of users to `user_id`."""
+
+    def name(batches: Batches) -> Batches:
+        version = loaded(archive)
+        for batch in batches:
+            yield pa.RecordBatch.from_arrays([version.user_ids.take(batch.column(0)).cast(pa.string())], [USER])
+
+    return name
+
+
+def reading_vectors(archive: str, key: str) -> InWorker:
+    """Rows of users or items to their id and `vector`; those about which nothing is known are left out.
+
+    Args:
+        archive: Name under which the session has the version.
+        key: `user_id` or `item_id`.
+    """
+
+    def read(batches: Batches) -> Batches:
+        version = loaded(archive)
+        names = factors_of(version.arrays)
+        assert names is not None, "the driver has looked"
+        ids = version.user_ids if key == USER else version.item_ids
+        factors = version.arrays[names[0] if key == USER else names[1]]
+        for batch in batches:
+            rows = batch.column(0).to_numpy()
+            rows = rows[rows < len(factors)]
+            rows = rows[factors[rows].any(axis=1)]
+            offsets = np.arange(len(rows) + 1, dtype=np.int32) * factors.shape[1]
+            vectors = pa.ListArray.from_arrays(offsets.astype(np.int32), pa.array(factors[rows].ravel(), pa.float32()))
+            yield pa.RecordBatch.from_arrays([ids.take(pa.array(rows)).cast(pa.string()), vectors], [key, "vector"])
+
+    return read
+
+
+def measuring(archive: str, k: int) -> InWorker:
+    """`user_id` and the ids of a list to `MEASURES`.
+
+    Args:
+        archive: Name under which the session has the version that made the lists.
+        k: Length of a list that is not short.
+    """
+
+    def measure(batches: Batches) -> Batches:
+        version = loaded(archive)
+        times, total = np.zeros(len(version.item_ids), dtype=np.int64), dict.fromkeys(MEASURED, 0.0)
+        for batch in batches:
+            own = batch.column(1)
+            lengths = pc.list_value_length(own).to_numpy(zero_copy_only=False).astype(np.int64)
+            items = rows_of(own.flatten(), version.item_ids)
+            times += np.bincount(items, minlength=len(times))
+            total["lists"] += len(batch)
+            total["short"] += int((lengths < k).sum())
+            total["unknown"] += int((rows_of(batch.column(0), version.user_ids) < 0).sum())
+            total["popularity"] += float(version.popularity[items].sum())
+            if version.similarity is not None and len(items):
+                table = np.zeros((len(lengths), lengths.max()), dtype=np.int64)
+                table[np.arange(lengths.max()) < lengths[:, None]] = items
+                found = dissimilarities(version.similarity, table, lengths)
+                total["dissimilarity"] += float(found.sum())
+                total["compared"] += len(found)
+        listed = np.flatnonzero(times)
+        columns = [np.append(listed, ALL), np.append(times[listed], times.sum())]
+        columns += [np.append(np.zeros(len(listed)), value) for value in total.values()]
+        schema = pa.schema([(name, _ARROW[kind]) for name, kind in (part.split() for part in MEASURES.split(", "))])
+        yield pa.RecordBatch.from_arrays(
+            [pa.array(column).cast(field.type) for column, field in zip(columns, schema, strict=True)], schema=schema
+        )
+
+    return measure
+
+
+_ARROW = {"BIGINT": pa.int64(), "DOUBLE": pa.float64()}
+MEASURED = tuple(part.split()[0] for part in MEASURES.split(", "))[2:]
+
+
+def rows_of(ids: pa.Array, known: pa.Array) -> Array:
+    """(n,) int64 rows of ids among the known ones, -1 for others and for null."""
+    found = pc.index_in(ids.cast(pa.large_string()), value_set=known.cast(pa.large_string())).fill_null(-1)
+    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.int64)
+
+
+def _excluded(batch: pa.RecordBatch, version: WorkerVersion) -> Lists:
+    """Known items that the users of a batch shall not get."""
+    if EXCLUDED not in batch.schema.names:
+        return Lists.empty(len(batch))
+    column = batch.column(EXCLUDED)
+    lengths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
+    items = rows_of(column.flatten(), version.item_ids)
+    owners = np.repeat(np.arange(len(batch)), lengths)[items >= 0]
+    return Lists.of(np.bincount(owners, minlength=len(batch)), items[items >= 0])
+
+
+def _strings(text: Array, offsets: Array) -> pa.Array:
+    """Packed ids as an Arrow array, without a copy and without a Python object per id."""
+    return pa.LargeStringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(text))
+
+
+def _lists(ranked: Ordered, item_ids: pa.Array) -> pa.Array:
+    """Rankings as an Arrow array of type list<struct<item_id, score>>."""
+    pairs = pa.StructArray.from_arrays(
+        [item_ids.take(pa.array(ranked.items)).cast(pa.string()), pa.array(ranked.scores, pa.float64())],
+        [ITEM, "score"],
+    )
+    return pa.ListArray.from_arrays(np.concatenate([[0], np.cumsum(ranked.lengths)]).astype(np.int32), pairs)
