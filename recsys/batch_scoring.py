@@ -20,7 +20,7 @@ from recsys.registry import artifacts, versions
 from recsys.registry.artifacts import Outline
 from recsys.registry.versions import CHAMPION, Version
 from recsys.scoring import workers
-from recsys.scoring.figures import Figures, coverage, gini
+from recsys.scoring.figures import ListFigures, coverage, gini
 from recsys.scoring.inputs import Inputs
 from recsys.scoring.similarity import compares, factors_of
 from recsys.scoring.workers import Request
@@ -165,7 +165,7 @@ def _refuse_unable(outline: Outline, version: Version, settings: Settings) -> No
 
 def _measured(
     tables: Tables, archive: str, outline: Outline, audience: _Audience, k: int
-) -> tuple[dict[str, int], Figures]:
+) -> tuple[dict[str, int], ListFigures]:
     """Numbers of lists, and figures about them, from the table that holds them now."""
     lists = tables.read(RECOMMENDATIONS).select(USER, F.col(f"items.{ITEM}").alias("items"))
     if audience.users is not None:
@@ -177,8 +177,8 @@ def _measured(
     counts = np.zeros(outline.items, dtype=np.int64)
     counts[list(found)] = [row["times"] for row in found.values()]
     if total is None:
-        return dict.fromkeys(("lists", "short", "unknown"), 0), Figures(coverage(counts), gini(counts), None, None)
-    figures = Figures(
+        return dict.fromkeys(("lists", "short", "unknown"), 0), ListFigures(coverage(counts), gini(counts), None, None)
+    figures = ListFigures(
         coverage(counts),
         gini(counts),
         total["popularity"] / total["times"] if total["times"] else None,

@@ -1,25 +1,42 @@
 import re
+from collections import Counter
+from dataclasses import asdict
+from itertools import combinations
 from pathlib import Path
 
 import mlflow
 import numpy as np
+import pyarrow as pa
 import pytest
+import yaml
+from chispa import assert_df_equality
+from pyarrow import parquet
 from pyspark.errors import PythonException
 from pyspark.sql import functions as F
 
 import recsys
+from jobs.batch_score import batch_score
+from recsys import batch_scoring
 from recsys.batch_scoring import chosen_version, score
-from recsys.contracts import RECOMMENDATIONS, StepId
-from recsys.errors import RegistryError
+from recsys.cli import BAD_INPUT, run_job
+from recsys.config.scoring import BatchScore
+from recsys.contracts import ITEM_VECTORS, RECOMMENDATIONS, SCORING_RUNS, USER_VECTORS, StepId
+from recsys.errors import ConfigError, RegistryError
 from recsys.model.recommender import OnlineModel
 from recsys.registry import decisions, versions
 from recsys.registry.client import connect
 from recsys.registry.runs import GenerationRun
+from recsys.scoring import workers
+from recsys.scoring.composition import POOL
+from recsys.scoring.figures import percentiles
+from recsys.scoring.inputs import Inputs
+from recsys.scoring.workers import Request
 from recsys.serving import Served
 from recsys.tables.delta import Tables
 from tests.model.als.test_incremental_als import learn
 from tests.model.helpers import clustered_batches, make_settings
 from tests.registry.served import BY_TEST, served_arrays, slow_ranking
+from tests.scoring.oracle import slow_list
 
 USERS = [*(f"u{number}" for number in range(40)), 'it\'s\n"🦉"/\\', "x" * 10_000, ""]
 ITEMS = [*(f"i{number}" for number in range(60)), "日本語\n'\"/"]
@@ -34,8 +51,8 @@ def scene(spark, settings, empty_tables, empty_registry, tmp_path):
     return Tables(spark, chosen.storage), connect(chosen), chosen
 
 
-def register(client, settings, batch: int, users=USERS, items=ITEMS):
-    arrays = served_arrays(users, items, seed=batch)
+def register(client, settings, batch: int, users=USERS, items=ITEMS, **other):
+    arrays = served_arrays(users, items, seed=batch) | other
     run = GenerationRun.open(client, settings, 0, settings.mlflow.model_name)
     return versions.register(client, settings, run.run_id, Served.of_packed(arrays), StepId(0, batch), {}), arrays
 
@@ -65,6 +82,168 @@ def test_every_user_gets_the_items_of_the_slow_oracle(spark, scene, exclude_seen
         items, scores = slow_ranking(arrays, row, 5, exclude_seen)
         wanted[user] = ([ITEMS[item] for item in items], scores, version.version)
     assert written(tables) == wanted
+
+
+RULES = {"category_cap": 2, "diversity": 0.25, "vectors": True}
+
+
+def one_hot_factors(rng) -> np.ndarray:
+    """Items that are alike or not at all, so that cosines are exact; nothing is known about the last one."""
+    factors = np.zeros((len(ITEMS), 4), dtype=np.float32)
+    factors[np.arange(len(ITEMS) - 1), rng.integers(0, 4, len(ITEMS) - 1)] = rng.integers(1, 4, len(ITEMS) - 1)
+    return factors
+
+
+def test_rules_given_users_vectors_and_figures(spark, scene, tmp_path):
+    """Lists, vectors and figures are those of slow oracles; rows of users who were not asked for stay."""
+    tables, client, settings = scene
+    rng = np.random.default_rng(5)
+    version, arrays = register(client, settings, 1, item_factors=one_hot_factors(rng))
+    decisions.promote(client, version, BY_TEST)
+    plain = score(tables, version, settings)
+    assert (plain.run.users, plain.run.changed, plain.vectors) == (len(USERS), len(USERS), {})
+    before = {user: items for user, (items, _, _) in written(tables).items()}
+
+    nothing = spark.createDataFrame([(None, "i1"), ("stranger", "i2")], "user_id STRING, item_id STRING")
+    everything = spark.createDataFrame([(item,) for item in [*ITEMS, "sold", None]], "item_id STRING")
+    kept = settings.model_copy(update={"batch_score": BatchScore(category_cap=5)})
+    same = spark.createDataFrame([("i3", "one"), ("i4", None)], "item_id STRING, category STRING")
+    free = score(tables, version, kept, Inputs(allowed_items=everything, excluded_items=nothing, categories=same))
+    assert free.run.changed == 0, "rules that leave nothing out change no list"
+
+    allowed, users = rng.choice(61, 30, replace=False).tolist(), ["u1", "u2", "u5", "u17", 'it\'s\n"🦉"/\\']
+    excluded = {user: rng.choice(61, 8, replace=False).tolist() for user in users[:4]}
+    categories = rng.integers(-1, 5, 61)
+    files = {
+        "allowed_items": pa.table({"item_id": [ITEMS[item] for item in allowed]}),
+        "excluded_items": pa.table(
+            {
+                "user_id": [user for user in excluded for _ in range(8)],
+                "item_id": [ITEMS[item] for own in excluded.values() for item in own],
+            }
+        ),
+        "categories": pa.table(
+            {"item_id": [ITEMS[i] for i in range(61) if categories[i] >= 0], "category": categories[categories >= 0]}
+        ),
+    }
+    for name, table in files.items():
+        (tmp_path / name).mkdir()
+        parquet.write_table(table, tmp_path / name / "part.parquet")
+    ruled = BatchScore(**RULES, **{name: f"{tmp_path}/{name}" for name in files})
+    chosen = settings.model_copy(update={"batch_score": ruled})
+    asked = spark.createDataFrame([(user,) for user in [*users, "u1", None, "stranger", None]], "user_id STRING")
+    at = tables.version(RECOMMENDATIONS)
+    scored = score(tables, version, chosen, Inputs(users=asked))
+    assert tables.version(RECOMMENDATIONS) == at + 1
+    alike = arrays["item_factors"] @ arrays["item_factors"].T > 0
+    wanted = {}
+    for user in [*users, "stranger"]:
+        order, scores = slow_ranking(arrays, USERS.index(user) if user in USERS else -1, len(ITEMS), user in USERS)
+        open_items = set(allowed) - set(excluded.get(user, ()))
+        rows = slow_list(order, scores, 5, open_items, categories.tolist(), 2, 0.25, alike.astype(float), POOL * 5)
+        wanted[user] = [ITEMS[row] for row in rows]
+    expected = spark.createDataFrame(list({**before, **wanted}.items()), "user_id STRING, items ARRAY<STRING>")
+    found = tables.read(RECOMMENDATIONS).select("user_id", F.col("items.item_id").alias("items"))
+    assert_df_equality(found, expected, ignore_row_order=True, ignore_nullable=True)
+
+    counts = Counter(item for items in wanted.values() for item in items)
+    pairs = [[alike[ITEMS.index(a), ITEMS.index(b)] for a, b in combinations(own, 2)] for own in wanted.values()]
+    run = scored.run
+    assert (run.users, run.unknown_users, run.users_without_id) == (6, 1, 2)
+    assert (run.changed, run.removed) == (sum(before.get(user) != items for user, items in wanted.items()), 0)
+    assert run.short_lists == sum(len(items) < 5 for items in wanted.values())
+    assert run.coverage == len(counts) / len(ITEMS)
+    assert run.diversity == pytest.approx(np.mean([1 - np.mean(own) for own in pairs if own]))
+    popular = dict(zip(ITEMS, percentiles(arrays["item_popularity"]), strict=True))
+    assert run.popularity_bias == pytest.approx(
+        sum(popular[item] * times for item, times in counts.items()) / counts.total()
+    )
+    rows = tables.read(SCORING_RUNS).orderBy("scored_at").collect()
+    assert [row.users for row in rows] == [len(USERS), len(USERS), 6]
+    assert {**rows[-1].asDict(), "scored_at": None} == {**asdict(run), "scored_at": None}
+
+    for name, ids, factors in (
+        (ITEM_VECTORS, ITEMS, arrays["item_factors"]),
+        (USER_VECTORS, USERS, arrays["user_factors"]),
+    ):
+        known = [(one, row.tolist()) for one, row in zip(ids, factors, strict=True) if row.any()]
+        assert scored.vectors[name] == len(known)
+        key = "item_id" if name == ITEM_VECTORS else "user_id"
+        expected = spark.createDataFrame(known, f"{key} STRING, vector ARRAY<FLOAT>")
+        assert_df_equality(
+            tables.read(name).select(key, "vector"), expected, ignore_row_order=True, ignore_nullable=True
+        )
+    arrays["item_factors"][3] += 1
+    changed, _ = register(client, settings, 1, item_factors=arrays["item_factors"])
+    only_vectors = settings.model_copy(update={"batch_score": BatchScore(vectors=True)})
+    assert score(tables, changed, only_vectors).vectors == {ITEM_VECTORS: 1, USER_VECTORS: 0}
+    feed = spark.read.option("readChangeFeed", True).option("startingVersion", tables.version(ITEM_VECTORS))
+    told = feed.format("delta").load(tables.location(ITEM_VECTORS)).collect()
+    assert {(row.item_id, row._change_type) for row in told} == {("i3", "update_preimage"), ("i3", "update_postimage")}
+
+
+def test_a_worker_loads_a_version_once(spark, scene, monkeypatch):
+    """What Spark runs in a worker, run here: the second task loads nothing; another version takes its place."""
+    _, client, settings = scene
+    archives = [batch_scoring._send_to_executors(spark, register(client, settings, batch)[0]) for batch in (1, 2)]
+    loads, load = [], mlflow.pyfunc.load_model
+    monkeypatch.setattr(mlflow.pyfunc, "load_model", lambda path: loads.append(path) or load(path))
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    batch = pa.RecordBatch.from_arrays([pa.array([0, 1])], ["id"])
+    for archive in (archives[0], archives[0], archives[1]):
+        (ranked,) = workers.ranking(archive, Request(5, True))(iter([batch]))
+        assert ranked.column(0).to_pylist() == USERS[:2]
+    assert [Path(path).name for path in loads] == archives
+
+
+def test_bad_tables_are_refused_in_one_line_before_anything_is_written(spark, scene, tmp_path, capsys):
+    tables, client, settings = scene
+    version, _ = register(client, settings, 1)
+    decisions.promote(client, version, BY_TEST)
+    spark.createDataFrame([("u1", 2.5)], "user_id STRING, item_id DOUBLE").write.parquet(f"{tmp_path}/pairs")
+    spark.createDataFrame([("i1", "a"), ("i1", "b")], "item_id STRING, category STRING").write.format("delta").save(
+        f"{tmp_path}/categories"
+    )
+    cases = {
+        "batch_score.users": {"users": f"{tmp_path}/nowhere"},
+        "batch_score.allowed_items": {"allowed_items": "no_such_table"},
+        "no column 'category'": {"categories": f"{tmp_path}/pairs", "category_cap": 1},
+        "'batch_score.excluded_items': column 'item_id' is double": {"excluded_items": f"{tmp_path}/pairs"},
+        "'batch_score.category_cap': set batch_score.categories": {"category_cap": 1},
+        "'batch_score.categories': set batch_score.category_cap": {"categories": f"{tmp_path}/categories"},
+        "'batch_score.categories': 1 more rows than items": {"categories": f"{tmp_path}/categories", "category_cap": 1},
+    }
+    for told, given in cases.items():
+        chosen = settings.model_copy(update={"batch_score": BatchScore(**given)})
+        (tmp_path / "my.yaml").write_text(yaml.safe_dump(chosen.model_dump(mode="json", by_alias=True)), "utf-8")
+        assert run_job(batch_score, ["--config", str(tmp_path / "my.yaml")]) == BAD_INPUT
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert told in line
+    assert tables.version(RECOMMENDATIONS) == 0
+    assert tables.read(SCORING_RUNS).count() == 0
+
+
+def test_what_a_version_cannot_do_is_refused_before_anything_is_written(spark, scene):
+    tables, client, settings = scene
+    model = learn(OnlineModel(make_settings(model={"kind": "trend"})), clustered_batches(2, 60))
+    run = GenerationRun.open(client, settings, 0, settings.mlflow.model_name)
+    version = versions.register(client, settings, run.run_id, model.served(), StepId(0, 1), {})
+    for wish in ("diversity", "vectors"):
+        asked = settings.model_copy(update={"batch_score": BatchScore(**{wish: 1})})
+        with pytest.raises(ConfigError, match=f"setting 'batch_score.{wish}': version 1 of .* set it to"):
+            score(tables, version, asked)
+    assert tables.version(RECOMMENDATIONS) == 0
+
+
+def test_the_script_of_the_page_runs(spark, scene, tmp_path, monkeypatch, capsys):
+    _, client, settings = scene
+    decisions.promote(client, register(client, settings, 1)[0], BY_TEST)
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(settings.model_dump(mode="json", by_alias=True)), "utf-8")
+    monkeypatch.chdir(tmp_path)
+    page = Path(__file__).parents[1] / "docs" / "how-to" / "batch-scoring.md"
+    (block,) = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    exec(block, {})
+    assert "users=2" in capsys.readouterr().out
 
 
 def test_a_version_of_an_earlier_release_is_scored_by_its_own_code(spark, scene):

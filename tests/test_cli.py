@@ -122,6 +122,8 @@ def test_a_storage_that_does_not_answer(
 def test_a_bad_setting(capsys: pytest.CaptureFixture[str]) -> None:
     assert "unknown setting 'model.factor'" in refused(capsys, stream_update, "model.factor=8")
     assert "setting 'recommend.k'" in refused(capsys, stream_update, "recommend.k=zero")
+    for word in ("recommend.k=1000000000", "batch_score.category_cap=0", "batch_score.diversity=1.5"):
+        assert f"setting '{word.partition('=')[0]}'" in refused(capsys, batch_score, word)
 
 
 @pytest.mark.process

@@ -12,7 +12,7 @@ _AT_ONCE = 1 << 21
 
 
 @dataclass(frozen=True)
-class Figures:
+class ListFigures:
     """Figures about lists; None where there is nothing to compute them from.
 
     Attributes:

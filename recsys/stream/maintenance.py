@@ -11,7 +11,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from recsys.config import Settings
-from recsys.contracts import INTERACTION_LOG, MODEL_UPDATES, QUARANTINE, RECOMMENDATIONS, TABLE_SCHEMAS, TRIALS, StepId
+from recsys.contracts import (
+    INTERACTION_LOG,
+    MODEL_UPDATES,
+    QUARANTINE,
+    RECOMMENDATIONS,
+    TABLE_SCHEMAS,
+    TRIALS,
+    VECTOR_SCHEMAS,
+    StepId,
+)
 from recsys.errors import InputError
 from recsys.model import snapshot
 from recsys.registry import retention
@@ -73,9 +82,10 @@ def _plan(settings: Settings, tables: Tables) -> Iterator[Task]:
     learned = StepId(generation.number, generation.last_batch)
     yield from _old_rows(tables, QUARANTINE, settings.maintain.quarantine_days, learned)
     yield from _old_rows(tables, TRIALS, settings.maintain.trials_days, learned)
-    for name in maintenance.GROWING:
+    # What no job has written yet may not be there.
+    for name in filter(tables.exists, maintenance.GROWING):
         yield from _compaction(tables, name)
-    for name in TABLE_SCHEMAS:
+    for name in filter(tables.exists, (*TABLE_SCHEMAS, *VECTOR_SCHEMAS)):
         yield from _vacuum(tables, name)
     yield from _files(settings, generation.number)
     yield from _versions(settings, tables, generation.number)

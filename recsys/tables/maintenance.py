@@ -2,9 +2,10 @@
 
 The stream only appends to the tables that are compacted here, and an append never fails because of this. A compaction
 commits beside appends, too. A deletion does not: it starts again after an append, and gives up for this time where
-appends are too frequent. `recommendations` gets a small file, and marks for rows that are gone, whenever lists change.
-A compaction beside `batch_score` makes one of the two fail, and its next run does the work. `interactions` is
-overwritten as a whole, so there is nothing to compact in it, and only files that it no longer uses are removed.
+appends are too frequent. `recommendations` and the tables of vectors get a small file, and marks for rows that are
+gone, whenever rows of them change. A compaction beside `batch_score` makes one of the two fail, and its next run does
+the work. `interactions` is overwritten as a whole, so there is nothing to compact in it, and only files that it no
+longer uses are removed.
 """
 
 from collections.abc import Callable
@@ -14,12 +15,22 @@ from delta.exceptions import ConcurrentAppendException, ConcurrentDeleteDeleteEx
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from recsys.contracts import INGESTED_AT, INTERACTION_LOG, MODEL_UPDATES, QUARANTINE, RECOMMENDATIONS, TRIALS, StepId
+from recsys.contracts import (
+    INGESTED_AT,
+    INTERACTION_LOG,
+    MODEL_UPDATES,
+    QUARANTINE,
+    RECOMMENDATIONS,
+    SCORING_RUNS,
+    TRIALS,
+    VECTOR_SCHEMAS,
+    StepId,
+)
 from recsys.tables.conditions import between, to_column
 from recsys.tables.delta import Tables
 
 # Tables to which every batch, or every scoring, adds a file.
-GROWING = (INTERACTION_LOG, MODEL_UPDATES, QUARANTINE, TRIALS, RECOMMENDATIONS)
+GROWING = (INTERACTION_LOG, MODEL_UPDATES, QUARANTINE, TRIALS, RECOMMENDATIONS, SCORING_RUNS, *VECTOR_SCHEMAS)
 # Spark lists at most this many files of a vacuum that is only tried.
 VACUUM_LISTS = 1000
 _ATTEMPTS = 10

@@ -24,7 +24,7 @@ class ScoringRun:
         removed: users who have none any more.
         short_lists: lists with fewer than `recommend.k` items.
         seconds: wall time from the download of the version to the commit of the lists.
-        coverage, gini, popularity_bias, diversity: see `scoring.figures.Figures`.
+        coverage, gini, popularity_bias, diversity: see `scoring.figures.ListFigures`.
     """
 
     scored_at: datetime

@@ -12,7 +12,7 @@ import yaml
 
 from recsys.cleaning import judge
 from recsys.config import load_settings
-from recsys.contracts import EVENT_COLUMNS, TABLE_SCHEMAS, StepId
+from recsys.contracts import EVENT_COLUMNS, TABLE_SCHEMAS, VECTOR_SCHEMAS, StepId
 from recsys.model.evaluation.prequential import evaluate
 from recsys.model.recommender import OnlineModel
 from tests.model.helpers import clustered_batches, make_settings
@@ -20,6 +20,7 @@ from tests.model.helpers import clustered_batches, make_settings
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 TABLES_PAGE = ROOT / "docs" / "how-to" / "read-the-tables.md"
+SCHEMAS = {**TABLE_SCHEMAS, **VECTOR_SCHEMAS}
 # Parts of a column definition: a comma inside angle brackets divides none.
 DEFINITIONS = re.compile(r",(?![^<]*>)")
 
@@ -39,14 +40,14 @@ def sections(page: Path) -> dict[str, str]:
 
 def test_all_tables_are_described_and_no_other():
     described = [heading for heading in sections(TABLES_PAGE) if heading != "What always holds"]
-    assert described == list(TABLE_SCHEMAS)
+    assert described == list(SCHEMAS)
 
 
-@pytest.mark.parametrize("table", TABLE_SCHEMAS)
+@pytest.mark.parametrize("table", SCHEMAS)
 def test_columns_are_described_in_order_with_their_types(table):
     rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", sections(TABLES_PAGE)[table].split("The metrics")[0], re.MULTILINE)
     described = [(column, kind.replace("&lt;", "<").replace("&gt;", ">")) for column, kind in rows]
-    columns = [" ".join(part.split()) for part in DEFINITIONS.split(TABLE_SCHEMAS[table])]
+    columns = [" ".join(part.split()) for part in DEFINITIONS.split(SCHEMAS[table])]
     defined = [part.removesuffix(" NOT NULL").split(" ", 1) for part in columns]
     types = [
         (column, re.sub(r"item_id: string, score: double", "item_id, score", kind.lower())) for column, kind in defined
