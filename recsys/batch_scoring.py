@@ -170,7 +170,7 @@ def _measured(
     lists = tables.read(RECOMMENDATIONS).select(USER, F.col(f"items.{ITEM}").alias("items"))
     if audience.users is not None:
         lists = lists.join(audience.users, USER, "left_semi")
-    measured = lists.mapInArrow(workers.measuring(archive, k), workers.MEASURES)
+    measured = lists.mapInArrow(workers.measuring(archive, k, audience.users is None), workers.MEASURES)
     sums = measured.groupBy("item").agg(*(F.sum(name).alias(name) for name in ("times", *workers.MEASURED)))
     found = {int(row["item"]): row for row in sums.collect()}
     total = found.pop(workers.ALL, None)

@@ -96,9 +96,10 @@ def compose(ranker: Ranks, rows: Array, exclude_seen: bool, excluded: Lists, rul
         rules: What applies to all users.
     """
     k = min(rules.k, ranker.items)
+    allowed = ranker.items if rules.allowed is None else int(rules.allowed.sum())
     # About as deep as the share of the allowed items makes necessary.
-    share = 1.0 if rules.allowed is None or not ranker.items else max(rules.allowed.mean(), 1 / ranker.items)
-    depth, waiting = min(math.ceil(rules.pool / share), ranker.items), np.arange(len(rows))
+    depth = min(math.ceil(rules.pool * ranker.items / allowed), ranker.items) if allowed else 0
+    waiting = np.arange(len(rows))
     items, scores = np.full((len(rows), k), -1, dtype=np.int64), np.zeros((len(rows), k), dtype=np.float32)
     while len(waiting) and depth:
         size = max(1, _AT_ONCE // depth)

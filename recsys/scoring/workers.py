@@ -34,6 +34,8 @@ MEASURES = (
     "compared BIGINT"
 )
 ALL = -1
+MEASURED = tuple(part.split()[0] for part in MEASURES.split(", "))[2:]
+_ARROW = {"BIGINT": pa.int64(), "DOUBLE": pa.float64()}
 
 
 class WorkerVersion:
@@ -173,19 +175,20 @@ def reading_vectors(archive: str, key: str) -> InWorker:
             rows = batch.column(0).to_numpy()
             rows = rows[rows < len(factors)]
             rows = rows[factors[rows].any(axis=1)]
-            offsets = np.arange(len(rows) + 1, dtype=np.int32) * factors.shape[1]
+            offsets = np.arange(len(rows) + 1) * factors.shape[1]
             vectors = pa.ListArray.from_arrays(offsets.astype(np.int32), pa.array(factors[rows].ravel(), pa.float32()))
             yield pa.RecordBatch.from_arrays([ids.take(pa.array(rows)).cast(pa.string()), vectors], [key, "vector"])
 
     return read
 
 
-def measuring(archive: str, k: int) -> InWorker:
+def measuring(archive: str, k: int, all_known: bool) -> InWorker:
     """`user_id` and the ids of a list to `MEASURES`.
 
     Args:
         archive: Name under which the session has the version that made the lists.
         k: Length of a list that is not short.
+        all_known: Whether the version knows all users, so that they need not be looked up.
     """
 
     def measure(batches: Batches) -> Batches:
@@ -195,12 +198,15 @@ def measuring(archive: str, k: int) -> InWorker:
             own = batch.column(1)
             lengths = pc.list_value_length(own).to_numpy(zero_copy_only=False).astype(np.int64)
             items = rows_of(own.flatten(), version.item_ids)
-            times += np.bincount(items, minlength=len(times))
+            # A run of another version that ended just now may have listed items that this one does not know.
+            known = items[items >= 0]
+            times += np.bincount(known, minlength=len(times))
             total["lists"] += len(batch)
             total["short"] += int((lengths < k).sum())
-            total["unknown"] += int((rows_of(batch.column(0), version.user_ids) < 0).sum())
-            total["popularity"] += float(version.popularity[items].sum())
-            if version.similarity is not None and len(items):
+            if not all_known:
+                total["unknown"] += int((rows_of(batch.column(0), version.user_ids) < 0).sum())
+            total["popularity"] += float(version.popularity[known].sum())
+            if version.similarity is not None and len(known):
                 table = np.zeros((len(lengths), lengths.max()), dtype=np.int64)
                 table[np.arange(lengths.max()) < lengths[:, None]] = items
                 found = dissimilarities(version.similarity, table, lengths)
@@ -215,10 +221,6 @@ def measuring(archive: str, k: int) -> InWorker:
         )
 
     return measure
-
-
-_ARROW = {"BIGINT": pa.int64(), "DOUBLE": pa.float64()}
-MEASURED = tuple(part.split()[0] for part in MEASURES.split(", "))[2:]
 
 
 def rows_of(ids: pa.Array, known: pa.Array) -> Array:
