@@ -30,12 +30,12 @@ ledger = tables.read(MODEL_UPDATES).orderBy("generation", "batch_id")
 # MAGIC ## Quality
 # MAGIC
 # MAGIC On each batch, before it is learned, these are evaluated: the live model, the champion that serves, a challenger
-# MAGIC on trial, the first version (on every fifth batch: `evaluation.first_every_batches`), and recency-weighted
-# MAGIC popularity.
+# MAGIC on trial, for a new champion the one before, the first version (on every fifth batch:
+# MAGIC `evaluation.first_every_batches`), and recency-weighted popularity.
 
 # COMMAND ----------
 
-rankers = ("model", "champion", "challenger", "first", "popularity")
+rankers = ("model", "champion", "previous", "challenger", "first", "popularity")
 quality = (
     ledger.selectExpr("batch_id", *(f"metrics['{ranker}/ndcg_at_20'] AS {ranker}" for ranker in rankers))
     .toPandas()

@@ -14,6 +14,7 @@ from recsys.config import load_settings
 from recsys.config.table import default_weights, described_settings
 from recsys.errors import InputError, OutsideDownError, RecsysError, is_forbidden, is_outage
 from recsys.logs import configure
+from recsys.memory import use_one_allocator
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ def run_job(
         "overrides", nargs="*", metavar="key.sub=value", help="settings that override the file and the environment"
     )
     parsed = parser.parse_intermixed_args(arguments)
+    use_one_allocator()
     in_json = False
     try:
         loaded = load_settings(parsed.config, parsed.overrides)

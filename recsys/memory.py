@@ -1,18 +1,25 @@
 """What a process that runs for months gives back of the memory that it once needed."""
 
 import ctypes
+import os
 from contextlib import suppress
 
-import pyarrow as pa
+_ARROW = "ARROW_DEFAULT_MEMORY_POOL"
 
 
-def use_one_allocator() -> None:
-    """Let Arrow take its memory from the C library, so that `give_back` reaches it.
+def use_one_allocator() -> bool:
+    """Let Arrow take its memory from the C library, so that `give_back` reaches it, unless it is told something else.
 
-    Arrow's own allocator keeps what one thread took and another freed; where a table is written by threads that come
-    and go, that grows for as long as the process runs.
+    Arrow's own allocator keeps what one thread took and another freed; where tables are written by threads that come
+    and go, that grows for as long as the process runs. Arrow looks when it is imported.
+
+    Returns:
+        Whether that was still to be said.
     """
-    pa.set_memory_pool(pa.system_memory_pool())
+    if _ARROW in os.environ:
+        return False
+    os.environ[_ARROW] = "system"
+    return True
 
 
 def give_back() -> None:

@@ -2,32 +2,30 @@
 
 import ctypes
 import os
-from collections.abc import Iterator
+import subprocess
+import sys
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
-from recsys.memory import give_back, use_one_allocator
+from recsys.memory import give_back
 
 MEGABYTE = 2**20
-
-
-@pytest.fixture
-def own_pool() -> Iterator[None]:
-    before = pa.default_memory_pool()
-    yield
-    pa.set_memory_pool(before)
 
 
 def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.mark.usefixtures("own_pool")
-def test_arrow_uses_the_allocator_of_the_c_library() -> None:
-    use_one_allocator()
-    assert pa.default_memory_pool().backend_name == "system"
+def test_arrow_uses_the_allocator_of_the_c_library_in_a_job_unless_told_otherwise() -> None:
+    code = (
+        "from recsys.cli import run_job; run_job(print, ['--config', 'nowhere.yaml']); "
+        "import pyarrow; print(pyarrow.default_memory_pool().backend_name)"
+    )
+    for told, wanted in (({}, "system"), ({"ARROW_DEFAULT_MEMORY_POOL": "mimalloc"}, "mimalloc")):
+        left = {name: value for name, value in os.environ.items() if name != "ARROW_DEFAULT_MEMORY_POOL"}
+        printed = subprocess.run([sys.executable, "-c", code], env={**left, **told}, capture_output=True, text=True)
+        assert printed.stdout.split()[-1] == wanted, printed.stderr
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="this C library does not trim")

@@ -12,13 +12,14 @@ promotion is bad if the version has lost more than `gate.tolerance` of the NDCG 
 the attack. A false reject is a version of a clean stream that is not promoted, whether it was rejected or has expired.
 
 Lines say, for every kind of stream, how many there were, how many of the challengers were truly worse, how the trials
-ended, and what the promoted ones and the others have lost (medians; negative is a gain). The power is the share of
+ended, what the promoted ones and the others have lost (medians; negative is a gain), and how many promotions the watch
+over a new champion took back on the batches after the trial, when the attack was over. The power is the share of
 clean challengers that are promoted. The last line has what the gate is held to. `--quick` runs a quarter of the kinds,
 and a tenth of the clean streams.
 
 No gate can see an attack in which those whom it measures are the attackers: accounts that the champion knows, taken
 over, or a feed that records likes as dislikes for as long as the trial lasts. They look like users whose preferences
-have changed. Such streams are listed by themselves and do not count in the last line. A person rolls back for them.
+have changed, for as long as the attack lasts. Such streams are listed by themselves and do not count in the last line.
 """
 
 import argparse
@@ -34,10 +35,10 @@ import numpy as np
 from bench.reliability.attacks import PURCHASE, VIEW, Row, as_batch, many, named
 from recsys.config import Settings
 from recsys.contracts import StepId, TrialKey
-from recsys.model.evaluation.gate import PASSED
+from recsys.model.evaluation.gate import PASSED, REJECTED
 from recsys.model.evaluation.prequential import evaluate_users
 from recsys.model.evaluation.rivals import Rivals
-from recsys.model.evaluation.trial import CHALLENGER, CHAMPION, Trial, trial_batch
+from recsys.model.evaluation.trial import CHALLENGER, CHAMPION, PREVIOUS, ChampionWatch, Trial, trial_batch
 from recsys.model.recommender import OnlineModel
 from recsys.serving import Served
 
@@ -84,12 +85,14 @@ class StreamOutcome:
         losses: share of the first champion's NDCG that the promoted versions have lost.
         held_back: the same of the versions that were not promoted.
         batches: batches that the promotions took.
+        sent_back: for each promotion, whether the watch over the new champion went back to the version before.
     """
 
     verdicts: list[str] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     held_back: list[float] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
+    sent_back: list[bool] = field(default_factory=list)
 
 
 def bots(accounts: int, items: int, times: int, weight: float = PURCHASE) -> Attack:
@@ -224,16 +227,26 @@ class PoisonedStream:
     def tried(self, challenger: Served, champion: Served, far: float) -> Trial:
         """Try a challenger on the batches that follow, beside the champion."""
         trial = Trial(TrialKey("bench", "2", "1"), SETTINGS.gate)
-        rivals = Rivals({CHALLENGER: challenger, CHAMPION: champion})
+        self._measure(trial, {CHALLENGER: challenger, CHAMPION: champion}, far)
+        return trial
+
+    def falls_behind(self, champion: Served, before: Served) -> bool:
+        """Watch a new champion on the batches that follow, when the attack is over."""
+        watch = ChampionWatch(TrialKey("bench", "1", "2"), SETTINGS.gate)
+        self._measure(watch, {CHAMPION: champion, PREVIOUS: before}, 0.0)
+        return watch.result.verdict == REJECTED
+
+    def _measure(self, trial: Trial | ChampionWatch, versions: dict[str, Served], far: float) -> None:
+        """Let batches follow until it is decided."""
+        rivals = Rivals(versions)
         while not trial.result.decided:
             self.number += 1
             batch, step = as_batch(self.rows(far), self.number), StepId(0, self.number)
             evaluation = evaluate_users(batch, self.model, rivals, SETTINGS, step)
-            measured = trial_batch(trial.key, evaluation, rivals, step, _AT)
+            measured = trial_batch(trial.key, evaluation, rivals, step, _AT, trial.measured_as)
             assert measured is not None
             trial.add(measured, evaluation.figures)
             self.model.update(batch, step)
-        return trial
 
     def worth(self, versions: dict[str, Served]) -> dict[str, float]:
         """Mean NDCG of versions for honest users, on batches that are seen by nobody else."""
@@ -264,13 +277,14 @@ def run(script: Script, seed: int) -> StreamOutcome:
         outcome.verdicts.append(trial.result.verdict)
         if trial.result.verdict == PASSED:
             outcome.batches.append(trial.looks)
+            outcome.sent_back.append(stream.falls_behind(challenger, champion))
         if script.attack is None:
             return outcome
         worth = stream.worth({"first": first, "challenger": challenger})
         loss = 1 - worth["challenger"] / worth["first"]
         if trial.result.verdict == PASSED:
             outcome.losses.append(loss)
-            champion = challenger
+            champion = champion if outcome.sent_back[-1] else challenger
         else:
             outcome.held_back.append(loss)
     return outcome
@@ -284,7 +298,8 @@ def line(name: str, outcomes: Sequence[StreamOutcome]) -> str:
     verdicts = Counter(verdict for outcome in outcomes for verdict in outcome.verdicts)
     counts = " ".join(f"{verdicts[verdict]:>8}" for verdict in ("passed", "rejected", "expired"))
     medians = " ".join(f"{statistics.median(some):>8.3f}" if some else f"{'–':>8}" for some in (losses, held))
-    return f"{name:44} {len(outcomes):>7} {worse:>6} {counts} {medians}"
+    back = sum(went for outcome in outcomes for went in outcome.sent_back)
+    return f"{name:44} {len(outcomes):>7} {worse:>6} {counts} {medians} {back:>8}"
 
 
 def listed(scripts: Sequence[Script], seeds: int) -> list[StreamOutcome]:
@@ -301,10 +316,10 @@ def main(clean: int = CLEAN, scripts: Sequence[Script] = SCRIPTS, unseen: Sequen
     """Run all streams and print what became of them."""
     began = time.perf_counter()
     print(f"{'streams':44} {'number':>7} {'worse':>6} ", end="")
-    print(" ".join(f"{word:>8}" for word in ("passed", "rejected", "expired", "loss", "held")))
+    print(" ".join(f"{word:>8}" for word in ("passed", "rejected", "expired", "loss", "held", "back")))
     poisoned, quiet = listed(scripts, 1), listed(QUIET, clean // len(QUIET))
     if unseen:
-        print("what no gate can see, and does not count below:")
+        print("what no gate can see, and does not count below; the watch may:")
         listed(unseen, 1)
     bad = sum(loss > SETTINGS.gate.tolerance for outcome in poisoned for loss in outcome.losses)
     lost = sum(verdict != PASSED for outcome in quiet for verdict in outcome.verdicts) / len(quiet)
@@ -313,6 +328,8 @@ def main(clean: int = CLEAN, scripts: Sequence[Script] = SCRIPTS, unseen: Sequen
     worse = sum(max([*one.losses, *one.held_back]) > SETTINGS.gate.tolerance for one in poisoned)
     kinds = f"{len(poisoned)} poisoned streams, {worse} with a version that is worse, and {len(quiet)} clean ones"
     print(f"{kinds} in {seconds:.0f} s; power {1 - lost:.3f}")
+    back = [went for outcome in quiet for went in outcome.sent_back]
+    print(f"{sum(back)} of {len(back)} promotions in clean streams were taken back")
     print(f"bad_promotions={bad} false_rejects={lost:.3f} time_to_promote_batches={took:g}")
 
 

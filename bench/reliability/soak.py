@@ -35,6 +35,7 @@ from tqdm import tqdm
 from bench.harness.charts import in_rows, plain
 from recsys.config import Settings
 from recsys.contracts import INTERACTION_LOG, MODEL_UPDATES, QUARANTINE, LedgerRow, StepId
+from recsys.memory import use_one_allocator
 from recsys.storage import checkpoint_folder, mlflow_database, table_path
 from recsys.stream.job import run_stream
 from recsys.stream.plots import INK
@@ -297,4 +298,6 @@ def _draw(axes: Axes, title: str, x: np.ndarray, y: np.ndarray) -> None:
 
 
 if __name__ == "__main__":
+    if use_one_allocator():  # As a job does before it imports Arrow.
+        os.execv(sys.executable, [sys.executable, "-m", "bench.reliability.soak", *sys.argv[1:]])
     main()

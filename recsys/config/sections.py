@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import (
     Field,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     model_validator,
@@ -209,6 +210,12 @@ class Gate(Section):
     )
     max_user_seconds: PositiveFloat = Field(
         0.1, description="Seconds to rank the items for one user, in bulk, at most, in the fastest batch."
+    )
+    watch_batches: NonNegativeInt = Field(
+        20,
+        description="Batches after a promotion by the stream on which the version before is measured beside the new "
+        "champion; where that is shown to be worse, the stream goes back. 0: never. With `approval: manual` or on hold "
+        "the stream only warns.",
     )
 
 

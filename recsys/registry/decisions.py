@@ -15,7 +15,7 @@ from recsys.registry.versions import CHAMPION, Version, by_alias, champion, find
 
 PREVIOUS = "previous"
 _HOLD = "hold"
-_REPLACED = "replaced"
+_PROMOTED, _ROLLED_BACK, _REPLACED = "promoted", "rolled_back", "replaced"
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class RegistryDecision:
         return {f"{what}.by": self.by, f"{what}.reason": self.reason}
 
 
-def promote(client: MlflowClient, version: Version, decision: RegistryDecision, what: str = "promoted") -> None:
+def promote(client: MlflowClient, version: Version, decision: RegistryDecision, what: str = _PROMOTED) -> None:
     """Make a version the champion; the alias `previous` gets the one before, and tags that say who replaced it.
 
     Scoring and serving depend on the alias `champion` only, so it is set last.
@@ -72,7 +72,7 @@ def rollback(client: MlflowClient, name: str, to: str | None, decision: Registry
     earlier = previous(client, name) if to is None else resolve(client, f"models:/{name}/{to}")
     if earlier is None:
         raise RegistryError(f"models:/{name} has had no champion before this one: name a version to go back to")
-    promote(client, earlier, decision, "rolled_back")
+    promote(client, earlier, decision, _ROLLED_BACK)
     return earlier
 
 
@@ -106,6 +106,12 @@ def release(client: MlflowClient, name: str) -> None:
         there = client.get_registered_model(name).tags
         for key in RegistryDecision("", "").tags(_HOLD).keys() & there.keys():
             client.delete_registered_model_tag(name, key)
+
+
+def promoted_by(version: Version) -> str | None:
+    """Who has promoted a version that nobody has rolled back to since; None if nobody has."""
+    promotion, rollback = _recorded(version.tags, _PROMOTED), _recorded(version.tags, _ROLLED_BACK)
+    return None if promotion is None or rollback is not None else promotion.by
 
 
 def replaced_by(version: Version) -> RegistryDecision | None:

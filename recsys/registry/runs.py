@@ -29,7 +29,7 @@ PARAMETERS_PER_CALL = 100
 _ALL_AT_FIRST = 10
 # What every batch has: quality of the rankings, size and cost of the batch, and what tells that something is wrong.
 _TO_WATCH = re.compile(
-    r"(model|popularity|champion|challenger|first)/ndcg_at_\d+|gate/\w+|mixture/regret|events|records|quarantined|"
+    r"(model|popularity|champion|challenger|previous|first)/ndcg_at_\d+|(gate|watch)/\w+|mixture/regret|events|records|quarantined|"
     r"batch_seconds|freshness_p95_seconds|surprise|set_aside|rebuild_seconds"
 )
 

@@ -13,16 +13,17 @@ from recsys.config import Settings
 from recsys.contracts import StepId, TrialKey
 from recsys.errors import RegistryDownError, RegistryError
 from recsys.model.evaluation.gate import EXPIRED, PASSED, REJECTED, GateResult
-from recsys.model.evaluation.trial import CHALLENGER, CHAMPION
+from recsys.model.evaluation.trial import CHALLENGER, CHAMPION, ChampionWatch, decision
 from recsys.registry import artifacts, decisions, versions
-from recsys.registry.decisions import RegistryDecision, Standing, replaced_by
+from recsys.registry.decisions import RegistryDecision, Standing, promoted_by, replaced_by
 from recsys.registry.versions import AGAINST, REASONS, VERDICT, Version, gate_tags
 from recsys.serving import Served
-from recsys.stream.trials import Trials, decision
+from recsys.stream.trials import Trials
 
 logger = logging.getLogger(__name__)
 
 FIRST = "first"
+_STREAM = "stream"
 
 
 @dataclass
@@ -47,8 +48,9 @@ class Contest:
         self._entrants: dict[str, _Entrant] = {}
         self._standing = Standing({}, None)
         self._first: str | None = None
-        # The versions that were promoted here, and that were said to wait, last.
-        self._promoted = self._waits = ""
+        # The version that was promoted here last, and what was said of which version.
+        self._promoted = ""
+        self._told: set[tuple[str, str]] = set()
 
     @property
     def champion(self) -> Version | None:
@@ -76,8 +78,9 @@ class Contest:
 
     @property
     def decided(self) -> bool:
-        """Whether the trial has ended with a verdict that the registry does not have."""
-        return self._trials.running is not None and self._trials.running.result.decided
+        """Whether a trial has ended, or a champion has fallen behind, and the registry does not have it."""
+        trial, fallen = self._trials.running, self._fallen
+        return (trial is not None and trial.result.decided) or (fallen is not None and self._may_move)
 
     @property
     def rivals(self) -> dict[str, Served]:
@@ -85,11 +88,12 @@ class Contest:
 
         Where a look was interrupted, the trial may still be one beside an earlier champion: it has no place here.
         """
-        champion, trial = self.champion, self._trials.running
+        champion = self.champion
         against = None if champion is None else champion.version
         numbers = {FIRST: self._first, CHAMPION: against}
-        if trial is not None and not trial.result.decided and trial.key.against == against:
-            numbers[CHALLENGER] = trial.key.version
+        for trial in (self._trials.running, self._trials.watching):
+            if trial is not None and not trial.result.decided and trial.key.against == against:
+                numbers[trial.measured_as] = trial.key.version
         entrants = {name: self._entrants.get(number) for name, number in numbers.items() if number is not None}
         served = {name: None if entrant is None else entrant.served for name, entrant in entrants.items()}
         return {name: version for name, version in served.items() if version is not None}
@@ -107,7 +111,9 @@ class Contest:
         name, before = self._settings.mlflow.model_name, self._standing
         found = decisions.standing(client, name)
         numbers = {found.aliases[alias] for alias in (CHAMPION, CHALLENGER) if alias in found.aliases}
-        numbers |= set() if first is None else {first.version}
+        # The champion so far, too: the one that replaces it is watched beside it.
+        numbers |= {version.version for version in (first, self.champion) if version is not None}
+        numbers |= set() if self._trials.watching is None else {self._trials.watching.key.version}
         if found.aliases != before.aliases or not numbers <= self._entrants.keys():
             # Whoever moved an alias has also tagged versions.
             there = {number: versions.find(client, name, number) for number in sorted(numbers)}
@@ -122,9 +128,10 @@ class Contest:
             if version is not None:
                 self._load(version.version)
         self._challenge(client)
+        self._watch(client)
 
     def settle(self, client: MlflowClient, at_the_end: bool = False) -> bool:
-        """Record the verdict of a trial that has ended, and move the alias if that is allowed.
+        """Record the verdict of a trial that has ended, and move the alias if that is due and allowed.
 
         Args:
             client: from `connect`.
@@ -141,7 +148,7 @@ class Contest:
             result = trial.end() if at_the_end else trial.result
             if result.decided:
                 self._record(client, trial.key, result)
-        return self._promote(client)
+        return self._go_back(client) or self._promote(client)
 
     def expire(self, client: MlflowClient, step: StepId) -> None:
         """End the trial that runs, because the version of a step takes the place of the challenger.
@@ -176,6 +183,48 @@ class Contest:
             self._record(client, key, GateResult(REJECTED, (str(error),)))
             return
         self._trials.run(key, challenger.step)
+
+    def _watch(self, client: MlflowClient) -> None:
+        """Watch a champion that the stream has promoted beside what it replaced, for its first batches."""
+        champion = self.champion
+        # Not the alias `previous`, which moves before that of the champion does.
+        before = None if champion is None or promoted_by(champion) != _STREAM else champion.tags.get(AGAINST)
+        if champion is None or champion.step is None or before is None or not self._settings.gate.watch_batches:
+            self._trials.look_away()
+            return
+        self._trials.watch(TrialKey(champion.name, before, champion.version), champion.step)
+        watch = self._trials.watching
+        if watch is None or watch.result.decided:
+            return
+        try:
+            if before not in self._entrants:
+                self._entrants[before] = _Entrant(versions.resolve(client, f"models:/{champion.name}/{before}"))
+            self._load(before)
+        except RegistryDownError:
+            raise
+        except RegistryError as error:
+            logger.warning("%s is not watched beside version %s: %s", champion.uri, before, error)
+            self._trials.look_away()
+
+    @property
+    def _fallen(self) -> ChampionWatch | None:
+        """The watch over the champion, if that is shown to be worse than what it replaced."""
+        watch = self._trials.watching
+        return watch if watch is not None and watch.result.verdict == REJECTED else None
+
+    def _go_back(self, client: MlflowClient) -> bool:
+        """Go back from a champion that has fallen behind, unless a person has a say in it; returns whether."""
+        watch, champion = self._fallen, self.champion
+        if watch is None or champion is None or champion.version != watch.key.against:
+            return False
+        if not self._may_move:
+            self._tell_why(champion, f"falls behind version {watch.key.version}, and is not rolled back")
+            return False
+        why = RegistryDecision(_STREAM, watch.decision())
+        decisions.rollback(client, champion.name, watch.key.version, why)
+        logger.warning("%s: %s takes its place again", watch.decision(), f"version {watch.key.version}")
+        self._promoted = watch.key.version
+        return True
 
     def _load(self, number: str) -> None:
         entrant = self._entrants[number]
@@ -218,19 +267,22 @@ class Contest:
             return False
         if challenger.tags.get(AGAINST) != (None if champion is None else champion.version):
             return False
-        if not self._may_promote(challenger):
+        if not self._may_move:
+            self._tell_why(challenger, "has passed the gate, and waits for jobs/registry.py")
             return False
-        decisions.promote(client, challenger, RegistryDecision("stream", challenger.tags[REASONS]))
+        decisions.promote(client, challenger, RegistryDecision(_STREAM, challenger.tags[REASONS]))
         self._promoted = challenger.version
         return True
 
-    def _may_promote(self, challenger: Version) -> bool:
-        """Whether the stream may promote; if not, that is said once for each version."""
-        hold = self._standing.hold
-        if hold is None and self._settings.gate.approval == "automatic":
-            return True
-        if challenger.version != self._waits:
+    @property
+    def _may_move(self) -> bool:
+        """Whether the stream may move the alias of the champion."""
+        return self._standing.hold is None and self._settings.gate.approval == "automatic"
+
+    def _tell_why(self, version: Version, what: str) -> None:
+        """Say once for each version and case why the stream leaves the alias where it is."""
+        if (version.version, what) not in self._told:
+            hold = self._standing.hold
             why = "gate.approval is manual" if hold is None else f"promotions are on hold, by {hold.by}: {hold.reason}"
-            logger.warning("%s has passed the gate, and waits for jobs/registry.py: %s", challenger.uri, why)
-        self._waits = challenger.version
-        return False
+            logger.warning("%s %s: %s", version.uri, what, why)
+        self._told.add((version.version, what))

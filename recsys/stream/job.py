@@ -12,7 +12,6 @@ from pyspark.sql import DataFrame
 from recsys.config import Settings
 from recsys.contracts import EVENT_ID, LedgerRow, StepId
 from recsys.logs import log_step
-from recsys.memory import use_one_allocator
 from recsys.registry.client import connect
 from recsys.storage import checkpoint_folder, snapshot_folder, writer_lock
 from recsys.stream.feed import FeedWatch
@@ -69,7 +68,6 @@ def run_stream(settings: Settings, observe: Observer = log_stage, batches: int |
         BrokenFeedError: an alert of `feed.stop_on`; everything up to it is learned.
         RegistryError: the tracking server refuses, or does not answer at the first start of all.
     """
-    use_one_allocator()
     with (
         writer_lock(settings.storage.root),
         stop_signals() as stop,

@@ -10,6 +10,7 @@ from pyspark.sql import SparkSession
 
 from recsys.config import Settings
 from recsys.contracts import TRIALS, LedgerRow, StepId
+from recsys.model.evaluation.gate import PASSED
 from recsys.registry import decisions, versions
 from recsys.registry.client import connect, experiment_id
 from recsys.registry.decisions import RegistryDecision
@@ -22,7 +23,7 @@ from recsys.tables.delta import Tables
 from tests.streams import write_stream
 
 # Thirty users decide within three batches, as hundreds do with the defaults.
-GATE_SETTINGS = {"tolerance": 0.3, "confidence": 0.6, "max_batches": 3, "min_users": 20}
+GATE_SETTINGS = {"tolerance": 0.3, "confidence": 0.6, "max_batches": 3, "min_users": 20, "watch_batches": 5}
 NAME = "recsys"
 BAD = "2"  # The version that recommends every item in the place of another one.
 
@@ -108,6 +109,46 @@ def test_a_person_approves_and_what_cannot_be_loaded_is_rejected(
     rejected = versions.resolve(client, f"models:/{NAME}/2").tags
     assert rejected[VERDICT] == "rejected"
     assert rejected["gate.reasons"].startswith("models:/recsys/2 is not what was registered: ")
+
+
+def test_a_champion_that_falls_behind_what_it_replaced_is_sent_back(
+    spark: SparkSession, judged: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    spoil(monkeypatch, BAD)
+    folder, client, tables = Path(judged.source.path), connect(judged), Tables(spark, judged.storage)
+    write_stream(folder, files=6)
+    run_stream(judged)
+    assert verdicts(client) == {BAD: None, "1": "passed"}
+    # What an attack achieves that goes on for as long as the trial.
+    bad = versions.resolve(client, f"models:/{NAME}/{BAD}")
+    versions.tag(client, bad, versions.gate_tags(PASSED, "1", ["it did well"], {}))
+
+    def hold(stage: str, step: StepId) -> None:
+        if (stage, step.batch_id) == ("ledger", 7):
+            decisions.hold(client, NAME, RegistryDecision("ann", "a look"))
+        if (stage, step.batch_id) == ("ledger", 9):
+            decisions.release(client, NAME)
+            # As a crash right before the alias of the champion leaves it.
+            client.set_registered_model_alias(NAME, decisions.PREVIOUS, BAD)
+
+    write_stream(folder, files=13, first=6)
+    run_stream(judged, observe=hold)
+    rows = by_batch(tables)
+    assert [rows[batch].model_version for batch in range(5, 11)] == ["1", "1", BAD, BAD, BAD, "1"]
+    said = "/2 falls behind version 1, and is not rolled back: promotions are on hold, by ann: a look"
+    assert caplog.text.count(said) == 1
+    first = versions.resolve(client, f"models:/{NAME}/1")
+    assert first.tags["rolled_back.by"] == "stream"
+    told = [line for row in rows.values() for line in row.decisions if "champion 2" in line]
+    assert told[0] == "gate: champion 2 is watched beside version 1, which it replaced"
+    assert told[1] == first.tags["rolled_back.reason"]
+    assert told[1].startswith("gate: champion 2 falls behind version 1: NDCG 0.0")
+    watched = tables.read(TRIALS).filter(f"model_version = '1' AND against = '{BAD}'").collect()
+    assert len({row.batch_id for row in watched}) == len([row for row in rows.values() if "watch/upper" in row.metrics])
+    assert all("previous/ndcg_at_5" in rows[row.batch_id].metrics for row in watched)
+    champion = versions.champion(client, NAME)
+    assert champion is not None
+    assert champion.version != BAD, "it is not promoted again"
 
 
 def damage(client: MlflowClient, number: str) -> None:

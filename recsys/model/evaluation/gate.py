@@ -18,6 +18,9 @@ few users proves nothing.
 
 Users whom the champion knows decide: a crowd of accounts that appears with an attack has no vote. Those it does not
 know can only keep a version from being promoted.
+
+After a promotion the champion is watched beside the version that it replaced, by the same test: a version that did well
+only for as long as it was on trial is sent back.
 """
 
 from dataclasses import dataclass, field
@@ -131,7 +134,7 @@ def judge(evidence: Evidence, gate: Gate, last: bool = False) -> GateResult:
         why = f"measured on {users} users whom the champion knows, and gate.min_users is {gate.min_users}"
         return GateResult(EXPIRED if last else UNDECIDED, (why,), figures)
     reference = evidence.popularity if evidence.champion is None else evidence.champion
-    tested = _compared(evidence, reference, panel, gate)
+    tested = _compared(evidence, reference, panel, gate, gate.max_batches)
     figures |= _figures(evidence, tested, panel)
     floors = [] if first else _floors(evidence, panel, gate)
     floors += _limits(evidence, gate)
@@ -145,6 +148,31 @@ def judge(evidence: Evidence, gate: Gate, last: bool = False) -> GateResult:
     if last and first and tested.estimate >= 0 and not missed:
         return GateResult(PASSED, (f"there is no champion, and it was not measured below popularity: {line}",), figures)
     return GateResult(EXPIRED if last else UNDECIDED, (line, *missed), figures)
+
+
+def watch(evidence: Evidence, gate: Gate, last: bool = False) -> GateResult:
+    """Look at a champion that is watched.
+
+    Args:
+        evidence: what was measured since the promotion: of the champion as the `version`, of what it replaced as the
+            `champion`. The users whom the champion knows count.
+        gate: the settings.
+        last: whether this is the last look, after `gate.watch_batches`.
+
+    Returns:
+        Rejected if the test says that it is worse. Otherwise undecided, or passed at the last look.
+    """
+    assert evidence.champion is not None
+    panel = evidence.known
+    users = len(np.unique(evidence.users[panel]))
+    figures = {"users": float(users), "batches": float(evidence.batches)}
+    end: Verdict = PASSED if last else UNDECIDED
+    if users < gate.min_users:
+        return GateResult(end, (f"measured on {users} users, and gate.min_users is {gate.min_users}",), figures)
+    tested = _compared(evidence, evidence.champion, panel, gate, gate.watch_batches)
+    figures |= _figures(evidence, tested, panel)
+    line = _line(figures, "the version before")
+    return GateResult(REJECTED if tested.upper < 0 else end, (line,), figures)
 
 
 def interval(values: FloatArray, error: float) -> Interval:
@@ -183,21 +211,23 @@ def _panel(evidence: Evidence, gate: Gate, last: bool) -> npt.NDArray[np.bool_]:
     return known
 
 
-def _compared(evidence: Evidence, reference: FloatArray, entries: npt.NDArray[np.bool_], gate: Gate) -> Interval:
-    """The interval of the mean of d over the users of some entries."""
+def _compared(
+    evidence: Evidence, reference: FloatArray, entries: npt.NDArray[np.bool_], gate: Gate, looks: int
+) -> Interval:
+    """The interval of the mean of d over the users of some entries, for one of so many looks."""
     difference = evidence.version - (1 - gate.tolerance) * reference
-    error = (1 - gate.confidence) / gate.max_batches
+    error = (1 - gate.confidence) / looks
     return interval(_per_user(evidence.users[entries], difference[entries]), error)
 
 
 def _floors(evidence: Evidence, panel: npt.NDArray[np.bool_], gate: Gate) -> list[_Floor]:
     """Popularity, by the users of the panel; and the champion, by the users whom it does not know."""
     assert evidence.champion is not None
-    popular = _compared(evidence, evidence.popularity, panel, gate)
+    popular = _compared(evidence, evidence.popularity, panel, gate, gate.max_batches)
     floors = [_Floor(f"against popularity {_shown(popular)}", popular.estimate >= 0, popular.upper < 0)]
     unknown = ~evidence.known
     if len(np.unique(evidence.users[unknown])) >= gate.min_users:
-        cold = _compared(evidence, evidence.champion, unknown, gate)
+        cold = _compared(evidence, evidence.champion, unknown, gate, gate.max_batches)
         text = f"on users whom the champion does not know {_shown(cold)}"
         floors.append(_Floor(text, cold.estimate >= 0, cold.upper < 0))
     return floors

@@ -1,4 +1,4 @@
-"""A challenger on trial: what its batches add up to, and what the gate says after each of them."""
+"""A challenger on trial, or a champion that is watched: what the batches add up to, and what the gate says of it."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -7,14 +7,44 @@ import numpy as np
 
 from recsys.config.sections import Gate
 from recsys.contracts import StepId, TrialBatch, TrialKey
-from recsys.model.evaluation.gate import UNDECIDED, Evidence, GateResult, judge
+from recsys.model.common.arrays import FloatArray, IntArray
+from recsys.model.evaluation.gate import REJECTED, UNDECIDED, Evidence, GateResult, judge, watch
 from recsys.model.evaluation.prequential import BatchEvaluation
 from recsys.model.evaluation.rivals import Rivals
 
-# Under these names the two versions are measured.
-CHALLENGER, CHAMPION = "challenger", "champion"
+# Under these names versions are measured.
+CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
 # Metric of a batch: seconds in which the challenger ranked for one of its users.
 USER_SECONDS = "gate/user_seconds"
+_NOT_MEASURED = GateResult(UNDECIDED, ("it was not measured",), {"users": 0.0, "batches": 0.0})
+
+
+class _Measured:
+    """The batches of a trial, and numbers of their users.
+
+    Attributes:
+        looks: number of batches.
+    """
+
+    def __init__(self) -> None:
+        self.looks = 0
+        self._batches: list[TrialBatch] = []
+        self._codes: dict[str, int] = {}
+        self._users: list[int] = []
+
+    def add(self, batch: TrialBatch) -> None:
+        self.looks += 1
+        self._batches.append(batch)
+        self._users += [self._codes.setdefault(user, len(self._codes)) for user in batch.user_ids]
+
+    @property
+    def users(self) -> IntArray:
+        return np.array(self._users, dtype=np.int64)
+
+    def joined(self, name: str) -> FloatArray:
+        """What the batches have under a name, one after the other."""
+        parts = [getattr(batch, name) for batch in self._batches]
+        return np.concatenate(parts) if parts else np.empty(0)
 
 
 class Trial:
@@ -26,19 +56,24 @@ class Trial:
 
     Attributes:
         result: of the last look.
-        looks: number of batches that were measured.
+        name: of its figures in the ledger.
+        measured_as: the name of the version on trial in the evaluation.
     """
+
+    name, measured_as = "gate", CHALLENGER
 
     def __init__(self, key: TrialKey, gate: Gate) -> None:
         self.key = key
-        self.result = GateResult(UNDECIDED, ("it was not measured",), {"users": 0.0, "batches": 0.0})
-        self.looks = 0
+        self.result = _NOT_MEASURED
         self._gate = gate
-        self._codes: dict[str, int] = {}
-        self._batches: list[TrialBatch] = []
-        self._users: list[int] = []
+        self._measured = _Measured()
         self._coverage: list[float] = []
         self._user_seconds: list[float] = []
+
+    @property
+    def looks(self) -> int:
+        """Number of batches that were measured."""
+        return self._measured.looks
 
     def add(self, batch: TrialBatch, figures: Mapping[str, float]) -> GateResult:
         """Add a batch, and look.
@@ -49,9 +84,7 @@ class Trial:
         """
         if self.result.decided:
             return self.result
-        self._batches.append(batch)
-        self._users += [self._codes.setdefault(user, len(self._codes)) for user in batch.user_ids]
-        self.looks += 1
+        self._measured.add(batch)
         self._note_limits(figures)
         self.result = judge(self._evidence(), self._gate, last=self.looks >= self._gate.max_batches)
         return self.result
@@ -61,6 +94,15 @@ class Trial:
         if not self.result.decided:
             self.result = judge(self._evidence(), self._gate, last=True)
         return self.result
+
+    def beginning(self) -> str:
+        """That it begins, in one line."""
+        beside = "popularity" if self.key.against is None else f"version {self.key.against}"
+        return f"gate: challenger {self.key.version} is measured beside {beside} from here on"
+
+    def decision(self) -> str:
+        """The verdict in one line."""
+        return decision(self.key, self.result)
 
     def _note_limits(self, figures: Mapping[str, float]) -> None:
         own, other = (
@@ -73,31 +115,90 @@ class Trial:
             self._user_seconds.append(figures[USER_SECONDS])
 
     def _evidence(self) -> Evidence:
-        batches = self._batches
-
-        def joined(name: str) -> np.ndarray:
-            parts = [getattr(batch, name) for batch in batches]
-            return np.concatenate(parts) if parts else np.empty(0)
-
+        measured = self._measured
         return Evidence(
-            users=np.array(self._users, dtype=np.int64),
-            batches=self.looks,
-            version=joined("ndcg"),
-            champion=None if self.key.against is None else joined("against"),
-            popularity=joined("popularity"),
-            known=joined("known").astype(bool),
+            users=measured.users,
+            batches=measured.looks,
+            version=measured.joined("ndcg"),
+            champion=None if self.key.against is None else measured.joined("against"),
+            popularity=measured.joined("popularity"),
+            known=measured.joined("known").astype(bool),
             coverage=float(np.mean(self._coverage)) if self._coverage else None,
             # The fastest: what disturbs a measurement of time only adds to it.
             user_seconds=min(self._user_seconds, default=None),
         )
 
 
+class ChampionWatch:
+    """The first batches of a champion, beside the version that it replaced. The same batches give the same verdict.
+
+    Args:
+        key: the version before, measured against the champion.
+        gate: the settings.
+
+    Attributes:
+        result: of the last look; rejected: the champion is worse than what it replaced.
+        name: of its figures in the ledger.
+        measured_as: the name of the version before in the evaluation.
+    """
+
+    name, measured_as = "watch", PREVIOUS
+
+    def __init__(self, key: TrialKey, gate: Gate) -> None:
+        self.key = key
+        self.result = _NOT_MEASURED
+        self._gate = gate
+        self._measured = _Measured()
+
+    @property
+    def looks(self) -> int:
+        """Number of batches that were measured."""
+        return self._measured.looks
+
+    def add(self, batch: TrialBatch, figures: Mapping[str, float]) -> GateResult:
+        """Add a batch, and look; see `Trial`."""
+        if self.result.decided:
+            return self.result
+        measured = self._measured
+        measured.add(batch)
+        evidence = Evidence(
+            users=measured.users,
+            batches=measured.looks,
+            version=measured.joined("against"),
+            champion=measured.joined("ndcg"),
+            popularity=measured.joined("popularity"),
+            known=measured.joined("known").astype(bool),
+        )
+        self.result = watch(evidence, self._gate, last=measured.looks >= self._gate.watch_batches)
+        return self.result
+
+    def beginning(self) -> str:
+        """That it begins, in one line."""
+        return f"gate: champion {self.key.against} is watched beside version {self.key.version}, which it replaced"
+
+    def decision(self) -> str:
+        """The verdict in one line."""
+        fares = "falls behind" if self.result.verdict == REJECTED else "holds its own beside"
+        return f"gate: champion {self.key.against} {fares} version {self.key.version}: {'; '.join(self.result.reasons)}"
+
+
+def decision(key: TrialKey, result: GateResult) -> str:
+    """The verdict on a challenger in one line."""
+    beside = "without a champion" if key.against is None else f"beside version {key.against}"
+    return f"gate: challenger {key.version} {beside}: {result.verdict}: {'; '.join(result.reasons)}"
+
+
 def trial_batch(
-    key: TrialKey, evaluation: BatchEvaluation, rivals: Rivals, step: StepId, at: datetime
+    key: TrialKey,
+    evaluation: BatchEvaluation,
+    rivals: Rivals,
+    step: StepId,
+    at: datetime,
+    measured_as: str = CHALLENGER,
 ) -> TrialBatch | None:
     """What a batch adds to a trial, users in the order of their ids; None if its versions were not measured on it."""
     ndcg = evaluation.ndcg
-    if CHALLENGER not in ndcg or (key.against is not None and CHAMPION not in ndcg):
+    if measured_as not in ndcg or (key.against is not None and CHAMPION not in ndcg):
         return None
     ids = evaluation.user_ids
     order = np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
@@ -106,9 +207,9 @@ def trial_batch(
         key=key,
         step=step,
         user_ids=user_ids,
-        ndcg=ndcg[CHALLENGER][order],
+        ndcg=ndcg[measured_as][order],
         against=None if key.against is None else ndcg[CHAMPION][order],
         popularity=ndcg["popularity"][order],
-        known=rivals[CHALLENGER if key.against is None else CHAMPION].knows(user_ids),
+        known=rivals[measured_as if key.against is None else CHAMPION].knows(user_ids),
         at=at,
     )

@@ -8,15 +8,15 @@ import pytest
 
 from recsys.config.sections import Gate
 from recsys.contracts import StepId, TrialBatch, TrialKey
-from recsys.model.evaluation.gate import EXPIRED, PASSED, UNDECIDED
+from recsys.model.evaluation.gate import EXPIRED, PASSED, REJECTED, UNDECIDED
 from recsys.model.evaluation.prequential import evaluate_users
 from recsys.model.evaluation.rivals import Rivals
-from recsys.model.evaluation.trial import CHALLENGER, CHAMPION, USER_SECONDS, Trial, trial_batch
+from recsys.model.evaluation.trial import CHALLENGER, CHAMPION, USER_SECONDS, ChampionWatch, Trial, trial_batch
 from recsys.model.recommender import OnlineModel
 from tests.model.als.test_incremental_als import learn
 from tests.model.helpers import clustered_batches, make_settings
 
-GATE = Gate(max_batches=3, min_users=50, tolerance=0.1)
+GATE = Gate(max_batches=3, min_users=50, tolerance=0.1, watch_batches=4)
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 KEY = TrialKey("recsys", "2", "1")
 
@@ -50,6 +50,37 @@ def test_a_trial_that_decides_nothing_expires_and_every_replay_says_so() -> None
     assert [result.verdict for result in found[0]] == [UNDECIDED, UNDECIDED, *[EXPIRED] * 3]
     assert found[0][2].figures["batches"] == 3
     assert found[0][2].figures["users"] == 100, "who comes again counts once"
+
+
+@pytest.mark.parametrize(
+    ("gains", "verdicts"),
+    [
+        # `gains`: of the version before over the champion, batch by batch.
+        ([0.2, 0.2], [REJECTED, REJECTED]),
+        ([0.0, 0.0, 0.0, 0.0, 0.3], [UNDECIDED] * 3 + [PASSED] * 2),
+        ([-0.2, 0.3, 0.3, 0.3], [UNDECIDED, UNDECIDED, REJECTED, REJECTED]),
+    ],
+    ids=["worse from the start", "no worse", "worse later"],
+)
+def test_a_champion_is_watched_until_it_falls_behind_or_for_so_many_batches(
+    gains: list[float], verdicts: list[str]
+) -> None:
+    before = TrialKey("recsys", "1", "2")
+    watch = ChampionWatch(before, GATE)
+    assert [watch.add(measured(at, gain, before), {}).verdict for at, gain in enumerate(gains)] == verdicts
+    assert watch.looks == verdicts.index(verdicts[-1]) + 1
+
+
+def test_a_champion_is_not_sent_back_for_a_few_users() -> None:
+    key = TrialKey("recsys", "1", "2")
+    watch = ChampionWatch(key, GATE)
+    for number in range(GATE.watch_batches):
+        result = watch.add(measured(number, 0.3, key, users=GATE.min_users - 1), {})
+    assert result.verdict == PASSED
+    assert (
+        watch.decision()
+        == "gate: champion 2 holds its own beside version 1: measured on 49 users, and gate.min_users is 50"
+    )
 
 
 def test_limits_are_those_of_the_batches() -> None:
