@@ -155,9 +155,8 @@ def test_rules_given_users_vectors_and_figures(spark, scene, tmp_path):
     assert run.coverage == len(counts) / len(ITEMS)
     assert run.diversity == pytest.approx(np.mean([1 - np.mean(own) for own in pairs if own]))
     popular = dict(zip(ITEMS, percentiles(arrays["item_popularity"]), strict=True))
-    assert run.popularity_bias == pytest.approx(
-        sum(popular[item] * times for item, times in counts.items()) / counts.total()
-    )
+    places = [popular[item] for items in wanted.values() for item in items]
+    assert run.popularity_bias == pytest.approx(np.mean(places))
     rows = tables.read(SCORING_RUNS).orderBy("scored_at").collect()
     assert [row.users for row in rows] == [len(USERS), len(USERS), 6]
     assert {**rows[-1].asDict(), "scored_at": None} == {**asdict(run), "scored_at": None}
@@ -174,7 +173,7 @@ def test_rules_given_users_vectors_and_figures(spark, scene, tmp_path):
             tables.read(name).select(key, "vector"), expected, ignore_row_order=True, ignore_nullable=True
         )
     arrays["item_factors"][3] += 1
-    changed, _ = register(client, settings, 1, item_factors=arrays["item_factors"])
+    changed, _ = register(client, settings, 2, **arrays)
     only_vectors = settings.model_copy(update={"batch_score": BatchScore(vectors=True)})
     assert score(tables, changed, only_vectors).vectors == {ITEM_VECTORS: 1, USER_VECTORS: 0}
     feed = spark.read.option("readChangeFeed", True).option("startingVersion", tables.version(ITEM_VECTORS))

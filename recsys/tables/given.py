@@ -58,9 +58,10 @@ def checked(key: str, frame: DataFrame, columns: Sequence[str]) -> DataFrame:
         InputError: a column is missing or holds no ids.
     """
     types = {field.name: field.dataType for field in frame.schema.fields}
+    missing = [column for column in columns if column not in types]
+    if missing:
+        raise InputError(f"setting '{key}': no column '{missing[0]}' (it has {', '.join(types) or 'none':.200})")
     for column in columns:
-        if column not in types:
-            raise InputError(f"setting '{key}': no column '{column}' (it has {', '.join(types) or 'none':.200})")
         if not isinstance(types[column], _IDS):
             kind = types[column].simpleString()
             raise InputError(f"setting '{key}': column '{column}' is {kind:.60}: give text or whole numbers")
