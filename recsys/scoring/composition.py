@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from recsys.serving.arrays import Array, Lists
 POOL = 5
 # Numbers of one array at a time.
 _AT_ONCE = 1 << 22
+# Fewer allowed items than one in so many are scored by themselves.
+_FEW = 20
 # Where a list is not full yet, the version is asked for so many times as many items.
 _DEEPER = 4
 
@@ -24,6 +26,14 @@ class Ranks(Protocol):
 
     def rank(self, rows: Array, k: Array, exclude_seen: Array) -> "Ordered":
         """The best k items of users."""
+
+
+@runtime_checkable
+class RanksCandidates(Ranks, Protocol):
+    """The ranker of a version that can also rank some items only."""
+
+    def rank_candidates(self, rows: Array, k: Array, exclude_seen: Array, candidates: list[Array]) -> "Ordered":
+        """The best k of each user's candidates."""
 
 
 class Ordered(Protocol):
@@ -87,6 +97,7 @@ def compose(ranker: Ranks, rows: Array, exclude_seen: bool, excluded: Lists, rul
     """Lists of users, as if the whole catalog had been ranked and the rules applied to that order.
 
     Only as much of the order is asked for as is needed: a list that is not full yet is made again from a deeper one.
+    Few allowed items are ranked by themselves, if the version can.
 
     Args:
         ranker: Of the version.
@@ -96,23 +107,29 @@ def compose(ranker: Ranks, rows: Array, exclude_seen: bool, excluded: Lists, rul
         rules: What applies to all users.
     """
     k = min(rules.k, ranker.items)
-    allowed = ranker.items if rules.allowed is None else int(rules.allowed.sum())
+    allowed = np.arange(ranker.items) if rules.allowed is None else np.flatnonzero(rules.allowed)
+    few = isinstance(ranker, RanksCandidates) and len(allowed) * _FEW < ranker.items
+    most = len(allowed) if few or not len(allowed) else ranker.items
     # About as deep as the share of the allowed items makes necessary.
-    depth = min(math.ceil(rules.pool * ranker.items / allowed), ranker.items) if allowed else 0
+    depth = min(math.ceil(rules.pool * most / max(len(allowed), 1)), most)
     waiting = np.arange(len(rows))
     items, scores = np.full((len(rows), k), -1, dtype=np.int64), np.zeros((len(rows), k), dtype=np.float32)
     while len(waiting) and depth:
-        size = max(1, _AT_ONCE // depth)
+        size = max(1, _AT_ONCE // (most if few else depth))
         unfilled = []
         for begin in range(0, len(waiting), size):
             users = waiting[begin : begin + size]
-            ordered = ranker.rank(rows[users], np.full(len(users), depth), np.full(len(users), exclude_seen))
+            asked = rows[users], np.full(len(users), depth), np.full(len(users), exclude_seen)
+            if few and isinstance(ranker, RanksCandidates):
+                ordered = ranker.rank_candidates(*asked, [allowed] * len(users))
+            else:
+                ordered = ranker.rank(*asked)
             own_items, own_scores, settled = _of_order(ordered, excluded.of_users(users), rules)
             width = min(own_items.shape[1], k)
             items[users, :width], scores[users, :width] = own_items[:, :width], own_scores[:, :width]
             unfilled.append(users[~(settled | (ordered.lengths < depth))])
-        waiting = np.concatenate(unfilled) if depth < ranker.items else waiting[:0]
-        depth = min(depth * _DEEPER, ranker.items)
+        waiting = np.concatenate(unfilled) if depth < most else waiting[:0]
+        depth = min(depth * _DEEPER, most)
     kept = items >= 0
     return Composed(kept.sum(axis=1), items[kept], scores[kept])
 

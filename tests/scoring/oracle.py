@@ -24,6 +24,20 @@ class Whole:
         )
 
 
+class WithCandidates(Whole):
+    """One that can also rank some items only."""
+
+    def rank_candidates(
+        self, rows: np.ndarray, k: np.ndarray, exclude_seen: np.ndarray, candidates: list[np.ndarray]
+    ) -> "Part":
+        pairs = [
+            [pair for pair in zip(self.orders[row], self.scores[row], strict=True) if pair[0] in own]
+            for row, own in zip(rows.tolist(), (set(own.tolist()) for own in candidates), strict=True)
+        ]
+        only = Whole(self.items, *([[pair[side] for pair in own] for own in pairs] for side in (0, 1)))
+        return only.rank(np.arange(len(rows)), k, exclude_seen)
+
+
 @dataclass(frozen=True)
 class Part:
     lengths: np.ndarray

@@ -9,7 +9,7 @@ from recsys.scoring import composition
 from recsys.scoring.composition import POOL, Rules, Variety, choose, compose
 from recsys.scoring.similarity import Cosines
 from recsys.serving.arrays import Lists
-from tests.scoring.oracle import SimilarityTable, Whole, slow_list
+from tests.scoring.oracle import SimilarityTable, Whole, WithCandidates, slow_list
 
 
 def ragged(lists: list[list[int]]) -> Lists:
@@ -56,7 +56,9 @@ def test_lists_are_those_of_the_slow_oracle(data, items: int, k: int, diversity:
     rules = Rules(k, allowed, cap, None if cap is None else categories, diversity, SimilarityTable(table))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(composition, "_AT_ONCE", data.draw(st.sampled_from([1, 50, 1 << 22])))
-        found = composed(Whole(items, orders, scores), excluded, rules)
+        patch.setattr(composition, "_FEW", data.draw(st.sampled_from([1, 3])))
+        kind = data.draw(st.sampled_from([Whole, WithCandidates]))
+        found = composed(kind(items, orders, scores), excluded, rules)
     for user in range(users):
         open_items = set(np.flatnonzero(allowed).tolist()) - set(excluded[user])
         own = slow_list(orders[user], scores[user], k, open_items, categories.tolist(), cap, diversity, table, POOL * k)
