@@ -1,3 +1,4 @@
+import os
 import re
 from collections import Counter
 from dataclasses import asdict
@@ -18,7 +19,7 @@ import recsys
 from jobs.batch_score import batch_score
 from recsys import batch_scoring
 from recsys.batch_scoring import chosen_version, score
-from recsys.cli import BAD_INPUT, run_job
+from recsys.cli import BAD_INPUT, DONE, run_job
 from recsys.config.scoring import BatchScore
 from recsys.contracts import ITEM_VECTORS, RECOMMENDATIONS, SCORING_RUNS, USER_VECTORS, StepId
 from recsys.errors import ConfigError, RegistryError
@@ -122,14 +123,13 @@ def test_rules_given_users_vectors_and_figures(spark, scene, tmp_path):
                 "item_id": [ITEMS[item] for own in excluded.values() for item in own],
             }
         ),
-        "categories": pa.table(
-            {"item_id": [ITEMS[i] for i in range(61) if categories[i] >= 0], "category": categories[categories >= 0]}
-        ),
     }
+    kinds = [(ITEMS[item], int(kind)) for item, kind in enumerate(categories) if kind >= 0]
+    spark.createDataFrame(kinds, "item_id STRING, category INT").createOrReplaceTempView("kinds_of_items")
     for name, table in files.items():
         (tmp_path / name).mkdir()
         parquet.write_table(table, tmp_path / name / "part.parquet")
-    ruled = BatchScore(**RULES, **{name: f"{tmp_path}/{name}" for name in files})
+    ruled = BatchScore(**RULES, categories="kinds_of_items", **{name: f"{tmp_path}/{name}" for name in files})
     chosen = settings.model_copy(update={"batch_score": ruled})
     asked = spark.createDataFrame([(user,) for user in [*users, "u1", None, "stranger", None]], "user_id STRING")
     at = tables.version(RECOMMENDATIONS)
@@ -194,6 +194,17 @@ def test_a_worker_loads_a_version_once(spark, scene, monkeypatch):
         assert ranked.column(0).to_pylist() == USERS[:2]
     assert [Path(path).name for path in loads] == archives
 
+    def probe(batches):
+        before = archives[0] in workers._loaded
+        workers.loaded(archives[0])
+        for batch in batches:
+            yield pa.RecordBatch.from_pydict(
+                {"process": [os.getpid()] * len(batch), "loads": [not before] * len(batch)}
+            )
+
+    tasks = spark.range(0, 8, 1, 8).mapInArrow(probe, "process BIGINT, loads BOOLEAN").collect()
+    assert sum(row.loads for row in tasks) <= len({row.process for row in tasks}) < len(tasks)
+
 
 def test_bad_tables_are_refused_in_one_line_before_anything_is_written(spark, scene, tmp_path, capsys):
     tables, client, settings = scene
@@ -234,7 +245,7 @@ def test_what_a_version_cannot_do_is_refused_before_anything_is_written(spark, s
     assert tables.version(RECOMMENDATIONS) == 0
 
 
-def test_the_script_of_the_page_runs(spark, scene, tmp_path, monkeypatch, capsys):
+def test_the_script_of_the_page_and_the_job_run(spark, scene, tmp_path, monkeypatch, capsys):
     _, client, settings = scene
     decisions.promote(client, register(client, settings, 1)[0], BY_TEST)
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(settings.model_dump(mode="json", by_alias=True)), "utf-8")
@@ -243,6 +254,12 @@ def test_the_script_of_the_page_runs(spark, scene, tmp_path, monkeypatch, capsys
     (block,) = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
     exec(block, {})
     assert "users=2" in capsys.readouterr().out
+    assert run_job(batch_score, ["--config", "my.yaml", "batch_score.vectors=true", "recommend.k=70"]) == DONE
+    told = capsys.readouterr().out
+    assert f"{len(USERS)} users have recommendations of {settings.mlflow.model_name}, version 1" in told
+    assert f"lists with fewer items than recommend.k: {len(USERS)}" in told
+    assert re.search(r"coverage [01]\.\d+, gini 0\.\d+, popularity_bias 0\.\d+, diversity [01]\.\d+", told)
+    assert "user_vectors: " in told
 
 
 def test_a_version_of_an_earlier_release_is_scored_by_its_own_code(spark, scene):
