@@ -23,16 +23,11 @@ SETTINGS = (
     "recommend.model",
     "batch_score.users",
     "batch_score.allowed_items",
-    "batch_score.excluded_items",
-    "batch_score.categories",
     "batch_score.category_cap",
     "batch_score.diversity",
-    "batch_score.vectors",
     "storage.root",
     "storage.catalog",
     "mlflow.tracking_uri",
-    "mlflow.model_name",
-    "spark",
 )
 USERS_SHOWN, ITEMS_SHOWN = 3, 5
 
