@@ -71,7 +71,7 @@ def _fitted(own: FloatArray, hits: FloatArray, before: FloatArray, past: FloatAr
         if -(slope + 0.5 * (held + bend) @ step) @ step <= _SETTLED * abs(reached):
             return line + step, bend  # So near the end the quadratic is as good as the loss.
         for _ in range(_HALVINGS):
-            after: FloatArray = line + step
+            after: FloatArray = np.add(line, step)
             found = measured(after)
             if found[0] <= reached:
                 break
