@@ -71,7 +71,7 @@ def _fitted(own: FloatArray, hits: FloatArray, before: FloatArray, past: FloatAr
         if -(slope + 0.5 * (held + bend) @ step) @ step <= _SETTLED * abs(reached):
             return line + step, bend  # So near the end the quadratic is as good as the loss.
         for _ in range(_HALVINGS):
-            after: FloatArray = np.add(line, step)
+            after: FloatArray = line + step
             found = measured(after)
             if found[0] <= reached:
                 break
@@ -84,7 +84,7 @@ def _fitted(own: FloatArray, hits: FloatArray, before: FloatArray, past: FloatAr
 
 def _step(line: FloatArray, slope: FloatArray, bend: FloatArray) -> FloatArray:
     """Newton's step to the lowest point of a quadratic where the line's slope is not too small."""
-    step: FloatArray = -np.linalg.solve(bend, slope)
+    step: FloatArray = np.asarray(-np.linalg.solve(bend, slope), dtype=np.float64)
     least = _LEAST_SLOPE - line[0]
     if step[0] < least:
         step[:] = least, -(slope[1] + bend[1, 0] * least) / bend[1, 1]
