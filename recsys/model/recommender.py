@@ -14,6 +14,7 @@ from recsys.contracts import InteractionBatch, StepId
 from recsys.model.als.incremental_als import IncrementalAls
 from recsys.model.common.arrays import IntArray, offsets_of
 from recsys.model.common.device import one_thread
+from recsys.model.common.ragged import order_in_rows
 from recsys.model.common.randomness import Purpose, generator
 from recsys.model.common.sampling import of_sampled_users
 from recsys.model.counts.counting import CountingLearner
@@ -198,7 +199,7 @@ class OnlineModel:
         known, lengths = np.flatnonzero(users >= 0), np.zeros(len(users), dtype=np.int64)
         seen = self.history.user_rows(users[known])
         lengths[known] = seen.lengths
-        return Lists.of(lengths, seen.others[np.lexsort((seen.others, np.repeat(known, seen.lengths)))])
+        return Lists.of(lengths, seen.others[order_in_rows(seen.lengths, seen.others)])
 
     def recommend(self, user_ids: Sequence[str], k: int) -> list[list[tuple[str, float]]]:
         """The best items of the live model; with `recommend.exclude_seen`, the best unseen ones.
@@ -313,7 +314,7 @@ class OnlineModel:
 
     def _served(self, learner: Learner) -> Served:
         seen = self.history.user_rows(np.arange(len(self.users)))
-        order = np.lexsort((seen.others, np.repeat(np.arange(len(self.users)), seen.lengths)))
+        order = order_in_rows(seen.lengths, seen.others)
         own = learner.served(self.history)
         folds_in = any(name.endswith("objective") for name in own)
         arrays = {

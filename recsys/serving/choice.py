@@ -17,7 +17,8 @@ def levels(values: Array, positive: Array) -> Array:
         values: (..., rankings), or values of single rankings.
         positive: (rankings,) bool, or that of each value: chances and counts, of which the logarithm is taken.
     """
-    scaled: Array = np.where(positive, np.log(np.maximum(values, 0) + _LEAST), values)
+    scaled: Array = np.array(values, dtype=np.float64)
+    np.log(np.maximum(scaled, 0) + _LEAST, out=scaled, where=np.broadcast_to(positive, scaled.shape))
     return scaled
 
 

@@ -222,7 +222,7 @@ class Contest:
             return False
         why = RegistryDecision(_STREAM, watch.decision())
         decisions.rollback(client, champion.name, watch.key.version, why)
-        logger.warning("%s: %s takes its place again", watch.decision(), f"version {watch.key.version}")
+        logger.warning("%s: version %s takes its place again", watch.decision(), watch.key.version)
         self._promoted = watch.key.version
         return True
 

@@ -16,9 +16,6 @@ from recsys.model.evaluation.trial import CHALLENGER, USER_SECONDS, ChampionWatc
 from recsys.tables import trials
 from recsys.tables.delta import Tables
 
-# Figures of a look that are metrics in the ledger.
-_FIGURES = ("estimate", "lower", "upper", "users")
-
 
 @dataclass
 class _Course:
@@ -132,6 +129,6 @@ class Trials:
             metrics[USER_SECONDS] = evaluation.seconds[CHALLENGER] / len(evaluation.user_ids)
         begins = () if trial.looks else (trial.beginning(),)
         result = trial.add(batch, metrics)
-        metrics |= {f"{trial.name}/{figure}": result.figures[figure] for figure in _FIGURES if figure in result.figures}
+        metrics |= {name: result.figures[figure] for figure, name in trial.metrics.items() if figure in result.figures}
         ends = (trial.decision(),) if result.decided else ()
         return replace(row, metrics=metrics, decisions=(*row.decisions, *begins, *ends))

@@ -243,6 +243,14 @@ class Tables:
         """Delta's id of a table. It survives a move; a table that is created again has another one."""
         return self._driver(name).identity()
 
+    def unused_files(self, name: str) -> int:
+        """Number of files that no recent version of a table uses, counted up to 1,000 where Spark counts them."""
+        path = self._on_path.get(name)
+        if path is not None and not path.rows_by_spark:
+            return path.unused_files()  # Spark takes seconds.
+        # In SQL, because DeltaTable.vacuum cannot be tried.
+        return len(self.spark.sql(f"VACUUM {self.sql_name(name)} DRY RUN").collect())
+
     def handle(self, name: str) -> DeltaTable:
         """`DeltaTable` of a table, for its history and maintenance."""
         return self._by_spark[name].handle()

@@ -70,8 +70,8 @@ def delete_old_rows(tables: Tables, name: str, before: datetime, through: StepId
 
 
 def count_unused_files(tables: Tables, name: str) -> int:
-    """Number of files that `vacuum` would remove, counted up to `VACUUM_LISTS`."""
-    return len(_vacuum(tables, name, " DRY RUN"))
+    """Number of files that `vacuum` would remove, counted up to `VACUUM_LISTS` where Spark counts them."""
+    return tables.unused_files(name)
 
 
 def vacuum(tables: Tables, name: str) -> None:
@@ -80,16 +80,11 @@ def vacuum(tables: Tables, name: str) -> None:
     What is recent is the table's property `delta.deletedFileRetentionDuration`, a week by default. Delta ignores a
     retention that is given with the command, and a change of the property would end the appends beside it.
     """
-    _vacuum(tables, name, "")
+    tables.spark.sql(f"VACUUM {tables.sql_name(name)}").collect()
 
 
 def _is_old(before: datetime, through: StepId) -> Column:
     return (F.col(INGESTED_AT) < F.lit(before)) & to_column(between(None, through))
-
-
-def _vacuum(tables: Tables, name: str, mode: str) -> list[object]:
-    # In SQL, because DeltaTable.vacuum cannot be tried.
-    return list(tables.spark.sql(f"VACUUM {tables.sql_name(name)}{mode}").collect())
 
 
 def succeeds(change: Callable[[], object]) -> bool:

@@ -6,6 +6,7 @@ whole state of the table. delta-rs writes the same commit in milliseconds, and S
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -38,7 +39,7 @@ class PathTable:
 
     def __init__(self, path: str, rows_by_spark: bool = False) -> None:
         self.path = path
-        self._rows_by_spark = rows_by_spark
+        self.rows_by_spark = rows_by_spark
         self._opened: DeltaTable | None = None
         self._opened_at = 0
 
@@ -172,6 +173,11 @@ class PathTable:
         files = pa.table(self._latest().get_add_actions())
         return int(pc.sum(files["num_records"]).as_py() or 0)
 
+    def unused_files(self) -> int:
+        """Number of files that no recent version uses, those that a writer left behind among them."""
+        # The log goes on naming what an earlier vacuum has removed.
+        return sum(Path(self.path, file).exists() for file in self._latest().vacuum(dry_run=True, full=True))
+
     def rows(self, columns: Sequence[str], where: Conditions, version: int | None = None) -> pa.Table:
         """Rows that meet the conditions, texts with 64-bit offsets.
 
@@ -225,7 +231,7 @@ class PathTable:
             self._opened = DeltaTable(self.path)
             self._opened_at = self._opened.version()
         needed = self._opened.protocol().min_reader_version
-        if needed > _READER_VERSION and not self._rows_by_spark:
+        if needed > _READER_VERSION and not self.rows_by_spark:
             raise InputError(
                 f"table {self.path} needs Delta reader version {needed} (for deletion vectors, column mapping or the "
                 f"like), and a stream reads version {_READER_VERSION}: drop the feature with ALTER TABLE ... "

@@ -21,5 +21,5 @@ def test_a_poisoned_version_is_held_back_and_a_clean_one_promoted(
     poison = [script for script in gate.SCRIPTS if "nearly all items" in script.name]
     gate.main(clean=2, scripts=poison, unseen=[])
     lines = capsys.readouterr().out.splitlines()
-    assert re.search(r" 1 +1 +0 +1 +0 +– +0\.\d+$", lines[1]), "it is worse, and rejected"
+    assert re.search(r" 1 +1 +0 +1 +0 +– +0\.\d+ +0$", lines[1]), "it is worse, and rejected"
     assert re.fullmatch(r"bad_promotions=0 false_rejects=0\.000 time_to_promote_batches=\d+(\.5)?", lines[-1])

@@ -71,7 +71,10 @@ def test_every_reason_of_the_quarantine_is_described_and_no_other():
 
 def test_every_metric_of_the_model_is_described_and_no_other():
     """Of the two learners that report different ones; the pipeline's own are read from its code."""
-    words = {"GROUP": "(cold|warm|heavy)", "RANKER": "(model|popularity|champion|challenger|first|shadow)(_warm)?"}
+    words = {
+        "GROUP": "(cold|warm|heavy)",
+        "RANKER": "(model|popularity|champion|challenger|previous|first|shadow)(_warm)?",
+    }
     words["EXPERT"] = r"(reranker|trend_\d+|als|ncf|cooccurrence|repeat)"
     patterns = dict.fromkeys(described(TABLES_PAGE, "metric"), False)
     measured = set()

@@ -154,6 +154,17 @@ class RaggedPool:
 
 
 @compiled
+def order_in_rows(lengths: IntArray, values: Int32Array) -> IntArray:
+    """Places that put the values (n,) of rows of some lengths (rows,) in ascending order within each row, (n,)."""
+    order, begin = np.empty(len(values), dtype=np.int64), 0
+    for row in range(len(lengths)):
+        end = begin + lengths[row]
+        order[begin:end] = begin + np.argsort(values[begin:end], kind="mergesort")
+        begin = end
+    return order
+
+
+@compiled
 def _powers_of_two(numbers: IntArray) -> IntArray:
     """The smallest powers of two that are not below numbers (n,)."""
     powers = np.ones(len(numbers), dtype=np.int64)

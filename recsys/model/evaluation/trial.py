@@ -56,11 +56,17 @@ class Trial:
 
     Attributes:
         result: of the last look.
-        name: of its figures in the ledger.
         measured_as: the name of the version on trial in the evaluation.
+        metrics: of the ledger, by the name of the figure.
     """
 
-    name, measured_as = "gate", CHALLENGER
+    measured_as = CHALLENGER
+    metrics: Mapping[str, str] = {
+        "estimate": "gate/estimate",
+        "lower": "gate/lower",
+        "upper": "gate/upper",
+        "users": "gate/users",
+    }
 
     def __init__(self, key: TrialKey, gate: Gate) -> None:
         self.key = key
@@ -138,11 +144,17 @@ class ChampionWatch:
 
     Attributes:
         result: of the last look; rejected: the champion is worse than what it replaced.
-        name: of its figures in the ledger.
         measured_as: the name of the version before in the evaluation.
+        metrics: of the ledger, by the name of the figure.
     """
 
-    name, measured_as = "watch", PREVIOUS
+    measured_as = PREVIOUS
+    metrics: Mapping[str, str] = {
+        "estimate": "watch/estimate",
+        "lower": "watch/lower",
+        "upper": "watch/upper",
+        "users": "watch/users",
+    }
 
     def __init__(self, key: TrialKey, gate: Gate) -> None:
         self.key = key

@@ -17,8 +17,8 @@ _START = {"als": (10.0, -6.0), "ncf": (1.0, -3.0), "repeat": (1.0, -3.0)}
 _HELD, _DAMPING = 10.0, 1e-3
 # Below it the order of the values would be lost.
 _LEAST_SLOPE = 1e-3
-# Newton steps per batch, at most; they end where one gains less than this share of the objective. A step is halved at
-# most so often until it lowers the objective.
+# Newton steps per batch, at most; the last is one that should gain less than this share of the objective. A step is
+# halved at most so often until it lowers the objective.
 _STEPS, _SETTLED, _HALVINGS = 8, 1e-4, 10
 
 
@@ -67,20 +67,28 @@ def _fitted(own: FloatArray, hits: FloatArray, before: FloatArray, past: FloatAr
 
     line, (reached, slope, bend) = before, measured(before)
     for _ in range(_STEPS):
-        step = -np.linalg.solve(held + bend, slope)
-        gain = 0.0
+        step = _step(line, slope, held + bend)
+        if -(slope + 0.5 * (held + bend) @ step) @ step <= _SETTLED * abs(reached):
+            return line + step, bend  # So near the end the quadratic is as good as the loss.
         for _ in range(_HALVINGS):
-            after = line + step
-            after[0] = max(after[0], _LEAST_SLOPE)
+            after: FloatArray = line + step
             found = measured(after)
             if found[0] <= reached:
-                gain = reached - found[0]
-                line, (reached, slope, bend) = after, found
                 break
             step = step / 2
-        if gain <= _SETTLED * abs(reached):
+        else:
             break
+        line, (reached, slope, bend) = after, found
     return line, bend
+
+
+def _step(line: FloatArray, slope: FloatArray, bend: FloatArray) -> FloatArray:
+    """Newton's step to the lowest point of a quadratic where the line's slope is not too small."""
+    step: FloatArray = np.asarray(-np.linalg.solve(bend, slope), dtype=np.float64)
+    least = _LEAST_SLOPE - line[0]
+    if step[0] < least:
+        step[:] = least, -(slope[1] + bend[1, 0] * least) / bend[1, 1]
+    return step
 
 
 @compiled

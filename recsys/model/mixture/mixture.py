@@ -209,7 +209,9 @@ class Mixture:
                 # The history already holds the batch, so relevant items count as seen there.
                 open_ = relevant | ~history.has_pairs(users[owners], found.items)
             parts.append([array[open_] for array in (found.features, owners, relevant, found.rankings)])
-        features, owners, relevant, scores = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        features, owners, relevant, scores = (
+            columns[0] if len(columns) == 1 else np.concatenate(columns) for columns in zip(*parts, strict=True)
+        )
         examples = LabeledCandidates(features, owners, relevant, wanted, self._settings.recommend.k)
         ndcg = ndcg_of_rankings(scores, examples.offsets, examples.relevant, examples.best, examples.k)
         groups = group_of(self._trend().rows_of(users))

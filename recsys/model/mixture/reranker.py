@@ -91,12 +91,15 @@ class LabeledCandidates:
         return part
 
 
+@compiled
 def _ranks(scores: FloatArray, offsets: IntArray) -> IntArray:
     """(candidates,) rank of each among its user's candidates, from 0; ties keep their order."""
-    owners = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    order = np.lexsort((-scores, owners))
-    ranks = np.empty(len(order), dtype=np.int64)
-    ranks[order] = np.arange(len(order)) - offsets[owners]
+    ranks = np.empty(len(scores), dtype=np.int64)
+    for user in range(len(offsets) - 1):
+        begin, end = offsets[user], offsets[user + 1]
+        order = np.argsort(-scores[begin:end], kind="mergesort")
+        for rank in range(end - begin):
+            ranks[begin + order[rank]] = rank
     return ranks
 
 

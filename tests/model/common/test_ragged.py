@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.model.common.ragged import RaggedPool
+from recsys.model.common.ragged import RaggedPool, order_in_rows
 
 DTYPES = {"code": np.int32, "weight": np.float32, "time": np.float64}
 Rows = list[list[int]]
@@ -87,6 +87,15 @@ def test_what_has_room_is_written_in_place(batches: list[list[int]], wanted: dic
             for name, value in columns_of(plain[row][-1:]).items():
                 pool.columns[name][place] = value[0]
     assert_equal(pool, plain)
+
+
+@given(rows=st.lists(st.lists(st.integers(0, 9), max_size=12), max_size=8))
+def test_values_are_ordered_within_their_rows(rows: list[list[int]]) -> None:
+    values = np.array([value for row in rows for value in row], dtype=np.int32)
+    order = order_in_rows(np.array([len(row) for row in rows], dtype=np.int64), values)
+    assert values[order].tolist() == [value for row in rows for value in sorted(row)]
+    equal = values[order][1:] == values[order][:-1]
+    assert (np.diff(order)[equal] > 0).all(), "equal ones keep their order"
 
 
 def test_content_and_memory_survive_thousands_of_moves() -> None:
