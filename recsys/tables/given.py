@@ -39,9 +39,9 @@ def read_given(spark: SparkSession, key: str, place: str, columns: Sequence[str]
             is_delta = DeltaTable.isDeltaTable(spark, place)
             frame = spark.read.format("delta" if is_delta else "parquet").load(place)
     except (PySparkException, Py4JJavaError) as error:
-        kind = "path of a Delta table or of Parquet files" if "/" in place else "table"
+        kind = "path of a Delta table or of Parquet files" if "/" in place else "table (a path has a '/')"
         raise explain_failure(error) or InputError(
-            f"setting '{key}': cannot read {place} as a {kind} ({first_line(error):.150}); a path has a '/'"
+            f"setting '{key}': cannot read {place} as a {kind}: {first_line(error):.150}"
         ) from error
     return checked(key, frame, columns)
 
