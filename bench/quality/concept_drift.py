@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from bench.harness.curves import OURS, THEIRS
-from bench.speed.incremental import numbered, to_batch
+from bench.harness.generated_stream import numbered, to_batch
 from recsys.config import Settings
 from recsys.contracts import InteractionBatch, StepId
 from recsys.model.evaluation.prequential import evaluate

@@ -34,14 +34,13 @@ import torch
 from tqdm import tqdm
 
 from bench.harness import curves, limits, peers
-from bench.harness.generate import draw
+from bench.harness.generated_stream import GROUPS, GeneratedStream, following
 from recsys.config import Settings
-from recsys.contracts import InteractionBatch, StepId
-from recsys.frames import WeighedEvents
+from recsys.contracts import InteractionBatch
 from recsys.model.als.objective import Objective
 from recsys.model.als.selection import Selection
 from recsys.model.als.sweeps import alternations
-from recsys.model.common.arrays import Float32Array, FloatArray, IntArray, offsets_of
+from recsys.model.common.arrays import Float32Array, IntArray, offsets_of
 from recsys.model.evaluation.prequential import evaluate
 from recsys.model.interactions.history import Orientation, Rows
 from recsys.model.learner import State
@@ -64,10 +63,6 @@ ALTERNATIONS: dict[str, dict[str, float]] = {
 }
 # The largest shares of the others' times, and the smallest share of the quality, that we want.
 AIMS = {"incremental_vs_sweep": 0.02, "incremental_vs_implicit": 0.5, "ndcg_vs_retrain": 0.99}
-
-
-# Groups of users in the stream, each with its own preferences.
-GROUPS = 40
 
 
 @dataclass(frozen=True)
@@ -116,53 +111,12 @@ class BatchCosts:
     limit_share: float
 
 
-class GeneratedStream:
-    """A generated stream, taken batch by batch.
-
-    Args:
-        users, items: how many there are.
-        seed: of what is drawn.
-        drift: ranks that the favorites of a group move in 1,000 events.
-    """
-
-    def __init__(self, users: int, items: int, seed: int, drift: float) -> None:
-        self.taken = 0
-        self._drift = drift
-        self._user_ids, self._item_ids = numbered("u", users), numbered("i", items)
-        self._seed = seed
-
-    def take(self, size: int) -> InteractionBatch:
-        """The next events."""
-        sizes = len(self._user_ids), len(self._item_ids)
-        drawn = draw(size, *sizes, self._seed, self.taken, GROUPS, self._drift)
-        self.taken += size
-        times = drawn["time"].astype("datetime64[us, UTC]").astype("int64").to_numpy() / 1e6
-        return to_batch(drawn["user"].to_numpy(), drawn["item"].to_numpy(), times, self._user_ids, self._item_ids)
-
-
-def numbered(prefix: str, count: int) -> list[str]:
-    """Ids that sort like their numbers."""
-    return [f"{prefix}{number:07d}" for number in range(count)]
-
-
-def to_batch(
-    users: IntArray, items: IntArray, times: FloatArray, user_ids: Sequence[str], item_ids: Sequence[str]
-) -> InteractionBatch:
-    """Events (n,) in the order of time, given by numbers of ids that sort like them: summed by pair, sorted."""
-    return WeighedEvents(user_ids, item_ids, users, items, np.ones(len(users)), times).batch()
-
-
 def fill(model: OnlineModel, stream: GeneratedStream, length: int, bar: "tqdm[Any]") -> None:
     """Take events into the history until it has so many."""
     while stream.taken < length:
         size = min(PER_FILL, length - stream.taken)
         model.absorb(stream.take(size), following(model.step))
         bar.update(stream.taken - bar.n)
-
-
-def following(step: StepId | None) -> StepId:
-    """The step after a step."""
-    return StepId(0, 0) if step is None else StepId(step.generation, step.batch_id + 1)
 
 
 def measure(model: OnlineModel, stream: GeneratedStream) -> BatchCosts:

@@ -24,7 +24,7 @@ from matplotlib.axes import Axes
 from tqdm import tqdm
 
 from bench.harness.charts import COLORS, in_rows, plain
-from bench.speed.incremental import GeneratedStream, following
+from bench.harness.generated_stream import GeneratedStream, following
 from recsys.config import Settings
 from recsys.model.evaluation.prequential import evaluate
 from recsys.model.evaluation.rivals import Rivals

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.harness import curves, limits, peers
+from bench.harness import curves, generated_stream, limits, peers
 from bench.harness.generate import draw
 from bench.speed import als, incremental
 from recsys.config import Settings
@@ -262,8 +262,8 @@ def test_a_batch_sums_the_events_of_a_pair(events: list[tuple[int, int, int]]) -
     for user, item, moment in events:
         expected.setdefault((f"u{user:07d}", f"i{item:07d}"), []).append(moment)
     users, items, times = np.array(events).T
-    batch = incremental.to_batch(
-        users, items, times.astype(float), incremental.numbered("u", 4), incremental.numbered("i", 5)
+    batch = generated_stream.to_batch(
+        users, items, times.astype(float), generated_stream.numbered("u", 4), generated_stream.numbered("i", 5)
     )
     pairs = list(zip(batch.user_ids, batch.item_ids, strict=True))
     assert pairs == sorted(expected)
@@ -272,7 +272,7 @@ def test_a_batch_sums_the_events_of_a_pair(events: list[tuple[int, int, int]]) -
 
 
 def test_a_stream_goes_on_where_it_was() -> None:
-    stream = incremental.GeneratedStream(50, 80, seed=0, drift=0.2)
+    stream = generated_stream.GeneratedStream(50, 80, seed=0, drift=0.2)
     first, second = stream.take(300), stream.take(200)
     assert stream.taken == first.events.sum() + second.events.sum() == 500
     assert first.times.max() < second.times.min()
@@ -290,9 +290,9 @@ def test_the_peer_holds_every_row_that_it_is_given(monkeypatch: pytest.MonkeyPat
     """A batch whose users and items are all new: `implicit` would read behind the end of its arrays."""
     pytest.importorskip("implicit")
     model = OnlineModel(Settings.model_validate({"device": "cpu", "model": {"factors": 8}}))
-    ids = [incremental.numbered(prefix, 40) for prefix in ("u", "i")]
+    ids = [generated_stream.numbered(prefix, 40) for prefix in ("u", "i")]
     old, new = np.repeat(np.arange(20), 3), np.repeat(np.arange(20, 40), 3)
-    model.absorb(incremental.to_batch(old, old, np.zeros(60), *ids), StepId(0, 0))
+    model.absorb(generated_stream.to_batch(old, old, np.zeros(60), *ids), StepId(0, 0))
     model.refit(StepId(0, 0))
     peer = incremental.peer_of(model)
     held = []
@@ -309,7 +309,7 @@ def test_the_peer_holds_every_row_that_it_is_given(monkeypatch: pytest.MonkeyPat
 
     fit("partial_fit_users")
     fit("partial_fit_items")
-    model.update(incremental.to_batch(new, new, np.ones(60), *ids), StepId(0, 1))
+    model.update(generated_stream.to_batch(new, new, np.ones(60), *ids), StepId(0, 1))
     incremental.partial_fit_seconds(peer, model, np.arange(40), np.arange(40))
     assert held == [(40, 40), (40, 40)]
     assert np.isfinite(peer.user_factors).all()
