@@ -7,7 +7,7 @@ import numpy as np
 
 from recsys.config.sections import Gate
 from recsys.contracts import StepId, TrialBatch, TrialKey
-from recsys.model.common.arrays import FloatArray, IntArray
+from recsys.model.common.arrays import FloatArray
 from recsys.model.evaluation.gate import REJECTED, UNDECIDED, Evidence, GateResult, judge, watch
 from recsys.model.evaluation.prequential import BatchEvaluation
 from recsys.model.evaluation.rivals import Rivals
@@ -37,12 +37,27 @@ class _Measured:
         self._batches.append(batch)
         self._users += [self._codes.setdefault(user, len(self._codes)) for user in batch.user_ids]
 
-    @property
-    def users(self) -> IntArray:
-        return np.array(self._users, dtype=np.int64)
+    def evidence(
+        self, version: str, champion: str | None, coverage: float | None = None, user_seconds: float | None = None
+    ) -> Evidence:
+        """What the batches add up to.
 
-    def joined(self, name: str) -> FloatArray:
-        """What the batches have under a name, one after the other."""
+        Args:
+            version, champion: what of the batches is the NDCG of each; None: there is no champion.
+            coverage, user_seconds: see `Evidence`.
+        """
+        return Evidence(
+            users=np.array(self._users, dtype=np.int64),
+            batches=self.looks,
+            version=self._joined(version),
+            champion=None if champion is None else self._joined(champion),
+            popularity=self._joined("popularity"),
+            known=self._joined("known").astype(bool),
+            coverage=coverage,
+            user_seconds=user_seconds,
+        )
+
+    def _joined(self, name: str) -> FloatArray:
         parts = [getattr(batch, name) for batch in self._batches]
         return np.concatenate(parts) if parts else np.empty(0)
 
@@ -121,14 +136,9 @@ class Trial:
             self._user_seconds.append(figures[USER_SECONDS])
 
     def _evidence(self) -> Evidence:
-        measured = self._measured
-        return Evidence(
-            users=measured.users,
-            batches=measured.looks,
-            version=measured.joined("ndcg"),
-            champion=None if self.key.against is None else measured.joined("against"),
-            popularity=measured.joined("popularity"),
-            known=measured.joined("known").astype(bool),
+        return self._measured.evidence(
+            "ndcg",
+            None if self.key.against is None else "against",
             coverage=float(np.mean(self._coverage)) if self._coverage else None,
             # The fastest: what disturbs a measurement of time only adds to it.
             user_seconds=min(self._user_seconds, default=None),
@@ -171,17 +181,9 @@ class ChampionWatch:
         """Add a batch, and look; see `Trial`."""
         if self.result.decided:
             return self.result
-        measured = self._measured
-        measured.add(batch)
-        evidence = Evidence(
-            users=measured.users,
-            batches=measured.looks,
-            version=measured.joined("against"),
-            champion=measured.joined("ndcg"),
-            popularity=measured.joined("popularity"),
-            known=measured.joined("known").astype(bool),
-        )
-        self.result = watch(evidence, self._gate, last=measured.looks >= self._gate.watch_batches)
+        self._measured.add(batch)
+        evidence = self._measured.evidence(version="against", champion="ndcg")
+        self.result = watch(evidence, self._gate, last=self.looks >= self._gate.watch_batches)
         return self.result
 
     def beginning(self) -> str:
