@@ -153,7 +153,7 @@ def _add_operation(app: FastAPI, champion: CurrentChampion, figures: ServerFigur
 
 
 def _add_errors(app: FastAPI) -> None:
-    """One line for whatever cannot be answered. It names places and bounds, and repeats nothing of the request."""
+    """One line for whatever cannot be answered."""
 
     @app.exception_handler(RequestValidationError)
     async def not_valid(request: Request, error: RequestValidationError) -> Response:

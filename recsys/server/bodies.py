@@ -6,7 +6,7 @@ Names, kinds and bounds are checked here. What a request means is up to the vers
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 # Requests of a body, and items of a list: together they bound the work and the memory of an answer.
 MOST_REQUESTS = 100
@@ -17,13 +17,21 @@ def _whole_as_text(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _in_unicode(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("it has half a character, which no text has") from None
+    return value
+
+
 def _as_list(value: Any) -> Any:
     if isinstance(value, bytes):  # As FastAPI passes on a body that is not declared to be JSON.
         raise ValueError("send JSON, with the header Content-Type: application/json")
     return value if isinstance(value, list) else [value]
 
 
-Id = Annotated[str, BeforeValidator(_whole_as_text)]
+Id = Annotated[str, BeforeValidator(_whole_as_text), AfterValidator(_in_unicode)]
 Length = Annotated[int, Field(ge=1, le=MOST_ITEMS, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 

@@ -62,4 +62,5 @@ class Bounds:
 
 def error_line(status: int, line: str) -> JSONResponse:
     """An answer that says in one line what is wrong."""
-    return JSONResponse({"error": " ".join(line.split())}, status)
+    text = line.encode(errors="replace").decode()  # It may name an unknown field that has half a character.
+    return JSONResponse({"error": " ".join(text.split())}, status)
