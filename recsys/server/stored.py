@@ -38,7 +38,7 @@ class StoredLists:
         return [item[ITEM] for item in items[:k]], [item["score"] for item in items[:k]]
 
 
-NO_LISTS = StoredLists(pa.table({USER: pa.array([], pa.string()), "items": pa.array([], pa.list_(pa.null()))}))
+NO_LISTS = StoredLists(pa.schema([(USER, pa.string()), ("items", pa.list_(pa.null()))]).empty_table())
 
 
 class StoredTable:
@@ -60,15 +60,14 @@ class StoredTable:
             InputError: the table cannot be read. The next call tries again.
         """
         try:
-            there = self.path is not None and DeltaTable.is_deltatable(self.path)
-            table = DeltaTable(self.path) if there and self.path is not None else None
+            table = DeltaTable(self.path) if self.path and DeltaTable.is_deltatable(self.path) else None
             state = version.uri, -1 if table is None else table.version()
             if state == self._read:
                 return None
             lists = NO_LISTS if table is None else _lists_of(table, version)
         except (DeltaError, OSError, pa.ArrowException) as error:
             text = " ".join(str(error).split())
-            raise InputError(f"table {self.path} cannot be read, so every list is computed: {text:.200}") from error
+            raise InputError(f"table {self.path} cannot be read: {text:.200}") from error
         self._read = state
         return lists
 
