@@ -133,6 +133,9 @@ def _lists(found: pd.DataFrame) -> list[GivenList]:
 
 def _add_operation(app: FastAPI, champion: CurrentChampion, figures: ServerFigures) -> None:
     """What tells of the server."""
+    figures.version.set_function(lambda: int(champion.now.served.version.version))
+    figures.up_to_date.set_function(lambda: champion.problem is None)
+    figures.stored_lists.set_function(lambda: len(champion.now.lists))
 
     @app.get("/healthz")
     async def healthz() -> dict[str, Any]:

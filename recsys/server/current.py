@@ -49,7 +49,7 @@ class CurrentChampion:
 
     Args:
         settings: all settings.
-        figures: told of what is served.
+        figures: told when another version takes over.
 
     Attributes:
         now: what answers. It is exchanged as a whole, so a request takes it once.
@@ -139,7 +139,6 @@ class CurrentChampion:
         if lists is None:
             lists = before.lists if served is before.served else NO_LISTS
         self.now = Answering(served, lists)
-        self._figures.state(served.version.version, self.problem is None, len(lists))
         if served is not before.served:
             self._figures.swapped()
             logger.info("%s answers; %d lists of the table are its own", served.version.uri, len(lists))

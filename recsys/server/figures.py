@@ -10,6 +10,7 @@ class ServerFigures:
 
     Attributes:
         registry: the figures; documented in docs/how-to/serve.md.
+        version, up_to_date, stored_lists: what is served; whoever serves it says where that is read.
     """
 
     def __init__(self) -> None:
@@ -25,9 +26,11 @@ class ServerFigures:
         for source in ("live", "table"):
             self._lists.labels(source)  # 0 from the start, so that the first one is an increase.
         self._swaps = Counter("recsys_serve_swaps", "Times that another version took over", registry=self.registry)
-        self._version = self._gauge("version", "Number of the version that answers")
-        self._healthy = self._gauge("up_to_date", "1 if the last look found the champion and serves it, else 0")
-        self._stored = self._gauge("stored_lists", "Lists of the table that can be given")
+        self.version = self._gauge("version", "Number of the version that answers")
+        self.up_to_date = self._gauge(
+            "up_to_date", "1 if the version that answers was champion at the last look, else 0"
+        )
+        self.stored_lists = self._gauge("stored_lists", "Lists of the table that can be given")
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(f"recsys_serve_{name}", text, registry=self.registry)
@@ -43,9 +46,3 @@ class ServerFigures:
     def swapped(self) -> None:
         """Count a swap."""
         self._swaps.inc()
-
-    def state(self, version: str, up_to_date: bool, stored: int) -> None:
-        """Take over what is served."""
-        self._version.set(int(version))
-        self._healthy.set(up_to_date)
-        self._stored.set(stored)
