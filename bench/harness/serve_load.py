@@ -31,6 +31,7 @@ class Client(FastHttpUser):
 
     def on_start(self) -> None:
         self.due = time.perf_counter()
+        time.sleep(self.wait_time())  # Else all of them ask at once, before they wait for the first time.
 
     def wait_time(self) -> float:
         self.due += random.expovariate(RATE)
