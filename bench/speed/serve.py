@@ -154,7 +154,6 @@ def asked(
             moved.append((time.time(), version.version))
         if process.wait():
             raise SystemExit("locust failed, see above")
-        __import__("shutil").copy(file, "/tmp/servework/notes.json")
         return [tuple(note) for note in json.loads(file.read_text("utf-8"))], moved
 
 

@@ -1,10 +1,8 @@
 """The endpoints."""
 
-import asyncio
 import json
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -12,7 +10,6 @@ import pandas as pd
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
@@ -30,11 +27,11 @@ from recsys.server.bodies import (
     GivenScores,
     GivenSimilar,
     GivenSimilars,
-    columns_of,
 )
 from recsys.server.bounds import Bounds, error_line
 from recsys.server.current import Answering, CurrentChampion
 from recsys.server.figures import ServerFigures
+from recsys.server.worker import Worker
 
 _PROBLEMS_SHOWN = 3
 
@@ -55,27 +52,12 @@ def application(champion: CurrentChampion, settings: Serve, figures: ServerFigur
     return Bounds(app, settings, figures)
 
 
-class _Worker:
-    """One thread that answers, while the server reads and writes other requests.
-
-    More of them would only make all answers slower: what is not compiled takes Python's lock.
-    """
-
-    def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, "answers")
-
-    async def answer(self, now: Answering, asked: Sequence[BaseModel], task: str) -> pd.DataFrame:
-        """Columns of the answer of a task. A request that is given up before its turn is not computed."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, now.served.answer, columns_of(asked), task)
-
-
 def _add_tasks(app: FastAPI, champion: CurrentChampion, figures: ServerFigures) -> None:
     """What a version can do, one request or a list of them at a time."""
-    worker = _Worker()
+    worker = Worker()
 
     async def live(now: Answering, asked: Sequence[AskedList]) -> GivenLists:
-        lists = _lists(await worker.answer(now, asked, "recommend"))
+        lists = _lists(await worker.answer(now.served, asked, "recommend"))
         figures.given("live", len(lists))
         return GivenLists(**_version(now), source="live", lists=lists)
 
@@ -100,7 +82,7 @@ def _add_tasks(app: FastAPI, champion: CurrentChampion, figures: ServerFigures) 
     async def similar(asked: AskedSimilars) -> GivenSimilars:
         """The items most like others."""
         now = champion.now
-        found = await worker.answer(now, asked, "similar_items")
+        found = await worker.answer(now.served, asked, "similar_items")
         columns = zip(found["item_id"], found["item_ids"], found["scores"], strict=True)
         lists = [GivenSimilar(item_id=item, item_ids=items, scores=scores) for item, items, scores in columns]
         return GivenSimilars(**_version(now), lists=lists)
@@ -109,7 +91,7 @@ def _add_tasks(app: FastAPI, champion: CurrentChampion, figures: ServerFigures) 
     async def scores(asked: AskedScores) -> GivenScores:
         """The scores of pairs of users and items."""
         now = champion.now
-        found = await worker.answer(now, asked, "score")
+        found = await worker.answer(now.served, asked, "score")
         columns = zip(found["user_id"], found["item_id"], found["score"], strict=True)
         given = [
             GivenScore(user_id=user, item_id=item, score=None if math.isnan(score) else score)

@@ -5,6 +5,7 @@ import os
 import re
 import socket
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -41,7 +42,7 @@ pytestmark = [pytest.mark.process, pytest.mark.mlflow]
 
 ROOT = Path(__file__).parents[2]
 LOOKS = 10_000
-BODY_BYTES = 200_000
+BODY_BYTES = 600_000
 ODD = "a/b ?k=1&日本語 🦉"
 
 
@@ -142,6 +143,21 @@ def test_other_tasks_are_answered_as_the_version_answers(scene: Scene) -> None:
     assert np.isnan(scores[1])
 
 
+def test_requests_that_wait_together_are_answered_like_those_that_come_alone(scene: Scene) -> None:
+    asked = [*ASKED, {"user_id": "u4", "exclude_items": ["x"] * 100_001}]
+    expected = live(scene.versions[0], ASKED)
+    with ThreadPoolExecutor(20) as clients:
+        answers = list(clients.map(lambda one: scene.post("/recommendations", one), asked * 30))
+    for number, answer in enumerate(answers):
+        place = number % len(asked)
+        if place == len(ASKED):
+            assert answer.json() == {
+                "error": "column 'exclude_items', row 0: 100,001 ids are too many: give 100,000 at most"
+            }
+        else:
+            assert answer.json()["lists"] == [expected[place]]
+
+
 def test_a_list_comes_from_the_table_where_the_version_has_made_it(scene: Scene) -> None:
     for user, items in scene.stored.items():
         for k in (None, 2):
@@ -239,7 +255,7 @@ REFUSED: list[tuple[str, bytes, int, str]] = [
         422,
         "body: value should have at most 10",
     ),
-    ("/recommendations", b'{"user_id": "' + b"x" * BODY_BYTES + b'"}', 413, "the body is larger than 200,000 bytes"),
+    ("/recommendations", b'{"user_id": "' + b"x" * BODY_BYTES + b'"}', 413, "the body is larger than 600,000 bytes"),
     ("/similar", b'{"item_id": null}', 422, "'item_id', row 0: input should be a valid string"),
     ("/scores", b'{"user_id": "u1"}', 422, "'item_id', row 0: field required"),
     ("/sing", b'{"user_id": "u1"}', 404, "there is no such page: POST /recommendations"),
