@@ -8,7 +8,7 @@ SPARK = ["pyspark>=4.1,<=4.2.0", "delta-spark>=4.1,<=4.4.0", DELTA, PROMETHEUS]
 # Runs and registered versions, which take and give pandas frames.
 MLFLOW = ["mlflow>=3.8,<3.18", "pandas>=2.2,<3"]
 # Requests over HTTP, without Spark.
-SERVE = [*MLFLOW, DELTA, PROMETHEUS, "fastapi>=0.128,<1", "uvicorn>=0.40,<1"]
+SERVE = [*MLFLOW, DELTA, PROMETHEUS, "fastapi>=0.128,<1", "uvicorn>=0.40,<1", "httptools>=0.6,<1", "uvloop>=0.21,<1"]
 PLOTS = ["matplotlib>=3.9,<4"]
 TEXT = ["sentence-transformers>=6,<7", "peft>=0.17,<1"]
 ALL = [*SPARK, *MLFLOW, *SERVE, *PLOTS, *TEXT]
