@@ -3,6 +3,7 @@
 import logging
 import math
 import socket
+import sys
 
 import uvicorn
 
@@ -16,6 +17,9 @@ logger = logging.getLogger(__name__)
 
 # More at once, idle ones included, are answered with 503. Each may hold a body in memory.
 _MOST_CONNECTIONS = 500
+# How long a thread may hold Python's lock while others wait for it; by default ten times as long. What reads and writes
+# requests shall not wait for what computes, or loads another version.
+_SWITCH_SECONDS = 0.0005
 
 
 def serve(settings: Settings) -> None:
@@ -25,6 +29,7 @@ def serve(settings: Settings) -> None:
         InputError: the address cannot be listened on.
         RegistryError: there is no champion that can be served, or the registry does not answer.
     """
+    sys.setswitchinterval(_SWITCH_SECONDS)
     host, port, seconds = settings.serve.host, settings.serve.port, settings.serve.timeout_seconds
     with _listening(host, port) as listener:
         figures = ServerFigures()
