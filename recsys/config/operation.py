@@ -36,6 +36,26 @@ class Monitoring(Section):
     )
 
 
+class Serve(Section):
+    """The server that `serve` runs: lists on request, over HTTP."""
+
+    host: str = Field(
+        "127.0.0.1",
+        description="Address to listen on. There is no login: anyone who reaches it can ask for anyone's list; "
+        "`0.0.0.0`: all networks.",
+    )
+    port: int = Field(8000, ge=1, le=65535, description="Port to listen on.")
+    refresh_seconds: PositiveFloat = Field(
+        2.0, description="Seconds between two looks at the registry, and at the table, for a newer champion or list."
+    )
+    max_body_bytes: PositiveInt = Field(
+        2**20, description="Largest body of a request; a larger one is answered with 413. 1048576 is 1 MiB."
+    )
+    timeout_seconds: PositiveFloat = Field(
+        10.0, description="Seconds until a request that was not read and answered is given up, with 504."
+    )
+
+
 class Maintain(Section):
     """What `maintain` keeps."""
 

@@ -24,7 +24,7 @@ from pydantic import (
 from recsys.config.feed import Feed, Quarantine
 from recsys.config.fingerprint import shapes
 from recsys.config.model import ConceptDrift, Decay, Model, Robustness, Staleness
-from recsys.config.operation import Logging, Maintain, Monitoring, Rebuild, Requeue
+from recsys.config.operation import Logging, Maintain, Monitoring, Rebuild, Requeue, Serve
 from recsys.config.scoring import BatchScore
 from recsys.config.section import Section, TextByKey
 from recsys.config.sections import (
@@ -90,6 +90,7 @@ class Settings(Section):
     items: Items = Field(default_factory=Items)
     logging: Logging = Field(default_factory=Logging)
     monitoring: Monitoring = Field(default_factory=Monitoring)
+    serve: Serve = Field(default_factory=Serve)
     replay: Replay = Field(default_factory=Replay)
     maintain: Maintain = Field(default_factory=Maintain)
     rebuild: Rebuild = Field(default_factory=Rebuild)

@@ -1,4 +1,4 @@
-"""MLflow's real servers, as processes of their own."""
+"""Real servers, as processes of their own."""
 
 import os
 import signal
@@ -26,15 +26,23 @@ def mlflow_process(arguments: list[str], port: int, alive: str, log: Path, **env
     Yields:
         Its address, once the page `alive` answers.
     """
-    command = [sys.executable, "-m", "mlflow", *arguments, "--host", "127.0.0.1", "--port", str(port)]
+    command = ["-m", "mlflow", *arguments, "--host", "127.0.0.1", "--port", str(port)]
     # MLflow starts its web server by name.
     path = {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
     }
+    with server_process(command, port, alive, log, **path, **environment) as address:
+        yield address
+
+
+@contextmanager
+def server_process(arguments: list[str], port: int, alive: str, log: Path, **environment: str) -> Iterator[str]:
+    """The same for any server that is a Python program and listens on a port: `python ARGUMENTS`."""
+    command = [sys.executable, *arguments]
     with log.open("ab") as output:
         process = subprocess.Popen(
-            command, stdout=output, stderr=output, start_new_session=True, env={**os.environ, **path, **environment}
+            command, stdout=output, stderr=output, start_new_session=True, env={**os.environ, **environment}
         )
     address = f"http://127.0.0.1:{port}"
     try:

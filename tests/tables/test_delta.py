@@ -17,6 +17,8 @@ from recsys.contracts import (
     StepId,
 )
 from recsys.errors import InputError
+from recsys.registry.versions import Version
+from recsys.server.stored import StoredTable
 from recsys.tables import checkpoint, ledger, log, recommendations
 from recsys.tables.delta import Tables
 from tests.tables.helpers import NOON, drain, event, log_rows, write_lines
@@ -177,6 +179,15 @@ def test_only_lists_that_changed_are_written(tables: Tables) -> None:
     kinds = {(row.user_id, row._change_type) for row in feed.load(tables.location(RECOMMENDATIONS)).collect()}
     changed = {("u3", "update_preimage"), ("u3", "update_postimage"), ("u7", "delete"), ("new", "insert")}
     assert kinds == changed
+
+    # The server reads the lists of a version without Spark, deletion vectors included.
+    for number, users in (("1", second.keys() - {"u3", "new"}), ("2", {"u3", "new"})):
+        lists = StoredTable(tables._storage).newer(Version("m", number, "", {}))
+        assert lists is not None
+        assert len(lists) == len(users)
+        assert {user: lists.of(user, None) for user in users} == {
+            user: (second[user], [1.0 / int(number)] * len(second[user])) for user in users
+        }
     assert synced(3, second) == recommendations.Synced(written=0, removed=0)
 
 

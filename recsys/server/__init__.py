@@ -1,0 +1,1 @@
+"""Answers requests for recommendations over HTTP, with the champion of the registry."""

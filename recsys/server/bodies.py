@@ -1,0 +1,131 @@
+"""What requests and answers hold, as JSON.
+
+Names, kinds and bounds are checked here. What a request means is up to the version, see `recsys.serving.Answers`.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+# Requests of a body, and items of a list: together they bound the work and the memory of an answer.
+MOST_REQUESTS = 100
+MOST_ITEMS = 1_000
+
+
+def _whole_as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _in_unicode(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("it has half a character, which no text has") from None
+    return value
+
+
+def _as_list(value: Any) -> Any:
+    if isinstance(value, bytes):  # As FastAPI passes on a body that is not declared to be JSON.
+        raise ValueError("send JSON, with the header Content-Type: application/json")
+    return value if isinstance(value, list) else [value]
+
+
+Id = Annotated[str, BeforeValidator(_whole_as_text), AfterValidator(_in_unicode)]
+Length = Annotated[int, Field(ge=1, le=MOST_ITEMS, strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
+
+
+class _Asked(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AskedList(_Asked):
+    """A list for a user. The fields are the columns of the task `recommend`."""
+
+    user_id: Id | None
+    k: Length | None = None
+    exclude_seen: Flag | None = None
+    candidates: list[Id] | None = None
+    exclude_items: list[Id] | None = None
+    recent_items: list[Id] | None = None
+    explain: Flag | None = None
+
+
+class AskedSimilar(_Asked):
+    """The items most like another one. The fields are the columns of the task `similar_items`."""
+
+    item_id: Id
+    k: Length | None = None
+
+
+class AskedScore(_Asked):
+    """The score of a pair. The fields are the columns of the task `score`."""
+
+    user_id: Id | None
+    item_id: Id
+    recent_items: list[Id] | None = None
+
+
+_One, _Several = BeforeValidator(_as_list), Field(min_length=1, max_length=MOST_REQUESTS)
+# One request, or a list of them.
+AskedLists = Annotated[list[AskedList], _One, _Several]
+AskedSimilars = Annotated[list[AskedSimilar], _One, _Several]
+AskedScores = Annotated[list[AskedScore], _One, _Several]
+
+
+def columns_of(asked: Sequence[BaseModel]) -> dict[str, list[Any]]:
+    """Requests as columns: the fields that at least one of them gives."""
+    names = [name for name in type(asked[0]).model_fields if any(name in one.model_fields_set for one in asked)]
+    return {name: [getattr(one, name) for one in asked] for name in names}
+
+
+class GivenList(BaseModel):
+    """The best items of a user, best first."""
+
+    user_id: str | None
+    item_ids: list[str]
+    scores: list[float]
+    explanation: dict[str, Any] | None = None
+
+
+class GivenSimilar(BaseModel):
+    """The items most like another one, best first."""
+
+    item_id: str
+    item_ids: list[str]
+    scores: list[float]
+
+
+class GivenScore(BaseModel):
+    """The score of a pair; null for an unknown item."""
+
+    user_id: str | None
+    item_id: str
+    score: float | None
+
+
+class _Given(BaseModel):
+    """Which version has answered."""
+
+    model: str
+    version: str
+
+
+class GivenLists(_Given):
+    """Lists, in the order of the requests; `source` is where they come from."""
+
+    source: Literal["live", "table"]
+    lists: list[GivenList]
+
+
+class GivenSimilars(_Given):
+    """Lists of similar items, in the order of the requests."""
+
+    lists: list[GivenSimilar]
+
+
+class GivenScores(_Given):
+    """Scores, in the order of the requests."""
+
+    scores: list[GivenScore]
