@@ -2,6 +2,7 @@
 
 import logging
 import math
+import signal
 import socket
 import sys
 
@@ -29,7 +30,6 @@ def serve(settings: Settings) -> None:
         InputError: the address cannot be listened on.
         RegistryError: there is no champion that can be served, or the registry does not answer.
     """
-    sys.setswitchinterval(_SWITCH_SECONDS)
     host, port, seconds = settings.serve.host, settings.serve.port, settings.serve.timeout_seconds
     with _listening(host, port) as listener:
         figures = ServerFigures()
@@ -44,6 +44,9 @@ def serve(settings: Settings) -> None:
         )
         with champion.followed():
             logger.info("%s answers at http://%s:%d", champion.now.served.version.uri, host, port)
+            sys.setswitchinterval(_SWITCH_SECONDS)
+            # uvicorn sends itself the signal again when it has finished; that shall not end the job before it is done.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             uvicorn.Server(config).run([listener])
 
 

@@ -37,8 +37,13 @@ def mlflow_process(arguments: list[str], port: int, alive: str, log: Path, **env
 
 
 @contextmanager
-def server_process(arguments: list[str], port: int, alive: str, log: Path, **environment: str) -> Iterator[str]:
-    """The same for any server that is a Python program and listens on a port: `python ARGUMENTS`."""
+def server_process(
+    arguments: list[str], port: int, alive: str, log: Path, ends: bool = False, **environment: str
+) -> Iterator[str]:
+    """The same for any server that is a Python program and listens on a port: `python ARGUMENTS`.
+
+    With `ends`, it is told to end by SIGTERM, and has to do so with exit code 0.
+    """
     command = [sys.executable, *arguments]
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -51,6 +56,9 @@ def server_process(arguments: list[str], port: int, alive: str, log: Path, **env
                 process.wait(timeout=0.2)
                 pytest.fail(log.read_text())
         yield address
+        if ends:
+            process.terminate()
+            assert process.wait(timeout=120) == 0, log.read_text()
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

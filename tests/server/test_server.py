@@ -94,7 +94,8 @@ def scene(empty_registry: Callable[[str], None], tmp_path_factory: pytest.TempPa
     columns |= {"model_name": [settings.mlflow.model_name] * 2, "model_version": ["1"] * 2}
     rows = pa.table({**columns, "scored_at": [datetime(2025, 1, 1, tzinfo=UTC)] * 2})
     write_deltalake(table_path(root, RECOMMENDATIONS), rows)
-    with server_process([str(ROOT / "jobs" / "serve.py"), *overrides], port, "/healthz", folder / "log") as address:
+    job = [str(ROOT / "jobs" / "serve.py"), *overrides]
+    with server_process(job, port, "/healthz", folder / "log", ends=True) as address:
         yield Scene(address, folder / "log", settings, client, made, stored)
 
 
