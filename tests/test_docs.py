@@ -52,7 +52,7 @@ def test_settings_that_are_mentioned_exist(page):
     mentioned = set(MENTIONED_KEY.findall(page.read_text("utf-8")))
     sections = {key.rpartition(".")[0] for key in KEYS}
     options = {f"source.options.{name}" for name in ("maxFilesPerTrigger", "failOnDataLoss", "skipChangeCommits")}
-    tags = {"gate.against", "gate.reasons", "gate.verdict"}
+    tags = {"gate.against", "gate.reasons", "gate.verdict", "gate.watched"}
     others = options | tags | {"mlflow.pyfunc", "mlflow.pytorch", "mlflow.artifacts", "serve.md"}
     assert mentioned - KEYS - sections - others == set()
 

@@ -1,6 +1,6 @@
 """Which version is champion: promotion, rollback and hold, each with who decided it and why.
 
-An alias is moved last, so that a crash leaves at most a tag of a decision that did not take effect. Every function may
+Aliases are moved last, so that a crash leaves at most a tag of a decision that did not take effect. Every function may
 be called again.
 """
 
@@ -37,7 +37,8 @@ class RegistryDecision:
 def promote(client: MlflowClient, version: Version, decision: RegistryDecision, what: str = _PROMOTED) -> None:
     """Make a version the champion; the alias `previous` gets the one before, and tags that say who replaced it.
 
-    Scoring and serving depend on the alias `champion` only, so it is set last.
+    Scoring and serving depend on the alias `champion` only, so it is set last. A rollback sets it first: the version
+    that it goes back to has no other alias than `previous`, and one without any may be deleted.
 
     Args:
         client: from `connect`.
@@ -51,10 +52,12 @@ def promote(client: MlflowClient, version: Version, decision: RegistryDecision, 
     before = champion(client, version.name)
     with registry_errors(f"cannot make {version.uri} the champion"):
         tag(client, version, decision.tags(what))
+        aliases = [(CHAMPION, version.version)]
         if before is not None and before.version != version.version:
             tag(client, before, decision.tags(_REPLACED))
-            client.set_registered_model_alias(version.name, PREVIOUS, before.version)
-        client.set_registered_model_alias(version.name, CHAMPION, version.version)
+            aliases.insert(len(aliases) if what == _ROLLED_BACK else 0, (PREVIOUS, before.version))
+        for alias, number in aliases:
+            client.set_registered_model_alias(version.name, alias, number)
 
 
 def rollback(client: MlflowClient, name: str, to: str | None, decision: RegistryDecision) -> Version:

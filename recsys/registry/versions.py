@@ -24,8 +24,9 @@ from recsys.storage import mlflow_database
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
-# Tags of the gate: its verdict, why, and the version that was champion during the trial.
-VERDICT, REASONS, AGAINST = "gate.verdict", "gate.reasons", "gate.against"
+# Tags of the gate: its verdict, why, and the version that was champion during the trial; and how the watch over the
+# version has ended, once it was champion itself.
+VERDICT, REASONS, AGAINST, WATCHED = "gate.verdict", "gate.reasons", "gate.against", "gate.watched"
 _REASONS_AT_MOST = 1_000  # Characters: registries bound the length of a tag.
 
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
@@ -107,12 +108,12 @@ def register(
 def gate_tags(
     verdict: str, against: str | None, reasons: Sequence[str], figures: Mapping[str, float]
 ) -> dict[str, str]:
-    """The gate's verdict as tags of a version."""
+    """The gate's verdict as tags of a version; the verdict is the last, so that with it all others are there."""
     return {
-        VERDICT: verdict,
         **({} if against is None else {AGAINST: against}),
         REASONS: "; ".join(reasons)[:_REASONS_AT_MOST],
         **{f"gate.{name}": f"{value:.6g}" for name, value in figures.items()},
+        VERDICT: verdict,
     }
 
 

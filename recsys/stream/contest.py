@@ -13,10 +13,10 @@ from recsys.config import Settings
 from recsys.contracts import StepId, TrialKey
 from recsys.errors import RegistryDownError, RegistryError
 from recsys.model.evaluation.gate import EXPIRED, PASSED, REJECTED, GateResult
-from recsys.model.evaluation.trial import CHALLENGER, CHAMPION, ChampionWatch, decision
+from recsys.model.evaluation.trial import CHALLENGER, CHAMPION, decision
 from recsys.registry import artifacts, decisions, versions
 from recsys.registry.decisions import RegistryDecision, Standing, promoted_by, replaced_by
-from recsys.registry.versions import AGAINST, REASONS, VERDICT, Version, gate_tags
+from recsys.registry.versions import AGAINST, REASONS, VERDICT, WATCHED, Version, gate_tags
 from recsys.serving import Served
 from recsys.stream.trials import Trials
 
@@ -51,6 +51,8 @@ class Contest:
         # The version that was promoted here last, and what was said of which version.
         self._promoted = ""
         self._told: set[tuple[str, str]] = set()
+        # Watches that cannot be: the version before the champion is gone or damaged.
+        self._unwatchable: set[TrialKey] = set()
 
     @property
     def champion(self) -> Version | None:
@@ -78,9 +80,10 @@ class Contest:
 
     @property
     def decided(self) -> bool:
-        """Whether a trial has ended, or a champion has fallen behind, and the registry does not have it."""
-        trial, fallen = self._trials.running, self._fallen
-        return (trial is not None and trial.result.decided) or (fallen is not None and self._may_move)
+        """Whether a trial or a watch has ended, and the registry does not have it."""
+        trial, watch = self._trials.running, self._trials.watching
+        ended = watch is not None and watch.result.decided and (watch.result.verdict == PASSED or self._may_move)
+        return ended or (trial is not None and trial.result.decided)
 
     @property
     def rivals(self) -> dict[str, Served]:
@@ -113,7 +116,8 @@ class Contest:
         numbers = {found.aliases[alias] for alias in (CHAMPION, CHALLENGER) if alias in found.aliases}
         # The champion so far, too: the one that replaces it is watched beside it.
         numbers |= {version.version for version in (first, self.champion) if version is not None}
-        numbers |= set() if self._trials.watching is None else {self._trials.watching.key.version}
+        watch = self._trials.watching
+        numbers |= {watch.key.version} if watch is not None and not watch.result.decided else set()
         if found.aliases != before.aliases or not numbers <= self._entrants.keys():
             # Whoever moved an alias has also tagged versions.
             there = {number: versions.find(client, name, number) for number in sorted(numbers)}
@@ -148,7 +152,7 @@ class Contest:
             result = trial.end() if at_the_end else trial.result
             if result.decided:
                 self._record(client, trial.key, result)
-        return self._go_back(client) or self._promote(client)
+        return self._end_watch(client) or self._promote(client)
 
     def expire(self, client: MlflowClient, step: StepId) -> None:
         """End the trial that runs, because the version of a step takes the place of the challenger.
@@ -187,44 +191,66 @@ class Contest:
     def _watch(self, client: MlflowClient) -> None:
         """Watch a champion that the stream has promoted beside what it replaced, for its first batches."""
         champion = self.champion
-        # Not the alias `previous`, which moves before that of the champion does.
-        before = None if champion is None or promoted_by(champion) != _STREAM else champion.tags.get(AGAINST)
+        before = None if champion is None else _watched_beside(champion)
         if champion is None or champion.step is None or before is None or not self._settings.gate.watch_batches:
             self._trials.look_away()
             return
-        self._trials.watch(TrialKey(champion.name, before, champion.version), champion.step)
-        watch = self._trials.watching
-        if watch is None or watch.result.decided:
+        key = TrialKey(champion.name, before, champion.version)
+        if key in self._unwatchable:
+            self._trials.look_away()
             return
+        self._trials.watch(key, champion.step)
+        watch = self._trials.watching
+        if watch is not None and not watch.result.decided and not self._can_load(client, key):
+            self._trials.look_away()
+
+    def _can_load(self, client: MlflowClient, key: TrialKey) -> bool:
+        """Load the version before a champion; returns False, after one warning, if it is gone or damaged."""
         try:
-            if before not in self._entrants:
-                self._entrants[before] = _Entrant(versions.resolve(client, f"models:/{champion.name}/{before}"))
-            self._load(before)
+            if key.version not in self._entrants:
+                found = versions.resolve(client, f"models:/{key.model_name}/{key.version}")
+                self._entrants[key.version] = _Entrant(found)
+            self._load(key.version)
         except RegistryDownError:
             raise
         except RegistryError as error:
-            logger.warning("%s is not watched beside version %s: %s", champion.uri, before, error)
-            self._trials.look_away()
+            logger.warning("champion %s is not watched beside version %s: %s", key.against, key.version, error)
+            self._unwatchable.add(key)
+            return False
+        return True
 
-    @property
-    def _fallen(self) -> ChampionWatch | None:
-        """The watch over the champion, if that is shown to be worse than what it replaced."""
-        watch = self._trials.watching
-        return watch if watch is not None and watch.result.verdict == REJECTED else None
+    def _end_watch(self, client: MlflowClient) -> bool:
+        """Note that a champion holds its own, or go back from one that has fallen behind; returns whether it went back.
 
-    def _go_back(self, client: MlflowClient) -> bool:
-        """Go back from a champion that has fallen behind, unless a person has a say in it; returns whether."""
-        watch, champion = self._fallen, self.champion
-        if watch is None or champion is None or champion.version != watch.key.against:
+        Going back is due only where no person has a say in it: none holds the promotions, and none has chosen the
+        champion since the stream has.
+        """
+        watch, champion = self._trials.watching, self.champion
+        if watch is None or champion is None or not watch.result.decided or champion.version != watch.key.against:
+            return False
+        if watch.result.verdict == PASSED:
+            self._mark_watched(client, champion, PASSED)
             return False
         if not self._may_move:
             self._tell_why(champion, f"falls behind version {watch.key.version}, and is not rolled back")
             return False
+        # Whoever confirms a champion moves no alias, so this may be the first look at his tags.
+        now = versions.resolve(client, champion.uri)
+        self._entrants[champion.version].version = now
+        if _watched_beside(now) != watch.key.version or not self._can_load(client, watch.key):
+            self._trials.look_away()
+            return False
         why = RegistryDecision(_STREAM, watch.decision())
         decisions.rollback(client, champion.name, watch.key.version, why)
-        logger.warning("%s: version %s takes its place again", watch.decision(), watch.key.version)
         self._promoted = watch.key.version
+        self._mark_watched(client, now, REJECTED)
+        logger.warning("%s: version %s takes its place again", watch.decision(), watch.key.version)
         return True
+
+    def _mark_watched(self, client: MlflowClient, champion: Version, how: str) -> None:
+        """Note how the watch over a champion has ended. It never begins again, whatever the settings or the aliases."""
+        self._entrants[champion.version].version = versions.tag(client, champion, {WATCHED: how})
+        self._trials.look_away()
 
     def _load(self, number: str) -> None:
         entrant = self._entrants[number]
@@ -270,6 +296,8 @@ class Contest:
         if not self._may_move:
             self._tell_why(challenger, "has passed the gate, and waits for jobs/registry.py")
             return False
+        if champion is not None and self._trials.watching is not None:
+            self._mark_watched(client, champion, EXPIRED)
         decisions.promote(client, challenger, RegistryDecision(_STREAM, challenger.tags[REASONS]))
         self._promoted = challenger.version
         return True
@@ -286,3 +314,12 @@ class Contest:
             why = "gate.approval is manual" if hold is None else f"promotions are on hold, by {hold.by}: {hold.reason}"
             logger.warning("%s %s: %s", version.uri, what, why)
         self._told.add((version.version, what))
+
+
+def _watched_beside(champion: Version) -> str | None:
+    """The version beside which a champion is watched; None if a person chose it, or the watch has ended.
+
+    It is not the alias `previous`, which may not have moved yet.
+    """
+    by_stream = promoted_by(champion) == _STREAM
+    return champion.tags.get(AGAINST) if by_stream and WATCHED not in champion.tags else None

@@ -32,7 +32,7 @@ def three(registry: tuple[MlflowClient, Settings], open_run: Callable[..., Gener
 
 
 def test_the_champion_moves_forward_and_back_and_the_one_before_is_known(
-    registry: tuple[MlflowClient, Settings], three: list[Version]
+    registry: tuple[MlflowClient, Settings], three: list[Version], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, settings = registry
     name, (first, second, third) = settings.mlflow.model_name, three
@@ -62,6 +62,15 @@ def test_the_champion_moves_forward_and_back_and_the_one_before_is_known(
     replaced = [decisions.replaced_by(versions.resolve(client, version.uri)) for version in three]
     assert replaced == [NIGHT, NIGHT, None]
     assert decisions.standing(client, name).aliases == {"champion": "3", "previous": "1", "challenger": "3"}
+
+    moved: list[str] = []
+    set_alias = client.set_registered_model_alias
+    monkeypatch.setattr(
+        client, "set_registered_model_alias", lambda *given: moved.append(given[1]) or set_alias(*given)
+    )
+    decisions.promote(client, second, NIGHT)
+    decisions.rollback(client, name, None, NIGHT)
+    assert moved == ["previous", "champion", "champion", "previous"], "who comes back always has an alias"
 
 
 def test_a_hold_says_who_and_why_until_it_is_released(

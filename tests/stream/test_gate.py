@@ -15,7 +15,7 @@ from recsys.registry import decisions, versions
 from recsys.registry.client import connect, experiment_id
 from recsys.registry.decisions import RegistryDecision
 from recsys.registry.retention import model_id_of
-from recsys.registry.versions import VERDICT, Version
+from recsys.registry.versions import VERDICT, WATCHED, Version
 from recsys.serving import Served
 from recsys.stream.job import run_stream
 from recsys.tables import ledger
@@ -111,8 +111,13 @@ def test_a_person_approves_and_what_cannot_be_loaded_is_rejected(
     assert rejected["gate.reasons"].startswith("models:/recsys/2 is not what was registered: ")
 
 
-def test_a_champion_that_falls_behind_what_it_replaced_is_sent_back(
-    spark: SparkSession, judged: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("confirmed", [False, True])
+def test_a_champion_that_falls_behind_what_it_replaced_is_sent_back_unless_a_person_wants_it(
+    confirmed: bool,
+    spark: SparkSession,
+    judged: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     spoil(monkeypatch, BAD)
     folder, client, tables = Path(judged.source.path), connect(judged), Tables(spark, judged.storage)
@@ -123,32 +128,39 @@ def test_a_champion_that_falls_behind_what_it_replaced_is_sent_back(
     bad = versions.resolve(client, f"models:/{NAME}/{BAD}")
     versions.tag(client, bad, versions.gate_tags(PASSED, "1", ["it did well"], {}))
 
-    def hold(stage: str, step: StepId) -> None:
+    def ann(stage: str, step: StepId) -> None:
         if (stage, step.batch_id) == ("ledger", 7):
             decisions.hold(client, NAME, RegistryDecision("ann", "a look"))
         if (stage, step.batch_id) == ("ledger", 9):
+            if confirmed:
+                decisions.promote(client, bad, RegistryDecision("ann", "it is meant to be like that"))
             decisions.release(client, NAME)
-            # As a crash right before the alias of the champion leaves it.
-            client.set_registered_model_alias(NAME, decisions.PREVIOUS, BAD)
+        if (stage, step.batch_id) == ("ledger", 11) and not confirmed:
+            # In MLflow's pages, where nobody gives a reason.
+            client.set_registered_model_alias(NAME, "champion", BAD)
 
-    write_stream(folder, files=12, first=6)
+    write_stream(folder, files=14, first=6)
     keener = judged.gate.model_copy(update={"tolerance": 0.05, "confidence": 0.5})
     rare = judged.register_.model_copy(update={"every_batches": 50})
-    run_stream(judged.model_copy(update={"gate": keener, "register_": rare}), observe=hold)
+    run_stream(judged.model_copy(update={"gate": keener, "register_": rare}), observe=ann)
     rows = by_batch(tables)
-    assert [rows[batch].model_version for batch in range(5, 11)] == ["1", "1", BAD, BAD, BAD, "1"]
+    assert [rows[batch].model_version for batch in range(5, 10)] == ["1", "1", BAD, BAD, BAD]
+    after = [BAD] * 4 if confirmed else ["1", "1", BAD, BAD]
+    assert [rows[batch].model_version for batch in range(10, 14)] == after, "a person's choice stays"
     said = "/2 falls behind version 1, and is not rolled back: promotions are on hold, by ann: a look"
     assert caplog.text.count(said) == 1
-    first = versions.resolve(client, f"models:/{NAME}/1")
-    assert first.tags["rolled_back.by"] == "stream"
+    first, bad = (versions.resolve(client, f"models:/{NAME}/{number}") for number in ("1", BAD))
     told = [line for row in rows.values() for line in row.decisions if "champion 2" in line]
     assert told[0] == "gate: champion 2 is watched beside version 1, which it replaced"
-    assert told[1] == first.tags["rolled_back.reason"]
     assert told[1].startswith("gate: champion 2 falls behind version 1: NDCG 0.1")
+    assert len(told) == 2
+    by = None if confirmed else "stream"
+    assert first.tags.get("rolled_back.by") == by
+    assert first.tags.get("rolled_back.reason") == (None if confirmed else told[1])
+    assert bad.tags.get(WATCHED) == (None if confirmed else "rejected")
     watched = tables.read(TRIALS).filter(f"model_version = '1' AND against = '{BAD}'").collect()
     assert len({row.batch_id for row in watched}) == len([row for row in rows.values() if "watch/upper" in row.metrics])
     assert all("previous/ndcg_at_5" in rows[row.batch_id].metrics for row in watched)
-    assert rows[11].model_version == "1", "it is not promoted again"
 
 
 def damage(client: MlflowClient, number: str) -> None:
