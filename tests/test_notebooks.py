@@ -39,7 +39,7 @@ def test_the_notebooks_run_cell_by_cell(
     assert len(watched["quality"]) == quickstart["summary"].batches
     assert watched["quality"]["model"].notna().sum() >= len(watched["quality"]) - 1
     assert watched["looks"].count() > 0
-    assert watched["places"].sum() == 20 * quickstart["scored"].users
+    assert watched["places"].sum() == 20 * quickstart["scored"].run.users
     assert "items are recommended" in printed
 
     consumed = run("02_consume_registry.py")
