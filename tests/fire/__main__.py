@@ -1,6 +1,6 @@
 """Kills the jobs at every fault point, and at random instants, and compares what they leave with an undisturbed run.
 
-    python -m tests.fire [--quick] [--seeds N] [--kinds mixture ncf]
+    python -m tests.fire [--quick] [--seeds N] [--first SEED] [--kinds mixture ncf]
 
 Each job is killed again and again in one storage, at one point after the other, and started again each time. A point
 that a job does not pass any more, because all its work is done, is reported as not reached.
@@ -151,9 +151,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fire", description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a sample of the points, under 10 minutes")
     parser.add_argument("--seeds", type=int, default=3, help="how often each point is tried")
+    parser.add_argument("--first", type=int, default=0, help="the first seed, to go through them in several runs")
     parser.add_argument("--kinds", nargs="+", default=KINDS)
     given = parser.parse_args(arguments)
-    rounds = [(kind, seed) for seed in range(1 if given.quick else given.seeds) for kind in given.kinds]
+    seeds = range(given.first, given.first + (1 if given.quick else given.seeds))
+    rounds = [(kind, seed) for seed in seeds for kind in given.kinds]
     tallies: dict[tuple[str, int], Tally] = {}
     failures: list[str] = []
     waiting, lock = list(rounds), threading.Lock()
