@@ -19,25 +19,33 @@ USER_SECONDS = "gate/user_seconds"
 _NOT_MEASURED = GateResult(UNDECIDED, ("it was not measured",), {"users": 0.0, "batches": 0.0})
 
 
-class _Measured:
-    """The batches of a trial, and numbers of their users.
+class _Comparison:
+    """Two versions, measured batch by batch on the same users.
+
+    Args:
+        key: which versions.
+        gate: the settings.
 
     Attributes:
-        looks: number of batches.
+        result: of the last look.
+        looks: number of batches that were measured.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, key: TrialKey, gate: Gate) -> None:
+        self.key = key
+        self.result = _NOT_MEASURED
         self.looks = 0
+        self._gate = gate
         self._batches: list[TrialBatch] = []
         self._codes: dict[str, int] = {}
         self._users: list[int] = []
 
-    def add(self, batch: TrialBatch) -> None:
+    def _take(self, batch: TrialBatch) -> None:
         self.looks += 1
         self._batches.append(batch)
         self._users += [self._codes.setdefault(user, len(self._codes)) for user in batch.user_ids]
 
-    def evidence(
+    def _added_up(
         self, version: str, champion: str | None, coverage: float | None = None, user_seconds: float | None = None
     ) -> Evidence:
         """What the batches add up to.
@@ -62,7 +70,7 @@ class _Measured:
         return np.concatenate(parts) if parts else np.empty(0)
 
 
-class Trial:
+class Trial(_Comparison):
     """One trial. The same batches in the same order give the same verdict, which stays.
 
     Args:
@@ -84,17 +92,9 @@ class Trial:
     }
 
     def __init__(self, key: TrialKey, gate: Gate) -> None:
-        self.key = key
-        self.result = _NOT_MEASURED
-        self._gate = gate
-        self._measured = _Measured()
+        super().__init__(key, gate)
         self._coverage: list[float] = []
         self._user_seconds: list[float] = []
-
-    @property
-    def looks(self) -> int:
-        """Number of batches that were measured."""
-        return self._measured.looks
 
     def add(self, batch: TrialBatch, figures: Mapping[str, float]) -> GateResult:
         """Add a batch, and look.
@@ -105,7 +105,7 @@ class Trial:
         """
         if self.result.decided:
             return self.result
-        self._measured.add(batch)
+        self._take(batch)
         self._note_limits(figures)
         self.result = judge(self._evidence(), self._gate, last=self.looks >= self._gate.max_batches)
         return self.result
@@ -136,7 +136,7 @@ class Trial:
             self._user_seconds.append(figures[USER_SECONDS])
 
     def _evidence(self) -> Evidence:
-        return self._measured.evidence(
+        return self._added_up(
             "ndcg",
             None if self.key.against is None else "against",
             coverage=float(np.mean(self._coverage)) if self._coverage else None,
@@ -145,7 +145,7 @@ class Trial:
         )
 
 
-class ChampionWatch:
+class ChampionWatch(_Comparison):
     """The first batches of a champion, beside the version that it replaced. The same batches give the same verdict.
 
     Args:
@@ -166,23 +166,12 @@ class ChampionWatch:
         "users": "watch/users",
     }
 
-    def __init__(self, key: TrialKey, gate: Gate) -> None:
-        self.key = key
-        self.result = _NOT_MEASURED
-        self._gate = gate
-        self._measured = _Measured()
-
-    @property
-    def looks(self) -> int:
-        """Number of batches that were measured."""
-        return self._measured.looks
-
     def add(self, batch: TrialBatch, figures: Mapping[str, float]) -> GateResult:
         """Add a batch, and look; see `Trial`."""
         if self.result.decided:
             return self.result
-        self._measured.add(batch)
-        evidence = self._measured.evidence(version="against", champion="ndcg")
+        self._take(batch)
+        evidence = self._added_up(version="against", champion="ndcg")
         self.result = watch(evidence, self._gate, last=self.looks >= self._gate.watch_batches)
         return self.result
 
