@@ -15,7 +15,9 @@ def random_examples(seed: int, users: int = 6, most: int = 9) -> LabeledCandidat
     owners = np.repeat(np.arange(users), lengths)
     relevant = generator.random(len(owners)) < 0.3
     wanted = np.bincount(owners[relevant], minlength=users) + generator.integers(1, 3, users)
-    return LabeledCandidates(generator.standard_normal((len(owners), WIDTH)), owners, relevant, wanted, K)
+    return LabeledCandidates(
+        generator.standard_normal((len(owners), WIDTH)), owners, relevant, np.ones(len(owners)), wanted, K
+    )
 
 
 def slow_loss(examples: LabeledCandidates, weights: torch.Tensor, ranks: np.ndarray) -> torch.Tensor:
@@ -68,7 +70,9 @@ def planted(seed: int, preference: np.ndarray, users: int = 60) -> LabeledCandid
     features = generator.standard_normal((users * 12, WIDTH))
     noisy = (features @ preference + 0.3 * generator.standard_normal(users * 12)).reshape(users, 12)
     relevant = (-noisy).argsort(axis=1).argsort(axis=1) < 2
-    return LabeledCandidates(features, np.repeat(np.arange(users), 12), relevant.ravel(), np.full(users, 2), K)
+    return LabeledCandidates(
+        features, np.repeat(np.arange(users), 12), relevant.ravel(), np.ones(12 * users), np.full(users, 2), K
+    )
 
 
 def fresh(forgetting: float = 0.1, regularization: float = 1.0) -> Reranker:
