@@ -17,8 +17,17 @@ def test_a_list_id_says_where_the_list_comes_from() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "12", f"recsys/12:als:1.0:{TOKEN}0", f"recsys/12:als:2:{TOKEN}", f"recsys/12:als:nan:{TOKEN}"]
-    + [f"recsys/12:als:0:{TOKEN}", f"recsys/12:als:-1:{TOKEN}", f"recsys/12:als:x:{TOKEN}", f"/12:als:1:{TOKEN}"],
+    [
+        "",
+        "12",
+        f"recsys/12:als:1.0:{TOKEN}0",
+        f"recsys/12:als:2:{TOKEN}",
+        f"recsys/12:als:nan:{TOKEN}",
+        f"recsys/12:als:0:{TOKEN}",
+        f"recsys/12:als:-1:{TOKEN}",
+        f"recsys/12:als:x:{TOKEN}",
+        f"/12:als:1:{TOKEN}",
+    ],
 )
 def test_a_text_that_is_no_list_id_of_ours_says_nothing(text: str) -> None:
     assert Origin.of(text) is None

@@ -57,7 +57,7 @@ MAY_IMPORT = {
     "lists": LIGHT | {"frames", "serving"},
     "door": LIGHT | FRAMES | {"lists", "model"},
     "champion": LIGHT | FRAMES | {"lists", "registry"},
-    "evaluate": LIGHT | FRAMES | {"model", "serving", "stream"},
+    "evaluate": LIGHT | FRAMES | {"exposure", "model", "serving", "stream"},
     "__init__": LIGHT | {"door", "champion", "evaluate"},
 }
 # The same among the folders and modules of `model`.

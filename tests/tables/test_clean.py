@@ -17,7 +17,10 @@ from recsys.contracts import WEIGHT_PARTS
 from recsys.tables.clean import aggregate, parse_time, tag, weigh
 from tests.tables.helpers import NOON, event
 
-TEXTS = "user_id string, item_id string, event_type string, value string, event_time string, event_id string, list_id string"
+TEXTS = (
+    "user_id string, item_id string, event_type string, value string, event_time string, event_id string, "
+    "list_id string"
+)
 JUDGED = "user_id string, item_id string, event_type string, value double, event_time timestamp, ingested_at timestamp"
 
 
