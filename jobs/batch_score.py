@@ -25,9 +25,9 @@ SETTINGS = (
     "batch_score.allowed_items",
     "batch_score.category_cap",
     "batch_score.diversity",
+    "experiment.arms",
     "storage.root",
     "storage.catalog",
-    "mlflow.tracking_uri",
 )
 USERS_SHOWN, ITEMS_SHOWN = 3, 5
 
@@ -36,22 +36,27 @@ def batch_score(settings: Settings) -> None:
     """Let the champion (or `recommend.model`) recommend items to every user it knows, or to `batch_score.users`.
 
     The lists that have changed are written to the table `recommendations`, in one commit; what the run did and how its
-    lists are, to `scoring_runs`.
+    lists are, to `scoring_runs`. With `experiment.arms`, each user gets the list of the version of their arm.
     """
     # Imported here, so that neither help nor a wrong setting waits for Spark and torch.
-    from recsys.batch_scoring import chosen_version, score
+    from recsys.batch_scoring import chosen_version, score, score_arms
     from recsys.scoring.inputs import Inputs
     from recsys.tables.delta import Tables
     from recsys.tables.session import build_session
 
-    version = chosen_version(settings)
+    version = None if settings.experiment.arms else chosen_version(settings)
     tables = Tables(build_session(settings), settings.storage)
     inputs = Inputs().completed(tables.spark, settings.batch_score)  # Refused before a table is made.
     tables.create_missing()
-    scored = score(tables, version, settings, inputs)
-    _tell(scored.run)
-    for name, written in scored.vectors.items():
-        print(f"{name}: {written:,} other vectors than before; {tables.location(name)}")
+    if version is None:
+        for name, scored in score_arms(tables, settings, inputs).items():
+            print(f"arm {name}:")
+            _tell(scored.run)
+    else:
+        scored = score(tables, version, settings, inputs)
+        _tell(scored.run)
+        for name, written in scored.vectors.items():
+            print(f"{name}: {written:,} other vectors than before; {tables.location(name)}")
     for row in tables.read(RECOMMENDATIONS).orderBy(USER).limit(USERS_SHOWN).collect():
         print(f"  {row[USER]}: {', '.join(item[ITEM] for item in row['items'][:ITEMS_SHOWN])}")
     print(f"recommendations: {tables.location(RECOMMENDATIONS)}")

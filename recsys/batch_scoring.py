@@ -1,45 +1,28 @@
 """Batch scoring: a version recommends items to every user it knows, or to given ones, in one commit."""
 
-import hashlib
-import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
-from zipfile import ZipFile
+from functools import reduce
 
-import numpy as np
-from pyspark import SparkFiles
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recsys.config import Settings
+from recsys.config.experiment import Experiment
 from recsys.contracts import (
-    ITEM,
-    ITEM_VECTORS,
-    LIST_ID,
-    PROPENSITY,
-    RANKING,
     RECOMMENDATIONS,
     USER,
-    USER_VECTORS,
-    VECTOR_SCHEMAS,
 )
 from recsys.errors import ConfigError
-from recsys.registry import artifacts, versions
-from recsys.registry.artifacts import Outline
+from recsys.experiment import DIGITS, ends
+from recsys.registry import versions
 from recsys.registry.versions import CHAMPION, Version
-from recsys.scoring import workers
-from recsys.scoring.figures import ListFigures, coverage, gini
+from recsys.scoring.distributed import DistributedVersion, request_of
 from recsys.scoring.inputs import Inputs
-from recsys.scoring.similarity import compares, factors_of
-from recsys.scoring.workers import Request
-from recsys.tables import recommendations, scoring_runs, vectors
+from recsys.tables import recommendations, scoring_runs
 from recsys.tables.delta import Tables
 from recsys.tables.scoring_runs import ScoringRun
-
-# Users per task: enough to amortize a start, few enough to be repeated after a failure.
-USERS_PER_TASK = 50_000
 
 
 @dataclass(frozen=True)
@@ -57,8 +40,8 @@ class Scored:
     vectors: dict[str, int]
 
 
-def chosen_version(settings: Settings) -> Version:
-    """The version that `recommend.model` names, or the champion.
+def chosen_version(settings: Settings, model: str | None = None) -> Version:
+    """The version of a URI; without one, that which `recommend.model` names, or the champion.
 
     An alias is resolved here, once, so that every row names the version that made it.
 
@@ -66,7 +49,7 @@ def chosen_version(settings: Settings) -> Version:
         RegistryError: there is no such version, or MLflow failed.
         ConfigError: `recommend.model` is not a model's URI.
     """
-    uri = settings.recommend.model or f"models:/{settings.mlflow.model_name}@{CHAMPION}"
+    uri = model or settings.recommend.model or f"models:/{settings.mlflow.model_name}@{CHAMPION}"
     return versions.chosen(settings, uri)
 
 
@@ -89,155 +72,68 @@ def score(tables: Tables, version: Version, settings: Settings, inputs: Inputs |
     """
     start = time.perf_counter()
     inputs = (inputs or Inputs()).completed(tables.spark, settings.batch_score)
-    archive = _send_to_executors(tables.spark, version)
-    outline = artifacts.outline(Path(SparkFiles.get(archive)))
-    _refuse_unable(outline, version, settings)
-    audience = _audience(tables.spark, archive, outline, inputs)
-    request = _request(tables.spark, inputs, settings)
-    lists = audience.frame.mapInArrow(workers.ranking(archive, request), workers.LISTS)
+    scorer = DistributedVersion.of(tables, version, settings)
+    audience = scorer.audience(inputs)
     scored_at = datetime.now(UTC)
-    synced = recommendations.sync(tables, _signed(lists, version, scored_at), others_stay=inputs.users is not None)
-    seconds = time.perf_counter() - start
-    totals, figures = _measured(tables, archive, outline, audience, settings.recommend.k)
-    run = ScoringRun(
-        scored_at,
-        version.name,
-        version.version,
-        users=totals["lists"],
-        unknown_users=totals["unknown"],
-        users_without_id=audience.without_id,
-        changed=synced.written,
-        removed=synced.removed,
-        short_lists=totals["short"],
-        seconds=seconds,
-        **asdict(figures),
-    )
+    lists = scorer.lists(audience, request_of(tables.spark, inputs, settings), scored_at)
+    synced = recommendations.sync(tables, lists, others_stay=inputs.users is not None)
+    run = scorer.run(audience, scored_at, time.perf_counter() - start)
+    run = replace(run, changed=synced.written, removed=synced.removed)
     scoring_runs.append(tables, run)
-    return Scored(version, run, _vectors(tables, archive, outline, version) if settings.batch_score.vectors else {})
+    return Scored(version, run, scorer.vectors() if settings.batch_score.vectors else {})
 
 
-@dataclass(frozen=True)
-class _Audience:
-    """Whom a run scores.
+def score_arms(tables: Tables, settings: Settings, inputs: Inputs | None = None) -> dict[str, Scored]:
+    """The same in an experiment: each user's list is that of the version of their arm, see `experiment.arms_of`.
 
-    Attributes:
-        frame: what `workers.ranking` takes.
-        users: `user_id` of all of them; None where they are all that the version knows.
-        without_id: rows that name nobody.
+    All lists are written in one commit. A row is added to `scoring_runs` for every arm that serves somebody.
+
+    Args:
+        tables: As for `score`.
+        settings: `experiment.*`, too.
+        inputs: As for `score`.
+
+    Returns:
+        What was done, by arm.
+
+    Raises:
+        RegistryError, InputError, ConfigError: As for `score` and `chosen_version`.
     """
-
-    frame: DataFrame
-    users: DataFrame | None
-    without_id: int
-
-
-def _audience(spark: SparkSession, archive: str, outline: Outline, inputs: Inputs) -> _Audience:
-    excluded, without_id, users, count = inputs.excluded_lists(), 0, None, outline.users
-    if inputs.users is not None:
-        rows, count = inputs.users.agg(F.count("*"), F.count(USER)).collect()[0]
-        users, without_id = inputs.users.dropna().distinct(), rows - count
-    tasks = max(spark.sparkContext.defaultParallelism, -(-count // USERS_PER_TASK))
-    frame = spark.range(0, count, 1, tasks) if users is None else users
-    if excluded is not None:
-        named = frame.mapInArrow(workers.naming(archive), f"{USER} STRING") if users is None else users
-        frame = named.join(excluded, USER, "left")
-    by_id = users is not None or excluded is not None
-    return _Audience(frame.repartition(tasks, USER) if by_id else frame, users, without_id)
-
-
-def _request(spark: SparkSession, inputs: Inputs, settings: Settings) -> Request:
-    allowed, categories = inputs.allowed_ids(), inputs.category_numbers()
-    send = spark.sparkContext.broadcast
-    return Request(
-        settings.recommend.k,
-        settings.recommend.exclude_seen,
-        None if allowed is None else send(allowed),
-        None if categories is None else send(categories),
-        settings.batch_score.category_cap,
-        settings.batch_score.diversity,
-    )
-
-
-def _refuse_unable(outline: Outline, version: Version, settings: Settings) -> None:
-    """Refuse what a version of this kind cannot do."""
-    named = f"version {version.version} of {version.name}"
-    if settings.batch_score.diversity and not compares(outline.arrays):
-        raise ConfigError(
-            f"setting 'batch_score.diversity': {named} compares no items; set it to 0, or model.kind to mixture, als, "
-            "ncf or cooccurrence"
-        )
-    if settings.batch_score.vectors and factors_of(outline.arrays) is None:
-        raise ConfigError(
-            f"setting 'batch_score.vectors': {named} has no factors; set it to false, or model.kind to mixture, als or "
-            "ncf"
-        )
+    start, experiment = time.perf_counter(), settings.experiment
+    if settings.batch_score.vectors:
+        raise ConfigError("setting 'batch_score.vectors': vectors are of one version; set experiment.arms to {}")
+    inputs = (inputs or Inputs()).completed(tables.spark, settings.batch_score)
+    serving = {name: arm for name, arm in experiment.arms.items() if arm.share}
+    scorers = {
+        name: DistributedVersion.of(tables, chosen_version(settings, arm.model), settings)
+        for name, arm in serving.items()
+    }
+    users, others_stay = inputs.users, inputs.users is not None
+    if users is None:
+        # A user whom only another arm's version knows gets popular items.
+        users = reduce(DataFrame.union, (scorer.users() for scorer in scorers.values())).distinct()
+    request, scored_at = request_of(tables.spark, inputs, settings), datetime.now(UTC)
+    audiences = {
+        name: scorer.audience(replace(inputs, users=users.filter(_in_arm(experiment, name))))
+        for name, scorer in scorers.items()
+    }
+    parts = (scorer.lists(audiences[name], request, scored_at) for name, scorer in scorers.items())
+    synced = recommendations.sync(tables, reduce(DataFrame.union, parts), others_stay)
+    seconds, found = time.perf_counter() - start, dict[str, Scored]()
+    written = tables.read(RECOMMENDATIONS).filter(F.col("scored_at") == F.lit(scored_at))
+    for name, scorer in scorers.items():
+        run = scorer.run(audiences[name], scored_at, seconds)
+        changed = written.filter(_in_arm(experiment, name)).count()
+        # Whose list is gone is known to no version, so to no arm in particular.
+        run = replace(run, arm=name, changed=changed, removed=0 if found else synced.removed)
+        scoring_runs.append(tables, run)
+        found[name] = Scored(scorer.version, run, {})
+    return found
 
 
-def _measured(
-    tables: Tables, archive: str, outline: Outline, audience: _Audience, k: int
-) -> tuple[dict[str, int], ListFigures]:
-    """Numbers of lists, and figures about them, from the table that holds them now."""
-    lists = tables.read(RECOMMENDATIONS).select(USER, F.col(f"items.{ITEM}").alias("items"))
-    if audience.users is not None:
-        lists = lists.join(audience.users, USER, "left_semi")
-    measured = lists.mapInArrow(workers.measuring(archive, k, audience.users is None), workers.MEASURES)
-    sums = measured.groupBy("item").agg(*(F.sum(name).alias(name) for name in ("times", *workers.MEASURED)))
-    found = {int(row["item"]): row for row in sums.collect()}
-    total = found.pop(workers.ALL, None)
-    counts = np.zeros(outline.items, dtype=np.int64)
-    counts[list(found)] = [row["times"] for row in found.values()]
-    if total is None:
-        return dict.fromkeys(("lists", "short", "unknown"), 0), ListFigures(coverage(counts), gini(counts), None, None)
-    figures = ListFigures(
-        coverage(counts),
-        gini(counts),
-        total["popularity"] / total["times"] if total["times"] else None,
-        total["dissimilarity"] / total["compared"] if total["compared"] else None,
-    )
-    return {name: int(total[name]) for name in ("lists", "short", "unknown")}, figures
-
-
-def _vectors(tables: Tables, archive: str, outline: Outline, version: Version) -> dict[str, int]:
-    """Write the vectors of a version; returns how many have changed, by table."""
-    tables.create_missing(VECTOR_SCHEMAS)
-    written = {}
-    for name, key, count in ((ITEM_VECTORS, ITEM, outline.items), (USER_VECTORS, USER, outline.users)):
-        rows = tables.spark.range(count).mapInArrow(
-            workers.reading_vectors(archive, key), f"{key} STRING, vector ARRAY<FLOAT>"
-        )
-        written[name] = vectors.sync(tables, name, _stamped(rows, version)).written
-    return written
-
-
-def _send_to_executors(spark: SparkSession, version: Version) -> str:
-    """Add a version's artifact to the session, once; return the name under which `SparkFiles` finds its folder.
-
-    It is an archive, because Spark takes folders in local mode only. It is stored with the session's files: executors
-    that start later fetch it, too, and it is deleted with the session.
-    """
-    name = f"model-{hashlib.sha256(f'{version.uri} {version.run_id}'.encode()).hexdigest()[:16]}.zip"
-    context = spark.sparkContext
-    if not any(archive.endswith(name) for archive in context.listArchives):
-        kept = Path(SparkFiles.getRootDirectory(), "models", name)
-        kept.parent.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory() as folder, ZipFile(kept, "w") as archive:  # factors do not compress
-            artifact = artifacts.download(version.uri, version.digest, Path(folder))
-            for file in artifact.rglob("*"):
-                archive.write(file, file.relative_to(artifact))
-        context.addArchive(str(kept))
-    return name
-
-
-def _signed(lists: DataFrame, version: Version, scored_at: datetime) -> DataFrame:
-    stamped = _stamped(lists, version).withColumn("scored_at", F.lit(scored_at))
-    parts = [F.lit(f"{version.name}/{version.version}"), F.col(RANKING), F.format_string("%.6e", PROPENSITY)]
-    made = F.sha2(F.concat_ws("\n", USER, "model_name", "model_version", F.lit(scored_at.isoformat())), 256)
-    # What `exposure.Origin` reads; no id for a version of an older release, which does not say how it ranked.
-    return stamped.withColumn(
-        LIST_ID,
-        F.concat(parts[0], *(piece for part in [*parts[1:], F.substring(made, 1, 16)] for piece in (F.lit(":"), part))),
-    )
-
-
-def _stamped(rows: DataFrame, version: Version) -> DataFrame:
-    return rows.select("*", F.lit(version.name).alias("model_name"), F.lit(version.version).alias("model_version"))
+def _in_arm(experiment: Experiment, arm: str) -> Column:
+    """Whether a user is in an arm, as `experiment.arms_of` says it."""
+    digest = F.sha2(F.concat(F.lit(f"{experiment.name}\n"), USER), 256)
+    drawn = F.conv(F.substring(digest, 1, DIGITS), 16, 10).cast("double") / 16.0**DIGITS
+    place, bounds = list(experiment.arms).index(arm), [0.0, *ends(experiment)]
+    return (drawn >= bounds[place]) & (drawn < bounds[place + 1])

@@ -110,7 +110,7 @@ TABLE_SCHEMAS = {
         scored_at TIMESTAMP NOT NULL, model_name STRING NOT NULL, model_version STRING NOT NULL,
         users BIGINT NOT NULL, unknown_users BIGINT NOT NULL, users_without_id BIGINT NOT NULL,
         changed BIGINT NOT NULL, removed BIGINT NOT NULL, short_lists BIGINT NOT NULL, seconds DOUBLE NOT NULL,
-        coverage DOUBLE, gini DOUBLE, popularity_bias DOUBLE, diversity DOUBLE""",
+        coverage DOUBLE, gini DOUBLE, popularity_bias DOUBLE, diversity DOUBLE, arm STRING""",
 }
 
 # Made by the first run of `batch_score` with `batch_score.vectors`.

@@ -13,7 +13,8 @@ from recsys.config import Settings
 from recsys.config.settings import as_settings
 from recsys.contracts import InteractionBatch, StepId
 from recsys.errors import ConfigError, InputError
-from recsys.exposure import RankingRates, Shown
+from recsys.experiment import arms_of
+from recsys.exposure import ClickRate, RankingRates, Shown, click_rate
 from recsys.frames import given_events, to_frame, to_table
 from recsys.model.evaluation.prequential import evaluate
 from recsys.model.interactions.vocab import Vocabulary
@@ -241,11 +242,7 @@ def click_rates(exposures: Any) -> "pd.DataFrame":
         >>> click_rates(shown)[["version", "ranking", "clicks", "rate"]].to_dict("records")
         [{'version': 'm/3', 'ranking': 'als', 'clicks': 100, 'rate': 0.05}]
     """
-    table = to_table(exposures)
-    missing = [name for name in _SHOWN if name not in table.column_names]
-    if missing:
-        raise InputError(f"the exposures have no column '{missing[0]}': give a frame of the table exposures")
-    columns = {name: table[name].to_pylist() for name in _SHOWN}
+    columns = _shown(exposures)
     known = [chance is not None for chance in columns["propensity"]]
     pairs = zip(columns["model_name"], columns["model_version"], known, strict=True)
     shown = Shown(
@@ -260,16 +257,71 @@ def click_rates(exposures: Any) -> "pd.DataFrame":
     return frame
 
 
+def arm_rates(exposures: Any, settings: Settings | Mapping[str, Any]) -> "pd.DataFrame":
+    """Click-through rates by arm of the experiment that the settings describe.
+
+    A user counts for the arm that a hash assigns them to, whichever version made their list, so that arms are alike in
+    everything but what they were given.
+
+    Args:
+        exposures: A frame with the columns of the table `exposures`: what was shown since the experiment began. Lists
+            of unknown origin are left out.
+        settings: As `recsys.fit` takes them; `experiment.*` is used.
+
+    Returns:
+        `arm`, `users`, `impressions`, `clicks`, `rate`, `rate_lower`, `rate_upper` (95 %), one row for each arm. Rates
+        are NaN where fewer than 100 users' worth is known.
+
+    Raises:
+        InputError: a column is missing.
+        ConfigError: a setting is unknown or wrong.
+
+    Examples:
+        >>> shown = {"user_id": [f"u{n}" for n in range(400)], "model_name": ["m"] * 400, "model_version": ["3"] * 400,
+        ...          "ranking": ["als"] * 400, "propensity": [0.5] * 400, "impressions": [10] * 400,
+        ...          "clicks": [1] * 400}
+        >>> arms = {"control": {"share": 0.5}, "new": {"share": 0.5, "model": "models:/m/4"}}
+        >>> arm_rates(shown, {"experiment.arms": arms})[["arm", "rate"]].round(2).to_dict("records")
+        [{'arm': 'control', 'rate': 0.1}, {'arm': 'new', 'rate': 0.1}]
+    """
+    experiment, columns = as_settings(settings).experiment, _shown(exposures)
+    known = np.array([chance is not None for chance in columns["propensity"]], dtype=bool)
+    places, users = arms_of(columns["user_id"], experiment), Vocabulary().extend(columns["user_id"])
+    impressions, clicks = (np.array(columns[name], dtype=np.int64) for name in ("impressions", "clicks"))
+    found: dict[str, list[Any]] = {"arm": list(experiment.arms)}
+    own = [known & (places == place) for place in range(len(experiment.arms))]
+    found["users"] = [len(np.unique(users[one])) for one in own]
+    found["impressions"], found["clicks"] = ([int(count[one].sum()) for one in own] for count in (impressions, clicks))
+    found |= _rate_columns("rate", [click_rate(users[one], impressions[one], clicks[one]) for one in own])
+    frame: pd.DataFrame = to_frame(found)
+    return frame
+
+
+def _shown(exposures: Any) -> dict[str, list[Any]]:
+    """Columns of a frame of exposures."""
+    table = to_table(exposures)
+    missing = [name for name in _SHOWN if name not in table.column_names]
+    if missing:
+        raise InputError(f"the exposures have no column '{missing[0]}': give a frame of the table exposures")
+    return {name: table[name].to_pylist() for name in _SHOWN}
+
+
 def _columns_of(rates: Sequence[RankingRates]) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {
         name: [getattr(one, name) for one in rates] for name in ("version", "ranking", "users", "impressions", "clicks")
     }
-    for name, found in (("rate", [one.observed for one in rates]), ("rate_for_all", [one.for_all for one in rates])):
-        columns[name] = [math.nan if one is None else one.rate for one in found]
-        columns[f"{name}_lower"] = [math.nan if one is None else one.lower for one in found]
-        columns[f"{name}_upper"] = [math.nan if one is None else one.upper for one in found]
+    columns |= _rate_columns("rate", [one.observed for one in rates])
+    columns |= _rate_columns("rate_for_all", [one.for_all for one in rates])
     columns["effective_users"] = [math.nan if one.for_all is None else one.for_all.effective_users for one in rates]
     return columns
+
+
+def _rate_columns(name: str, rates: Sequence[ClickRate | None]) -> dict[str, list[float]]:
+    """Estimates and the ends of their intervals, NaN where there is none."""
+    return {
+        f"{name}{end}": [math.nan if rate is None else getattr(rate, what) for rate in rates]
+        for end, what in (("", "rate"), ("_lower", "lower"), ("_upper", "upper"))
+    }
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -17,18 +17,19 @@ from pyspark.sql import functions as F
 
 import recsys
 from jobs.batch_score import batch_score
-from recsys import batch_scoring
-from recsys.batch_scoring import chosen_version, score
+from recsys.batch_scoring import chosen_version, score, score_arms
 from recsys.cli import BAD_INPUT, DONE, run_job
+from recsys.config.experiment import Arm, Experiment
 from recsys.config.scoring import BatchScore
 from recsys.contracts import ITEM_VECTORS, RECOMMENDATIONS, SCORING_RUNS, USER_VECTORS, StepId
 from recsys.errors import ConfigError, RegistryError
+from recsys.experiment import arms_of
 from recsys.exposure import Origin
 from recsys.model.recommender import OnlineModel
 from recsys.registry import decisions, versions
 from recsys.registry.client import connect
 from recsys.registry.runs import GenerationRun
-from recsys.scoring import workers
+from recsys.scoring import distributed, workers
 from recsys.scoring.composition import POOL
 from recsys.scoring.figures import percentiles
 from recsys.scoring.inputs import Inputs
@@ -190,7 +191,7 @@ def test_rules_given_users_vectors_and_figures(spark, scene, tmp_path):
 def test_a_worker_loads_a_version_once(spark, scene, monkeypatch):
     """What Spark runs in a worker, run here: the second task loads nothing; another version takes its place."""
     _, client, settings = scene
-    archives = [batch_scoring._send_to_executors(spark, register(client, settings, batch)[0]) for batch in (1, 2)]
+    archives = [distributed.send_to_executors(spark, register(client, settings, batch)[0]) for batch in (1, 2)]
     loads, load = [], mlflow.pyfunc.load_model
     monkeypatch.setattr(mlflow.pyfunc, "load_model", lambda path: loads.append(path) or load(path))
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
@@ -391,3 +392,33 @@ def test_every_example_of_the_page_runs(spark, scene, capsys):
     shown = capsys.readouterr().out
     for told in ('"version"', "explanation", "vector", "answer"):
         assert told in shown
+
+
+def test_each_user_gets_the_list_of_the_version_of_their_arm(spark, scene):
+    tables, client, settings = scene
+    first, second = (register(client, settings, batch) for batch in (1, 2))
+    strangers, _ = register(client, settings, 3, users=[*USERS[:20], *(f"w{number}" for number in range(20))])
+    decisions.promote(client, first[0], BY_TEST)
+    arms = {"control": {"share": 0.4}, "new": {"share": 0.6, "model": second[0].uri}, "shadow": {"share": 0}}
+    experiment = Experiment.model_validate({"name": "e", "arms": arms})
+    scored = score_arms(tables, settings.model_copy(update={"experiment": experiment}))
+    found, places = written(tables), arms_of(USERS, experiment)
+    assert found.keys() == set(USERS)
+    assert {*places.tolist()} == {0, 1}
+    for row, (user, place) in enumerate(zip(USERS, places.tolist(), strict=True)):
+        version, arrays = (first, second)[place]
+        items, scores = slow_ranking(arrays, row, 5, exclude_seen=True)
+        assert found[user] == ([ITEMS[item] for item in items], scores, version.version)
+    runs = {row.arm: row for row in tables.read(SCORING_RUNS).collect()}
+    assert runs.keys() == scored.keys() == {"control", "new"}
+    for place, name in enumerate(runs):
+        assert runs[name].users == runs[name].changed == scored[name].run.users == (places == place).sum()
+
+    # Whom one version does not know gets a list of it all the same, and a single user's arm stays.
+    other = experiment.model_copy(update={"arms": {**experiment.arms, "new": Arm(share=0.6, model=strangers.uri)}})
+    few = spark.createDataFrame([("w1",), ("u1",), (None,)], "user_id STRING")
+    again = score_arms(tables, settings.model_copy(update={"experiment": other}), Inputs(users=few))
+    assert sum(one.run.users for one in again.values()) == 2
+    assert len(tables.read(RECOMMENDATIONS).collect()) == len(USERS) + 1
+    with pytest.raises(ConfigError, match="setting 'batch_score.vectors'"):
+        score_arms(tables, settings.model_copy(update={"batch_score": BatchScore(vectors=True)}))

@@ -32,6 +32,7 @@ BANNED = {
     "evaluate": HEAVY - {"torch"},
     "contracts": HEAVY,
     "exposure": HEAVY | {"pandas", "pyarrow"},
+    "experiment": HEAVY | {"pandas", "pyarrow"},
     "storage": HEAVY,
     "errors": HEAVY,
 }
@@ -44,11 +45,12 @@ MAY_IMPORT = {
     "batches": set(),
     "contracts": set(),
     "exposure": set(),
+    "experiment": {"config"},
     "storage": {"errors"},
     "config": {"errors", "storage"},
     "serving": set(),
     "model": LIGHT | {"serving"},
-    "tables": LIGHT | {"exposure"},
+    "tables": LIGHT | {"exposure", "experiment"},
     "registry": LIGHT | {"serving"},
     "server": LIGHT | {"registry"},
     "parsing": {"contracts"},
@@ -57,7 +59,7 @@ MAY_IMPORT = {
     "lists": LIGHT | {"frames", "serving"},
     "door": LIGHT | FRAMES | {"lists", "model"},
     "champion": LIGHT | FRAMES | {"lists", "registry"},
-    "evaluate": LIGHT | FRAMES | {"exposure", "model", "serving", "stream"},
+    "evaluate": LIGHT | FRAMES | {"exposure", "experiment", "model", "serving", "stream"},
     "__init__": LIGHT | {"door", "champion", "evaluate"},
 }
 # The same among the folders and modules of `model`.

@@ -37,7 +37,8 @@ def public() -> list[Any]:
         for name, method in inspect.getmembers(one, inspect.isfunction)
         if not name.startswith("_") and name != "plot"
     ]
-    return [door.fit, door.load, champion.load_champion, evaluate.prequential, evaluate.click_rates, *classes, *methods]
+    functions = [evaluate.prequential, evaluate.click_rates, evaluate.arm_rates]
+    return [door.fit, door.load, champion.load_champion, *functions, *classes, *methods]
 
 
 @pytest.mark.parametrize("one", public(), ids=lambda one: one.__qualname__)

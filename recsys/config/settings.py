@@ -8,7 +8,6 @@ import copy
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +21,7 @@ from pydantic import (
     ValidationError,
 )
 
+from recsys.config.experiment import Experiment
 from recsys.config.feed import Feed, Quarantine
 from recsys.config.fingerprint import shapes
 from recsys.config.model import ConceptDrift, Decay, Model, Robustness, Staleness
@@ -47,8 +47,6 @@ from recsys.storage import mlflow_database
 ENVIRONMENT_PREFIX = "RECSYS__"
 # Settings that may hold secrets: never shown, logged or saved with a model.
 PRIVATE: dict[str, Any] = {"spark": True, "source": {"options"}, "mlflow": {"tracking_uri"}}
-# What an event type is unless something is said; most ledgers do not name it.
-_IMPRESSION = re.compile(r"weights\..*\.impression")
 _PRIVATE_KEYS = ("spark", "source.options", "mlflow.tracking_uri")
 
 DEFAULT_WEIGHTS = {
@@ -62,6 +60,10 @@ DEFAULT_WEIGHTS = {
     "return": EventWeight(weight=-4.0),
     "hate": EventWeight(weight=-4.0),
 }
+
+
+# What of an event type shapes the log.
+_WEIGHING = tuple(name for name in EventWeight.model_fields if name != "impression")
 
 
 class Settings(Section):
@@ -91,6 +93,7 @@ class Settings(Section):
     evaluation: Evaluation = Field(default_factory=Evaluation)
     recommend: Recommend = Field(default_factory=Recommend)
     batch_score: BatchScore = Field(default_factory=BatchScore)
+    experiment: Experiment = Field(default_factory=Experiment)
     items: Items = Field(default_factory=Items)
     logging: Logging = Field(default_factory=Logging)
     monitoring: Monitoring = Field(default_factory=Monitoring)
@@ -114,19 +117,22 @@ class Settings(Section):
     def shaping(self) -> dict[str, str]:
         """Settings that influence the log or what the model learns, by dotted key.
 
-        These are `model.kind`, and what differs from the defaults of what that kind uses.
+        These are `model.kind`, and what differs from the defaults of what that kind uses. Types of impressions are not
+        among them: they add nothing to what was learned before, so they may be named later.
         """
         default = Settings()
         own, defaults = _json_values(self), _json_values(default)
-        if self.weights == default.weights:
-            own = {key: value for key, value in own.items() if not key.startswith("weights.")}
+        counting, usual = (
+            {kind: one for kind, one in of.weights.items() if not one.impression} for of in (self, default)
+        )
+        told = {} if counting == usual else {f"weights.{kind}.{name}" for kind in counting for name in _WEIGHING}
+        own = {key: value for key, value in own.items() if key in told or not key.startswith("weights.")}
         kind, members = self.model.kind, self.model.mixture.members
         return {
             key: value
             for key, value in sorted(own.items())
             if shapes(key, kind, members)
             and (key == "model.kind" or key.startswith("weights.") or value != defaults[key])
-            and not (_IMPRESSION.fullmatch(key) and value == "False")
         }
 
     def fingerprint(self) -> str:

@@ -202,7 +202,11 @@ class _Reading:
             began = time.perf_counter() - seconds
             first = step.batch_id == 0
             quarantined, reasons = (counts.quarantined, self.rejected) if first else (0, {})
-            exposure = exposures.figures(pipeline.tables, step) if first and counts.listed else {}
+            exposure = (
+                exposures.figures(pipeline.tables, step, pipeline.settings.experiment)
+                if first and counts.listed
+                else {}
+            )
             records = batch.records + quarantined
             stored = StoredBatch(batch, log_version, records, quarantined, reasons, exposure, plan, began, seconds)
             with log_step(step):

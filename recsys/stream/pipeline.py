@@ -32,6 +32,7 @@ from recsys.model.recommender import OnlineModel
 from recsys.model.snapshot import Snapshot
 from recsys.storage import snapshot_folder
 from recsys.stream import freshness
+from recsys.stream.arms import intervals_of_arms
 from recsys.stream.contest import FIRST
 from recsys.stream.publish import Observer, Publisher, log_stage
 from recsys.stream.recovery import (
@@ -116,7 +117,7 @@ class Pipeline:
         self.publisher = publisher
         self.background = background
         self.saving: Future[None] | None = None
-        self.rivals = Rivals(publisher.contest.rivals)
+        self.rivals = Rivals(publisher.rivals)
         self.report = report
         self.observe = observe
 
@@ -179,7 +180,7 @@ class Pipeline:
             records=rows.records + quarantined,
             quarantined=quarantined,
             reasons=quarantine.reasons(rejected) if quarantined else {},
-            exposure=exposures.figures(self.tables, step),
+            exposure=exposures.figures(self.tables, step, self.settings.experiment),
             plan=plan,
             began=began,
             seconds=time.perf_counter() - started,
@@ -209,7 +210,7 @@ class Pipeline:
             records=counts.records,
             quarantined=counts.quarantined,
             reasons=counts.reasons,
-            exposure=exposures.figures(self.tables, step) if counts.listed else {},
+            exposure=exposures.figures(self.tables, step, self.settings.experiment) if counts.listed else {},
             plan=plan,
             began=began,
             seconds=time.perf_counter() - started,
@@ -337,6 +338,7 @@ class Pipeline:
             rivals["shadow"] = self.model.shadow(step)
         evaluation = evaluate_users(batch, self.model, rivals, self.settings, step)
         figures, ndcg = evaluation.figures, f"ndcg_at_{self.settings.recommend.k}"
+        figures.update(intervals_of_arms(evaluation))
         if figures.get(f"shadow/{ndcg}"):
             figures["shadow_gap"] = 1 - figures[f"model/{ndcg}"] / figures[f"shadow/{ndcg}"]
         return evaluation

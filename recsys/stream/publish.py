@@ -20,6 +20,7 @@ from recsys.registry.attempts import Attempts
 from recsys.registry.versions import Version
 from recsys.serving import Served
 from recsys.storage import plot_file
+from recsys.stream.arms import Arms
 from recsys.stream.connection import Connection
 from recsys.stream.contest import Contest
 from recsys.stream.trials import Trials
@@ -50,6 +51,7 @@ class Publisher:
         connection: MLflow; None until it has answered.
         trials: what the challenger on trial did so far.
         contest: the versions that are measured beside the live model.
+        arms: those of an experiment.
     """
 
     def __init__(self, settings: Settings, tables: Tables, generation: int, rows: Iterable[LedgerRow]) -> None:
@@ -61,6 +63,7 @@ class Publisher:
         self.connection: Connection | None = None
         self.trials = Trials(settings, tables, self.rows)
         self.contest = Contest(settings, self.trials)
+        self.arms = Arms(settings)
         self._stream_id = tables.identity(INTERACTION_LOG)
         self._attempts = Attempts()
         self._registrations = Attempts()
@@ -86,6 +89,12 @@ class Publisher:
     def champion_version(self) -> str | None:
         """Registered version of the champion; None if there is none, or MLflow has not answered yet."""
         return None if self.contest.champion is None else self.contest.champion.version
+
+    @property
+    def rivals(self) -> dict[str, Served]:
+        """What the live model is compared with, by name."""
+        rivals = self.contest.rivals
+        return rivals | self.arms.rivals(rivals)
 
     @property
     def waiting(self) -> int:
@@ -119,7 +128,7 @@ class Publisher:
         settled = delivered and self._attempted(lambda: self._settle(step, observe), step)
         if settled and self._version_is_due(step) and self._attempted(lambda: self.publish(model, step, observe), step):
             self.plot()
-        return self.contest.rivals
+        return self.rivals
 
     def publish_first(self, model: OnlineModel, step: StepId, observe: Observer) -> None:
         """See that a clean end of a stream leaves a champion, even if no version is due or its trial has not ended.
@@ -198,6 +207,7 @@ class Publisher:
         assert self.connection is not None, "`start` or `publish_due` has connected"
         client, run = self.connection.client, self.connection.run
         self.contest.look(client, self.connection.first)
+        self.arms.look(client)
         newest = self.contest.challenger
         step = None if newest is None else newest.step
         if newest is None or step is None or step.generation != self.generation:
@@ -239,6 +249,7 @@ class Publisher:
         def call() -> None:
             connection = Connection.open(self.settings, self.generation, self._stream_id)
             self.contest.look(connection.client, connection.first)
+            self.arms.look(connection.client)
             self.connection = connection
 
         if self.connection is None and self._attempts.pace(call):

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from recsys.config.experiment import Experiment
 from recsys.config.sections import EventWeight
 from recsys.contracts import (
     BATCH,
@@ -22,7 +24,8 @@ from recsys.contracts import (
     WEIGHT,
     StepId,
 )
-from recsys.exposure import Origin
+from recsys.experiment import arms_of
+from recsys.exposure import Origin, click_rate
 from recsys.tables.clean import is_listed, weigh
 from recsys.tables.conditions import of_step
 from recsys.tables.delta import Tables
@@ -72,10 +75,35 @@ def append(tables: Tables, tagged: DataFrame, weights: Mapping[str, EventWeight]
     return tables.append(EXPOSURES, _rows(counted.toArrow(), step), app_id, step.batch_id)
 
 
-def figures(tables: Tables, step: StepId) -> dict[str, float]:
-    """Sums of a batch, for the ledger; none if it says nothing about lists."""
-    rows = tables.rows(EXPOSURES, list(METRICS), of_step(step))
-    return {metric: float(pc.sum(rows[name]).as_py()) for name, metric in METRICS.items()} if len(rows) else {}
+def figures(tables: Tables, step: StepId, experiment: Experiment) -> dict[str, float]:
+    """What a batch says about lists, for the ledger; nothing if it says nothing.
+
+    Args:
+        tables: The tables.
+        step: Step of the batch.
+        experiment: The figures of its arms are among them, if there are any.
+
+    Returns:
+        Sums by the names of `METRICS`. Of each arm `experiment/ARM/impressions` and `experiment/ARM/clicks`, and where
+        the batch has enough users `experiment/ARM/click_rate`, and the ends of its interval, `..._lower`, `..._upper`.
+    """
+    rows = tables.rows(EXPOSURES, [USER, *METRICS], of_step(step))
+    if not len(rows):
+        return {}
+    found = {metric: float(pc.sum(rows[name]).as_py()) for name, metric in METRICS.items()}
+    users = rows[USER].to_pylist()
+    arms, codes = arms_of(users, experiment), np.unique(users, return_inverse=True)[1]
+    impressions, clicks = (rows[name].to_numpy() for name in METRICS)
+    for place, arm in enumerate(experiment.arms):
+        own = arms == place
+        found[f"experiment/{arm}/impressions"] = float(impressions[own].sum())
+        found[f"experiment/{arm}/clicks"] = float(clicks[own].sum())
+        rate = click_rate(codes[own], impressions[own], clicks[own])
+        if rate is not None:
+            found[f"experiment/{arm}/click_rate"] = rate.rate
+            found[f"experiment/{arm}/click_rate_lower"] = rate.lower
+            found[f"experiment/{arm}/click_rate_upper"] = rate.upper
+    return found
 
 
 def _rows(counted: pa.Table, step: StepId) -> pa.Table:

@@ -25,6 +25,7 @@ class ScoringRun:
         short_lists: lists with fewer than `recommend.k` items.
         seconds: wall time from the download of the version to the commit of the lists.
         coverage, gini, popularity_bias, diversity: see `scoring.figures.ListFigures`.
+        arm: of the experiment; None where there is none.
     """
 
     scored_at: datetime
@@ -41,6 +42,7 @@ class ScoringRun:
     gini: float | None
     popularity_bias: float | None
     diversity: float | None
+    arm: str | None = None
 
 
 _COLUMNS = pa.schema(
@@ -52,6 +54,7 @@ _COLUMNS = pa.schema(
             for name in ("users", "unknown_users", "users_without_id", "changed", "removed", "short_lists")
         ),
         *((name, pa.float64()) for name in ("seconds", "coverage", "gini", "popularity_bias", "diversity")),
+        ("arm", pa.string()),
     ]
 )
 

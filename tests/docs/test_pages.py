@@ -85,13 +85,14 @@ def test_every_metric_of_the_model_is_described_and_no_other():
         for number, batch in enumerate(clustered_batches(3, 400)):
             step = StepId(0, number)
             measured |= evaluate(batch, model, {}, settings, step).keys() | model.update(batch, step).keys()
-    stages = ("pipeline", "freshness", "rebuild", "trials")
+    stages = ("arms", "pipeline", "freshness", "rebuild", "trials")
     stages = (*(f"stream/{name}" for name in stages), "tables/ledger", "tables/exposures", "model/evaluation/trial")
     code = "".join((ROOT / "recsys" / f"{name}.py").read_text("utf-8") for name in stages)
     for pattern in patterns:
         regex = re.sub("|".join(words), lambda found: words[found.group()], pattern)
         found = {name for name in measured if re.fullmatch(regex, name)}
-        patterns[pattern] = bool(found) or f'"{pattern.replace("REASON", "{reason}").removesuffix("N")}"' in code
+        written = pattern.replace("REASON", "{reason}").replace("ARM", "{arm}").removesuffix("N")
+        patterns[pattern] = bool(found) or f'"{written}"' in code
         measured -= found
     assert measured == set()
     assert [pattern for pattern, occurs in patterns.items() if not occurs] == []
