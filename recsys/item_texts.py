@@ -1,0 +1,67 @@
+"""Reads the item catalog: ids, titles and texts."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from recsys.config.sections import Items
+from recsys.errors import InputError
+
+_TITLE_LENGTH = 80  # Characters of a text that stand for a title.
+
+
+def read_texts(items: Items) -> tuple[list[str], list[str | None], list[str | None]]:
+    """Ids, titles and texts of all items, None where one is missing.
+
+    Args:
+        items: The section `items`, with `path` set.
+
+    Raises:
+        InputError: the file is missing, cannot be read, or lacks a column.
+    """
+    path = Path(items.path or "")
+    readers = {".parquet": pd.read_parquet, ".csv": _read_csv, ".json": _read_lines, ".jsonl": _read_lines}
+    if path.suffix not in readers:
+        raise InputError(f"setting 'items.path': {path} is neither Parquet, CSV nor JSON lines")
+    try:
+        raw = readers[path.suffix](path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read the catalog {path}: {' '.join(str(error).split()):.300}") from error
+    names = items.columns
+    missing = [name for name in (names.item_id, names.title, names.text) if name is not None and name not in raw]
+    if missing:
+        raise InputError(f"the catalog {path} has no column '{missing[0]}': set items.columns to the names it has")
+    raw = raw[raw[names.item_id].notna()]
+    titles, texts = ([None] * len(raw) if name is None else _text(raw[name]) for name in (names.title, names.text))
+    return raw[names.item_id].astype(str).tolist(), titles, texts
+
+
+def read_titles(items: Items) -> dict[str, str]:
+    """What to call each item that has a title or a text; none without `items.path`.
+
+    Raises:
+        InputError: see `read_texts`.
+    """
+    if items.path is None:
+        return {}
+    named = ((item, _title(title, text)) for item, title, text in zip(*read_texts(items), strict=True))
+    return {item: title for item, title in named if title}
+
+
+def _title(title: str | None, text: str | None) -> str:
+    """The title of an item, or else the beginning of its text."""
+    chosen = (title or "").strip() or " ".join((text or "").split())
+    return chosen if len(chosen) <= _TITLE_LENGTH else f"{chosen[: _TITLE_LENGTH - 1]}…"
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
+
+
+def _read_lines(path: Path) -> pd.DataFrame:
+    return pd.read_json(path, lines=True, dtype=False)
+
+
+def _text(column: "pd.Series[str]") -> list[str | None]:
+    """Values as text, None for missing values."""
+    return [None if missing else str(value) for value, missing in zip(column, column.isna(), strict=True)]
