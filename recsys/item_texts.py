@@ -32,8 +32,8 @@ def read_texts(items: Items) -> tuple[list[str], list[str | None], list[str | No
     if missing:
         raise InputError(f"the catalog {path} has no column '{missing[0]}': set items.columns to the names it has")
     raw = raw[raw[names.item_id].notna()]
-    titles, texts = ([None] * len(raw) if name is None else _text(raw[name]) for name in (names.title, names.text))
-    return raw[names.item_id].astype(str).tolist(), titles, texts
+    ids: list[str] = raw[names.item_id].astype(str).tolist()
+    return ids, _text(raw, names.title), _text(raw, names.text)
 
 
 def read_titles(items: Items) -> dict[str, str]:
@@ -62,6 +62,9 @@ def _read_lines(path: Path) -> pd.DataFrame:
     return pd.read_json(path, lines=True, dtype=False)
 
 
-def _text(column: "pd.Series[str]") -> list[str | None]:
-    """Values as text, None for missing values."""
+def _text(raw: pd.DataFrame, name: str | None) -> list[str | None]:
+    """Values of a column as text, None for missing values; so for all of a column without a name."""
+    if name is None:
+        return [None] * len(raw)
+    column = raw[name]
     return [None if missing else str(value) for value, missing in zip(column, column.isna(), strict=True)]

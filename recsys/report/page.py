@@ -17,7 +17,7 @@ import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from recsys.report.sections import ReportSection, Tile
+from recsys.report.layout import ReportSection, Tile
 
 _LIBRARY = "window.vegaEmbed = vegaEmbed;"
 # Expressions are interpreted: compiled, they would need a policy that lets text become code.
@@ -68,4 +68,5 @@ def _policy(*scripts: str) -> str:
     """A content security policy: these scripts, the page's own styles, and nothing else."""
     digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
-    return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+    rest = "style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+    return f"default-src 'none'; script-src {allowed}; {rest}"

@@ -17,6 +17,8 @@ from recsys.tables.delta import Tables
 
 LENGTH = 5
 _REASONS = 2
+# Parts of a score that are the same for every item of a user.
+_OF_THE_USER = ("intercept", "age", "idle")
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ def _item(item_id: str, told: Mapping[str, Any], titles: Mapping[str, str]) -> S
     because = dict.fromkeys(titles.get(one[ITEM], one[ITEM]) for one in told["because"])
     parts = Counter[str]()
     for name, part in told["contributions"].items():
-        parts[_family(name)] += part
+        if name not in _OF_THE_USER:
+            parts[_family(name)] += part
     largest = ((name, part) for name, part in parts.most_common(_REASONS) if part > 0)
     return SampleItem(titles.get(item_id, item_id), tuple(because)[:_REASONS], tuple(largest))
 

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.contracts import LedgerRow, StepId
+from recsys.stream.plots import BATCHES_PER_MEAN
 
 Array = npt.NDArray[np.float64]
 
@@ -28,6 +29,11 @@ class Points:
 
     def __len__(self) -> int:
         return len(self.steps)
+
+    @property
+    def window(self) -> int:
+        """Points of a trailing mean."""
+        return max(1, min(10, len(self) // BATCHES_PER_MEAN))
 
 
 class Timeline(Points):
@@ -71,6 +77,15 @@ class Timeline(Points):
         known = np.isfinite(values)
         counts, sums = self._added(known.astype(np.float64)), self._added(np.where(known, values, 0.0))
         return np.where(counts > 0, sums / np.maximum(counts, 1.0), np.nan)
+
+    @property
+    def spoken(self) -> str:
+        """The batches of a trailing mean, in words."""
+        return f"{self.window * self.size} batches"
+
+    def total(self, name: str) -> float:
+        """Sum of a metric over all batches."""
+        return sum(row.metrics.get(name, 0.0) for row in self.rows)
 
     def names(self, prefix: str) -> list[str]:
         """What follows a prefix in the names of metrics, sorted."""

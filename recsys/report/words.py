@@ -7,8 +7,8 @@ _STEPS = ((86_400 * 365.25, "years"), (86_400, "days"), (3_600, "h"), (60, "min"
 
 
 def share(value: float) -> str:
-    """0.1234 as `12.3 %`."""
-    return "–" if math.isnan(value) else f"{value:.1%}".replace("%", " %")
+    """0.1234 as `12.3%`."""
+    return "–" if math.isnan(value) else f"{value:.1%}".replace(".0%", "%")
 
 
 def ndcg(value: float) -> str:
@@ -24,6 +24,11 @@ def duration(seconds: float) -> str:
         return f"{1000 * seconds:,.0f} ms"
     size, unit = next(step for step in _STEPS if seconds >= 2 * step[0])
     return f"{seconds / size:.1f} {unit}" if seconds < 10 * size else f"{seconds / size:,.0f} {unit}"
+
+
+def count(number: int, one: str, many: str | None = None) -> str:
+    """A number of things."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def moment(at: datetime) -> str:
