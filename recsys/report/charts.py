@@ -151,8 +151,7 @@ def intervals(points: Points, looks: Sequence[Interval]) -> Spec:
 def bars(counts: Sequence[tuple[str, float]], form: str) -> Spec:
     """A horizontal bar for each name, the number at its end."""
     values = [{"t": name, "n": order, "y": count} for order, (name, count) in enumerate(counts)]
-    sort = alt.EncodingSortField("n")
-    name = alt.Y("t:N", sort=sort, axis=None, scale=alt.Scale(paddingInner=0.55, paddingOuter=0.5))
+    name = alt.Y("n:O", axis=None, scale=alt.Scale(paddingInner=0.55, paddingOuter=0.5))
     base = alt.Chart(_data(values)).encode(
         y=name, tooltip=[alt.Tooltip("t:N", title="reason"), alt.Tooltip("y:Q", title="records", format=form)]
     )
@@ -185,6 +184,16 @@ def spread(places: Sequence[float], apart: float) -> list[float]:
         floor = moved[place] = float(max(places[place], floor))
         floor += apart
     return moved
+
+
+def whole_step(span: int) -> int:
+    """A step of 1, 2 or 5 times a power of ten of which a span has at most six."""
+    power = 1
+    while True:
+        for step in (power, 2 * power, 5 * power):
+            if span <= 6 * step:
+                return step
+        power *= 10
 
 
 def _stacked(
@@ -256,11 +265,11 @@ def _own_color() -> alt.Color:
 
 
 def _x(points: Points) -> alt.X:
-    first, last = points.positions[0], points.positions[-1]
-    axis = alt.Axis(
-        title=None, tickCount=6, tickMinStep=1, format="d", grid=False, labelOverlap="greedy", labelSeparation=8
-    )
-    return alt.X("x:Q", scale=alt.Scale(domain=[first, max(last, first + 1)], nice=False), axis=axis)
+    first, last = points.positions[0], max(points.positions[-1], points.positions[0] + 1)
+    step = whole_step(last - first)
+    ticks = list(range(-(-first // step) * step, last + 1, step))
+    axis = alt.Axis(title=None, values=ticks, format="d", grid=False, labelOverlap="greedy", labelSeparation=8)
+    return alt.X("x:Q", scale=alt.Scale(domain=[first, last], nice=False), axis=axis)
 
 
 def _axis(form: str) -> alt.Axis:

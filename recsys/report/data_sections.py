@@ -44,7 +44,7 @@ def pace(timeline: Timeline) -> ReportSection:
         title = "Seconds from an event to the model that has learned it"
         plots.append(ReportPlot(title, charts.lines(timeline, curves, ".1f")))
     return ReportSection(
-        "Freshness and throughput", f"{rate:,.0f} events a second of the time that batches take{said}.", note, plots
+        "Freshness and throughput", f"{rate:,.0f} events a second, while a batch runs{said}.", note, plots
     )
 
 

@@ -73,8 +73,8 @@ def gate(sources: Sources, timeline: Timeline) -> ReportSection:
     return ReportSection(
         topic,
         f"{passed} of {len(sources.versions)} versions passed the gate; {serves}.",
-        "Confidence intervals after each batch of a trial, the tolerance allowed for. Above 0, a version is shown to be "
-        "no worse. Green: it passed."
+        "Confidence intervals after each batch of a trial, the tolerance allowed for. Above 0, a version is shown to "
+        "be no worse. Green: it passed."
         if looks
         else "",
         plots,
@@ -93,13 +93,13 @@ def members(timeline: Timeline) -> ReportSection:
         known = [*_EXPERTS, *sorted(weights.keys() - _EXPERTS.keys())]
         curves = [Curve(name, _EXPERTS.get(name, "var(--pale)"), weights[name]) for name in known if name in weights]
         best = max(curves, key=lambda curve: charts.last_value(curve.values))
-        told.append(f"{label} by {best.name} ({charts.last_value(best.values):.0%})")
+        told.append(f"{label} get the list of {best.name} ({charts.last_value(best.values):.0%})")
         plots.append(ReportPlot(label.capitalize(), charts.areas(timeline, curves)))
     if not plots:
         return ReportSection(topic, todo="The ledger has no weights of members: only model.kind mixture has them.")
     return ReportSection(
         topic,
-        f"Mostly, {', '.join(told[:-1])} and {told[-1]} are served." if len(told) > 1 else f"{told[0]} are served.",
+        f"Most often, {', '.join(told)}.",
         "Probability that a user of the group is served by an expert: the re-ranker, or a member alone.",
         plots,
     )
