@@ -11,7 +11,7 @@ from recsys.errors import ConfigError
 EXAMPLES = {
     "a page about the stream": "--config my.yaml",
     "to another file": "--config my.yaml --output /tmp/report.html",
-    "with the titles of items, from a catalog": "--config my.yaml items.path=items.csv",
+    "with the titles of items, from a catalog": "--config my.yaml items.path=catalog.csv",
 }
 SETTINGS = ("storage.root", "storage.catalog", "mlflow.model_name", "mlflow.tracking_uri", "recommend.k", "items.path")
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -32,6 +32,8 @@ BANNED = {
     "evaluate": HEAVY - {"torch"},
     "contracts": HEAVY,
     "storage": HEAVY,
+    "item_texts": HEAVY,
+    "report": {"torch"},
     "errors": HEAVY,
 }
 LIGHT = {"errors", "contracts", "config", "storage"}
@@ -55,6 +57,8 @@ MAY_IMPORT = {
     "lists": LIGHT | {"frames", "serving"},
     "door": LIGHT | FRAMES | {"lists", "model"},
     "champion": LIGHT | FRAMES | {"lists", "registry"},
+    "item_texts": LIGHT,
+    "report": LIGHT | {"champion", "item_texts", "registry", "stream", "tables"},
     "evaluate": LIGHT | FRAMES | {"model", "serving", "stream"},
     "__init__": LIGHT | {"door", "champion", "evaluate"},
 }

@@ -50,7 +50,7 @@ class Label:
 
 
 @dataclass(frozen=True)
-class Interval:
+class GateLook:
     """An estimate with its bounds, at a point of a points."""
 
     position: int
@@ -117,7 +117,7 @@ def stacks(points: Points, curves: Sequence[Curve], form: str) -> Spec:
     return _stacked(points, curves, top or 1.0, form, HEIGHT)
 
 
-def intervals(points: Points, looks: Sequence[Interval]) -> Spec:
+def intervals(points: Points, looks: Sequence[GateLook]) -> Spec:
     """What the gate knew after each batch of a trial; zero is where a challenger is as good as it has to be."""
     values = [
         {

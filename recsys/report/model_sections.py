@@ -5,7 +5,7 @@ import numpy as np
 from recsys.contracts import StepId
 from recsys.registry import overview
 from recsys.report import charts, words
-from recsys.report.charts import Curve, Interval
+from recsys.report.charts import Curve, GateLook
 from recsys.report.layout import MOST_ROWS, ReportPlot, ReportSection, ReportTable
 from recsys.report.sources import Sources
 from recsys.report.timeline import Array, Timeline, last_mean
@@ -155,7 +155,7 @@ def _weights(timeline: Timeline, group: str) -> dict[str, Array]:
     return weights
 
 
-def _looks(sources: Sources, timeline: Timeline) -> list[Interval]:
+def _looks(sources: Sources, timeline: Timeline) -> list[GateLook]:
     """The looks of the gate at versions on trial; which version it was is known while `trials` has its rows."""
     assert not isinstance(sources.versions, str)
     passed = {row[0] for row in sources.versions if row[5] == "passed"}
@@ -166,7 +166,7 @@ def _looks(sources: Sources, timeline: Timeline) -> list[Interval]:
             continue
         version = _on_trial(sources, row.step)
         bounds = (figures["gate/lower"], figures["gate/estimate"], figures["gate/upper"])
-        found.append(Interval(position, str(row.step), version, *bounds, passed=version in passed))
+        found.append(GateLook(position, str(row.step), version, *bounds, passed=version in passed))
     return found
 
 
