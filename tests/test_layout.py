@@ -29,6 +29,7 @@ BANNED = {
     "lists": HEAVY,
     "door": HEAVY,
     "champion": HEAVY,
+    "notebook": HEAVY,
     "evaluate": HEAVY - {"torch"},
     "contracts": HEAVY,
     "storage": HEAVY,
@@ -55,12 +56,13 @@ MAY_IMPORT = {
     "cleaning": LIGHT | {"parsing"},
     "frames": LIGHT | {"batches", "cleaning"},
     "lists": LIGHT | {"frames", "serving"},
-    "door": LIGHT | FRAMES | {"lists", "model"},
+    "door": LIGHT | FRAMES | {"item_texts", "lists", "model"},
     "champion": LIGHT | FRAMES | {"lists", "registry"},
     "item_texts": LIGHT,
     "report": LIGHT | {"champion", "item_texts", "registry", "stream", "tables"},
     "evaluate": LIGHT | FRAMES | {"model", "serving", "stream"},
-    "__init__": LIGHT | {"door", "champion", "evaluate"},
+    "notebook": LIGHT | {"champion", "frames", "item_texts", "registry", "stream", "tables"},
+    "__init__": LIGHT | {"door", "champion", "evaluate", "notebook"},
 }
 # The same among the folders and modules of `model`.
 _LEARNER = {"common", "interactions", "learner"}

@@ -56,7 +56,7 @@ def read_sources(settings: Settings) -> Sources:
         key = "storage.catalog" if settings.storage.catalog else "storage.root"
         raise InputError(f"there is no ledger {tables.location(MODEL_UPDATES)}: set {key} to that of a stream that ran")
     events = dict(sorted(ledger.events(tables, None, None).items()))
-    rows = _newest(tables, list(events))
+    rows = ledger.newest(tables, list(events)[-NEWEST:])
     return Sources(
         rows=rows,
         batches=len(events),
@@ -75,20 +75,6 @@ def _tables(settings: Settings) -> Tables:
     from recsys.tables.session import build_session
 
     return Tables(build_session(settings), settings.storage)
-
-
-def _newest(tables: Tables, steps: list[StepId]) -> list[LedgerRow]:
-    """The newest rows of the ledger.
-
-    Args:
-        tables: The tables.
-        steps: Of all its rows, in order.
-    """
-    wanted = steps[-NEWEST:]
-    firsts: dict[int, int] = {}
-    for step in wanted:
-        firsts.setdefault(step.generation, step.batch_id)
-    return [row for number, first in firsts.items() for row in ledger.read(tables, number, after=first - 1)]
 
 
 def _versions(settings: Settings) -> list[tuple[str, ...]]:
