@@ -256,7 +256,7 @@ def _settings(given: Settings | str | Path | None, overrides: dict[str, Any]) ->
     base = given if isinstance(given, Settings) else load_settings(given)
     if not overrides:
         return base
-    values = base.model_dump()
+    values = base.model_dump(by_alias=True)
     for key, value in overrides.items():
         *sections, last = key.split(".")
         place = values

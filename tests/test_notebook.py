@@ -65,13 +65,17 @@ def test_a_stream_in_the_background(spark: "SparkSession", small: Settings, tmp_
     catalog = tmp_path / "catalog.csv"
     pd.DataFrame({"item_id": [f"i{item}" for item in range(40)], "title": "<b>tea</b>", "text": ""}).to_csv(catalog)
     wrong = {"source.path": str(tmp_path / "missing"), "items.path": str(catalog)}
-    with pytest.raises(InputError, match="missing"), recsys.stream(small, **wrong) as failing:
-        failed = failing.wait()
-        assert (failed.state, failed.batches) == ("failed", 0)
-        assert "missing" in (failed.error or "")
-        assert "&lt;b&gt;tea" in failing.recommend("u1")._repr_html_()
+    failing = recsys.stream(small, **wrong)
+    failed = failing.wait()
+    assert (failed.state, failed.batches) == ("failed", 0)
+    assert "missing" in (failed.error or "")
+    assert "&lt;b&gt;tea" in failing.recommend("u1")._repr_html_()
+    with pytest.raises(InputError, match="missing"), failing:
+        pass
     with pytest.raises(InputError, match="missing"):
         failing.stop()
+    with pytest.raises(ZeroDivisionError), failing:
+        raise ZeroDivisionError  # What the block raises counts.
 
 
 def test_settings_are_given_in_several_ways(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def separate_session(settings: Settings) -> SparkSession:
     """
     if SparkContext._active_spark_context is None:
         return build_session(settings)
-    caller = SparkSession.active()
+    caller = SparkSession.builder.getOrCreate()  # Without options it changes none.
     session = caller.newSession()
     for key, value in {**caller.conf.getAll, **ALWAYS, **settings.spark}.items():
         if session.conf.isModifiable(key):
