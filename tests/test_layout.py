@@ -29,7 +29,7 @@ BANNED = {
     "lists": HEAVY,
     "door": HEAVY,
     "champion": HEAVY,
-    "notebook": HEAVY,
+    "notebook": {"delta", "mlflow", "torch"},
     "evaluate": HEAVY - {"torch"},
     "contracts": HEAVY,
     "storage": HEAVY,
