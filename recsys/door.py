@@ -170,8 +170,8 @@ class Recommender:
             lists += self._model.recommend(users[begin : begin + size], k)
         return lists_frame(users, lists, titles=self._titles())
 
-    def _titles(self) -> dict[str, str]:
-        """Titles of the items, read anew, because a catalog grows."""
+    def _titles(self) -> Mapping[str, str]:
+        """Titles of the items."""
         if self.settings.items.path is None:
             return {}
         try:

@@ -1,5 +1,7 @@
 """Reads the item catalog: ids, titles and texts."""
 
+from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
@@ -36,14 +38,22 @@ def read_texts(items: Items) -> tuple[list[str], list[str | None], list[str | No
     return ids, _text(raw, names.title), _text(raw, names.text)
 
 
-def read_titles(items: Items) -> dict[str, str]:
+def read_titles(items: Items) -> Mapping[str, str]:
     """What to call each item that has a title or a text; none without `items.path`.
+
+    The last catalog is kept, and read again when its file has changed.
 
     Raises:
         InputError: see `read_texts`.
     """
     if items.path is None:
         return {}
+    file = Path(items.path)
+    return _titles(items, file.stat().st_mtime_ns if file.exists() else 0)
+
+
+@lru_cache(maxsize=1)
+def _titles(items: Items, changed_at: int) -> Mapping[str, str]:
     named = ((item, _title(title, text)) for item, title, text in zip(*read_texts(items), strict=True))
     return {item: title for item, title in named if title}
 

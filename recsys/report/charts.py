@@ -17,7 +17,7 @@ from recsys.stream.plots import trailing_mean
 Spec = dict[str, Any]
 
 HEIGHT = 230
-_APART = 15  # Pixels between two of them.
+_APART = 15  # Pixels between two labels.
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 _INK, _MUTED, _GRID = "var(--ink)", "var(--muted)", "var(--grid)"
 
@@ -51,7 +51,7 @@ class Label:
 
 @dataclass(frozen=True)
 class GateLook:
-    """An estimate with its bounds, at a point of a points."""
+    """An estimate with its bounds, at a point of a timeline."""
 
     position: int
     step: str

@@ -40,6 +40,7 @@ def page(name: str, subtitle: str, made: str, tiles: Sequence[Tile], sections: S
     """
     plots = [plot.spec for section in sections for plot in section.plots]
     library = vl_convert.javascript_bundle(_LIBRARY) if plots else ""
+    assert "</script" not in library.lower(), "it stands in an element script"
     start = _START if plots else ""
     environment = Environment(
         loader=PackageLoader("recsys.report", "."), autoescape=True, trim_blocks=True, undefined=StrictUndefined

@@ -66,10 +66,10 @@ def sample_lists(
     Raises:
         RegistryError: there is no champion, or the registry does not answer.
     """
-    champion = Champion(ServedVersion(versions.chosen(settings, f"models:/{settings.mlflow.model_name}@{CHAMPION}")))
     steps = [row.step for row in rows if row.users]
-    if not steps:
+    if not steps or not tables.exists(INTERACTION_LOG):
         return []
+    champion = Champion(ServedVersion(versions.chosen(settings, f"models:/{settings.mlflow.model_name}@{CHAMPION}")))
     users = _chosen(tables, steps[-1])
     frame = champion.recommend(list(users), k=LENGTH, explain=True)
     lists: dict[str, list[SampleItem]] = {user: [] for user in users}
