@@ -15,8 +15,9 @@ except NameError:  # not on Databricks
     folder = os.environ.get("RECSYS_NOTEBOOK_FOLDER", "")
 assert folder, "set the widget, or RECSYS_NOTEBOOK_FOLDER, to the folder that the quickstart has printed"
 
+import recsys
 from recsys import load_settings
-from recsys.contracts import MODEL_UPDATES, QUARANTINE, RECOMMENDATIONS, TRIALS
+from recsys.contracts import EXPOSURES, MODEL_UPDATES, QUARANTINE, RECOMMENDATIONS, TRIALS
 from recsys.tables.delta import Tables
 from recsys.tables.session import build_session
 
@@ -141,3 +142,15 @@ places = (
 top = places.head(max(1, len(places) // 100)).sum() / max(1, places.sum())
 print(f"{len(places):,} items are recommended; the first hundredth of them holds {top:.0%} of all places")
 tables.read(RECOMMENDATIONS).groupBy("model_version").count().show()
+
+# COMMAND ----------
+
+# MAGIC %md
+# MAGIC ## Clicks on what was shown
+# MAGIC
+# MAGIC Clicks per impression by version and ranking, with intervals, if events carry the `list_id` of what they answer.
+
+# COMMAND ----------
+
+clicks = recsys.evaluate.click_rates(tables.read(EXPOSURES))
+clicks.round(4)

@@ -14,7 +14,17 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys.config import Settings
-from recsys.contracts import ITEM, ITEM_VECTORS, RECOMMENDATIONS, USER, USER_VECTORS, VECTOR_SCHEMAS
+from recsys.contracts import (
+    ITEM,
+    ITEM_VECTORS,
+    LIST_ID,
+    PROPENSITY,
+    RANKING,
+    RECOMMENDATIONS,
+    USER,
+    USER_VECTORS,
+    VECTOR_SCHEMAS,
+)
 from recsys.errors import ConfigError
 from recsys.registry import artifacts, versions
 from recsys.registry.artifacts import Outline
@@ -219,7 +229,14 @@ def _send_to_executors(spark: SparkSession, version: Version) -> str:
 
 
 def _signed(lists: DataFrame, version: Version, scored_at: datetime) -> DataFrame:
-    return _stamped(lists, version).withColumn("scored_at", F.lit(scored_at))
+    stamped = _stamped(lists, version).withColumn("scored_at", F.lit(scored_at))
+    parts = [F.lit(f"{version.name}/{version.version}"), F.col(RANKING), F.format_string("%.6e", PROPENSITY)]
+    made = F.sha2(F.concat_ws("\n", USER, "model_name", "model_version", F.lit(scored_at.isoformat())), 256)
+    # What `exposure.Origin` reads; no id for a version of an older release, which does not say how it ranked.
+    return stamped.withColumn(
+        LIST_ID,
+        F.concat(parts[0], *(piece for part in [*parts[1:], F.substring(made, 1, 16)] for piece in (F.lit(":"), part))),
+    )
 
 
 def _stamped(rows: DataFrame, version: Version) -> DataFrame:

@@ -18,7 +18,8 @@ EVENT_TYPE = "event_type"
 VALUE = "value"
 EVENT_TIME = "event_time"
 EVENT_ID = "event_id"
-EVENT_COLUMNS = (USER, ITEM, EVENT_TYPE, VALUE, EVENT_TIME, EVENT_ID)
+LIST_ID = "list_id"
+EVENT_COLUMNS = (USER, ITEM, EVENT_TYPE, VALUE, EVENT_TIME, EVENT_ID, LIST_ID)
 # Weights of events are whole multiples of 1 / this. Sums of them below 2^33 are exact, whatever their order.
 WEIGHT_PARTS = 2.0**20
 # A row of the log holds the events of one hour of event time: old events of a batch decay from their own time,
@@ -36,6 +37,10 @@ GENERATION = "generation"
 BATCH = "batch_id"
 WEIGHT = "weight"
 EVENTS = "events"
+IMPRESSIONS = "impressions"
+CLICKS = "clicks"
+RANKING = "ranking"
+PROPENSITY = "propensity"
 FIRST_TIME = "first_event_time"
 LAST_TIME = "last_event_time"
 RAW = "raw"
@@ -58,13 +63,14 @@ WRITERS = "writers"
 REQUEUED = "requeued"
 ALERTS = "alerts"
 TRIALS = "trials"
+EXPOSURES = "exposures"
 SCORING_RUNS = "scoring_runs"
 ITEM_VECTORS = "item_vectors"
 USER_VECTORS = "user_vectors"
 
 _TOTALS = f"""
     {USER} STRING NOT NULL, {ITEM} STRING NOT NULL, {WEIGHT} DOUBLE NOT NULL, {EVENTS} BIGINT NOT NULL,
-    {FIRST_TIME} TIMESTAMP NOT NULL, {LAST_TIME} TIMESTAMP NOT NULL"""
+    {FIRST_TIME} TIMESTAMP NOT NULL, {LAST_TIME} TIMESTAMP NOT NULL, {IMPRESSIONS} BIGINT"""
 
 # Column definitions in Spark SQL. BIGINT and DOUBLE from the start, because widening later breaks change feeds. Columns
 # added later come last and are nullable: a table that lacks them gets them when it is opened.
@@ -82,7 +88,8 @@ TABLE_SCHEMAS = {
         {SETTINGS} MAP<STRING, STRING>""",
     RECOMMENDATIONS: f"""
         {USER} STRING NOT NULL, items ARRAY<STRUCT<{ITEM}: STRING, score: DOUBLE>> NOT NULL,
-        model_name STRING NOT NULL, model_version STRING NOT NULL, scored_at TIMESTAMP NOT NULL""",
+        model_name STRING NOT NULL, model_version STRING NOT NULL, scored_at TIMESTAMP NOT NULL,
+        {LIST_ID} STRING, {RANKING} STRING, {PROPENSITY} DOUBLE""",
     WRITERS: """
         token BIGINT NOT NULL, revision BIGINT NOT NULL, job STRING NOT NULL, host STRING NOT NULL,
         process BIGINT NOT NULL, since TIMESTAMP NOT NULL, renewed_at TIMESTAMP NOT NULL,
@@ -95,6 +102,10 @@ TABLE_SCHEMAS = {
         model_name STRING NOT NULL, model_version STRING NOT NULL, {AGAINST} STRING, ndcg DOUBLE NOT NULL,
         ndcg_against DOUBLE, ndcg_popularity DOUBLE NOT NULL, known BOOLEAN NOT NULL,
         {INGESTED_AT} TIMESTAMP NOT NULL""",
+    EXPOSURES: f"""
+        {GENERATION} BIGINT NOT NULL, {BATCH} BIGINT NOT NULL, {USER} STRING NOT NULL, {LIST_ID} STRING NOT NULL,
+        model_name STRING, model_version STRING, {RANKING} STRING, {PROPENSITY} DOUBLE,
+        {IMPRESSIONS} BIGINT NOT NULL, {CLICKS} BIGINT NOT NULL, {INGESTED_AT} TIMESTAMP NOT NULL""",
     SCORING_RUNS: """
         scored_at TIMESTAMP NOT NULL, model_name STRING NOT NULL, model_version STRING NOT NULL,
         users BIGINT NOT NULL, unknown_users BIGINT NOT NULL, users_without_id BIGINT NOT NULL,
@@ -131,6 +142,21 @@ class StepId:
 
 
 @dataclass(frozen=True)
+class Left:
+    """Items that users were shown in a batch, and left: n distinct pairs.
+
+    Attributes:
+        user_ids: n ids.
+        item_ids: n ids.
+        impressions: number of all impressions of the batch, those of items that were not left included.
+    """
+
+    user_ids: Sequence[str] = ()
+    item_ids: Sequence[str] = ()
+    impressions: int = 0
+
+
+@dataclass(frozen=True)
 class InteractionBatch:
     """One micro-batch, aggregated: one row per (user, item) and hour, sorted by user id, item id and time.
 
@@ -142,6 +168,7 @@ class InteractionBatch:
         weights: (n,) float64, summed event weights; may be negative.
         events: (n,) int64, number of aggregated events.
         times: (n,) float64, time of the last event, seconds since 1970 UTC.
+        left: what was shown besides, and had no interaction in the batch.
     """
 
     user_ids: Sequence[str]
@@ -149,6 +176,7 @@ class InteractionBatch:
     weights: npt.NDArray[np.float64]
     events: npt.NDArray[np.int64]
     times: npt.NDArray[np.float64]
+    left: Left = Left()
 
     def __len__(self) -> int:
         return len(self.user_ids)
@@ -161,7 +189,13 @@ class InteractionBatch:
             self.weights[rows],
             self.events[rows],
             self.times[rows],
+            self.left,
         )
+
+    @property
+    def records(self) -> int:
+        """Number of all its events, impressions included."""
+        return int(self.events.sum()) + self.left.impressions
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
-"""Prequential (test-then-train) evaluation of the models on your own history."""
+"""Prequential (test-then-train) evaluation of the models on your own history, and clicks on what was shown."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,8 @@ from recsys.config import Settings
 from recsys.config.settings import as_settings
 from recsys.contracts import InteractionBatch, StepId
 from recsys.errors import ConfigError, InputError
-from recsys.frames import given_events, to_frame
+from recsys.exposure import RankingRates, Shown
+from recsys.frames import given_events, to_frame, to_table
 from recsys.model.evaluation.prequential import evaluate
 from recsys.model.interactions.vocab import Vocabulary
 from recsys.model.mixture.mixture import Mixture
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 POPULARITY = "popularity"
+# Columns of the table of exposures that rates are made of.
+_SHOWN = ("user_id", "model_name", "model_version", "ranking", "propensity", "impressions", "clicks")
 # One batch in so many, from the first on, only warms up.
 WARM_UP_SHARE = 5
 _FIGURES = ("ndcg_at_{}", "recall_at_{}", "precision_at_{}", "f1_at_{}", "auc", "coverage_at_{}")
@@ -211,6 +215,61 @@ def prequential(
         for method in methods
     }
     return Prequential(methods, result.batches, result.k, figures)
+
+
+def click_rates(exposures: Any) -> "pd.DataFrame":
+    """Click-through rates of the lists that were shown, by version and ranking.
+
+    A mixture draws the ranking that serves a user with known chances. So besides the rate among those who got a ranking
+    there is an estimate of what the rate would be if that ranking served everybody, see `exposure.click_rate`.
+
+    Args:
+        exposures: A frame with the columns of the table `exposures`, all of it or a part, such as the last weeks.
+
+    Returns:
+        `version`, `ranking`, `users`, `impressions`, `clicks`, then `rate` among these users and `rate_for_all`, each
+        with `..._lower` and `..._upper`, the ends of its 95 % interval, and `effective_users`, how many users the
+        second one is worth. Rates are NaN where fewer than 100 users' worth is known.
+
+    Raises:
+        InputError: a column is missing.
+
+    Examples:
+        >>> shown = {"user_id": [f"u{n}" for n in range(200)], "model_name": ["m"] * 200, "model_version": ["3"] * 200,
+        ...          "ranking": ["als"] * 200, "propensity": [0.5] * 200, "impressions": [10] * 200,
+        ...          "clicks": [1, 0] * 100}
+        >>> click_rates(shown)[["version", "ranking", "clicks", "rate"]].to_dict("records")
+        [{'version': 'm/3', 'ranking': 'als', 'clicks': 100, 'rate': 0.05}]
+    """
+    table = to_table(exposures)
+    missing = [name for name in _SHOWN if name not in table.column_names]
+    if missing:
+        raise InputError(f"the exposures have no column '{missing[0]}': give a frame of the table exposures")
+    columns = {name: table[name].to_pylist() for name in _SHOWN}
+    known = [chance is not None for chance in columns["propensity"]]
+    pairs = zip(columns["model_name"], columns["model_version"], known, strict=True)
+    shown = Shown(
+        users=Vocabulary().extend(columns["user_id"]),
+        versions=[f"{name}/{number}" if told else "" for name, number, told in pairs],
+        rankings=[ranking or "" for ranking in columns["ranking"]],
+        propensities=np.array([chance or 1.0 for chance in columns["propensity"]]),
+        impressions=np.array(columns["impressions"], dtype=np.int64),
+        clicks=np.array(columns["clicks"], dtype=np.int64),
+    )
+    frame: pd.DataFrame = to_frame(_columns_of(list(shown.rates())))
+    return frame
+
+
+def _columns_of(rates: Sequence[RankingRates]) -> dict[str, list[Any]]:
+    columns: dict[str, list[Any]] = {
+        name: [getattr(one, name) for one in rates] for name in ("version", "ranking", "users", "impressions", "clicks")
+    }
+    for name, found in (("rate", [one.observed for one in rates]), ("rate_for_all", [one.for_all for one in rates])):
+        columns[name] = [math.nan if one is None else one.rate for one in found]
+        columns[f"{name}_lower"] = [math.nan if one is None else one.lower for one in found]
+        columns[f"{name}_upper"] = [math.nan if one is None else one.upper for one in found]
+    columns["effective_users"] = [math.nan if one.for_all is None else one.for_all.effective_users for one in rates]
+    return columns
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -20,7 +20,7 @@ from recsys.batches import batch_starts
 from recsys.cleaning import Judged, judge
 from recsys.config import Settings
 from recsys.config.sections import Columns
-from recsys.contracts import EVENT_ID, EVENT_TYPE, TIME_SLOT_SECONDS, VALUE, InteractionBatch
+from recsys.contracts import EVENT_ID, EVENT_TYPE, LIST_ID, TIME_SLOT_SECONDS, VALUE, InteractionBatch, Left
 from recsys.errors import InputError, InputWarning
 
 DUPLICATE = "duplicate event_id"
@@ -39,6 +39,7 @@ class WeighedEvents:
         items: (n,) int64, places in `item_ids`.
         weights: (n,) float64, multiples of 1 / `WEIGHT_PARTS`.
         times: (n,) float64, seconds since 1970 UTC.
+        impressions: (n,) bool, which of them say only that an item was shown; None: none.
     """
 
     user_ids: Sequence[str]
@@ -47,6 +48,7 @@ class WeighedEvents:
     items: npt.NDArray[np.int64]
     weights: npt.NDArray[np.float64]
     times: npt.NDArray[np.float64]
+    impressions: npt.NDArray[np.bool_] | None = None
 
     @classmethod
     def of(
@@ -67,6 +69,11 @@ class WeighedEvents:
         users, items = self.users[begin:end], self.items[begin:end]
         weights, times = self.weights[begin:end], self.times[begin:end]
         pairs = users * len(self.item_ids) + items
+        left = Left()
+        if self.impressions is not None:
+            shown = self.impressions[begin:end]
+            left = self._left(pairs, shown)
+            pairs, weights, times = pairs[~shown], weights[~shown], times[~shown]
         order = np.lexsort((times, pairs))
         pairs, weights, times = pairs[order], weights[order], times[order]
         first = (np.diff(pairs, prepend=-1) != 0) | (np.diff(np.floor(times / TIME_SLOT_SECONDS), prepend=-1) != 0)
@@ -79,6 +86,16 @@ class WeighedEvents:
             weights=np.bincount(np.cumsum(first) - 1, weights, minlength=len(starts)).astype(np.float64),
             events=ends - starts,
             times=times[ends - 1],
+            left=left,
+        )
+
+    def _left(self, pairs: npt.NDArray[np.int64], shown: npt.NDArray[np.bool_]) -> Left:
+        """Of pairs (n,), those that were only shown."""
+        users, items = np.divmod(np.setdiff1d(pairs[shown], pairs[~shown]), max(len(self.item_ids), 1))
+        return Left(
+            [self.user_ids[place] for place in users.tolist()],
+            [self.item_ids[place] for place in items.tolist()],
+            int(shown.sum()),
         )
 
     def batches(self, size: int) -> Iterator[InteractionBatch]:
@@ -186,7 +203,7 @@ def named_columns(table: pa.Table, settings: Settings, source: str = "the frame 
         InputError: a needed column, or one that the settings name, is missing.
     """
     mapped, unnamed = settings.source.columns.model_dump(), Columns().model_dump()
-    optional = {VALUE, EVENT_ID} | ({EVENT_TYPE} if settings.source.default_event_type else set())
+    optional = {VALUE, EVENT_ID, LIST_ID} | ({EVENT_TYPE} if settings.source.default_event_type else set())
     columns = {}
     for column, name in mapped.items():
         found = table.column_names.count(name)
@@ -234,7 +251,16 @@ def _ordered(judged: Judged) -> tuple[WeighedEvents, int]:
     kept[known] = False
     kept[known[np.unique(ids[order][known], return_index=True)[1]]] = True
     order = order[kept]
-    events = WeighedEvents(user_ids, item_ids, users[order], items[order], weights[order], times[order] / 1e6)
+    shown = judged.impressions[rows][order]
+    events = WeighedEvents(
+        user_ids,
+        item_ids,
+        users[order],
+        items[order],
+        weights[order],
+        times[order] / 1e6,
+        shown if shown.any() else None,
+    )
     return events, int((~kept).sum())
 
 

@@ -23,6 +23,7 @@ from recsys.cli import BAD_INPUT, DONE, run_job
 from recsys.config.scoring import BatchScore
 from recsys.contracts import ITEM_VECTORS, RECOMMENDATIONS, SCORING_RUNS, USER_VECTORS, StepId
 from recsys.errors import ConfigError, RegistryError
+from recsys.exposure import Origin
 from recsys.model.recommender import OnlineModel
 from recsys.registry import decisions, versions
 from recsys.registry.client import connect
@@ -83,6 +84,11 @@ def test_every_user_gets_the_items_of_the_slow_oracle(spark, scene, exclude_seen
         items, scores = slow_ranking(arrays, row, 5, exclude_seen)
         wanted[user] = ([ITEMS[item] for item in items], scores, version.version)
     assert written(tables) == wanted
+    origins = {row.user_id: row for row in tables.read(RECOMMENDATIONS).collect()}
+    assert len({row.list_id for row in origins.values()}) == len(USERS)
+    for row in origins.values():
+        assert Origin.of(row.list_id) == Origin("recsys", version.version, row.ranking, row.propensity)
+        assert (row.ranking, row.propensity) == ("als", 1.0)
 
 
 RULES = {"category_cap": 2, "diversity": 0.25, "vectors": True}

@@ -90,3 +90,21 @@ def test_a_history_without_anybody_to_measure_is_refused() -> None:
     events = pa.table({"user_id": ["u"] * 10, "item_id": ["i"] * 10, "event_time": range(10**9, 10**9 + 10)})
     with pytest.raises(InputError, match="nobody could be measured"):
         evaluate.prequential(events, SMALL, batches=5)
+
+
+def test_click_rates_are_nan_where_too_few_users_tell() -> None:
+    users = [f"u{number}" for number in range(150)]
+    of_version = {"model_name": "m", "model_version": "3", "ranking": "als", "propensity": 0.5}
+    shown = pd.DataFrame({"user_id": users, **of_version, "impressions": 4, "clicks": [1, 0, 0] * 50})
+    few = shown.head(99).assign(ranking="trend_100")
+    frame = pd.concat([shown, few, shown], ignore_index=True)
+    frame.loc[:149, ["model_name", "model_version", "ranking", "propensity"]] = None  # Lists of another system.
+    found = evaluate.click_rates(frame)
+    assert found[["version", "ranking", "users"]].to_numpy().tolist() == [["m/3", "als", 150], ["m/3", "trend_100", 99]]
+    enough = found.iloc[0]
+    assert enough.rate == enough.rate_for_all == pytest.approx(1 / 12)
+    assert 0.05 < enough.rate_lower < enough.rate < enough.rate_upper < 0.13
+    assert found.iloc[1].drop(["version", "ranking", "users", "impressions", "clicks"]).isna().all()
+    assert evaluate.click_rates(shown.head(0)).empty
+    with pytest.raises(InputError, match="the exposures have no column 'propensity'"):
+        evaluate.click_rates(shown.drop(columns="propensity"))

@@ -41,6 +41,7 @@ def test_the_notebooks_run_cell_by_cell(
     assert watched["looks"].count() > 0
     assert watched["places"].sum() == 20 * quickstart["scored"].run.users
     assert "items are recommended" in printed
+    assert watched["clicks"].empty, "the quickstart's events say nothing about lists"
 
     consumed = run("02_consume_registry.py")
     printed = capsys.readouterr().out

@@ -37,7 +37,14 @@ def public() -> list[Any]:
         for name, method in inspect.getmembers(one, inspect.isfunction)
         if not name.startswith("_") and name != "plot"
     ]
-    functions = [door.fit, door.load, champion.load_champion, evaluate.prequential, notebook.stream]
+    functions = [
+        door.fit,
+        door.load,
+        champion.load_champion,
+        evaluate.prequential,
+        evaluate.click_rates,
+        notebook.stream,
+    ]
     return [*functions, *classes, *methods]
 
 

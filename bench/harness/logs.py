@@ -4,7 +4,7 @@ import pandas as pd
 import pyarrow as pa
 
 from bench.harness.generate import named
-from recsys.contracts import EVENTS, FIRST_TIME, ITEM, LAST_TIME, USER, WEIGHT
+from recsys.contracts import EVENTS, FIRST_TIME, IMPRESSIONS, ITEM, LAST_TIME, USER, WEIGHT
 from recsys.tables.log import ROWS
 
 
@@ -18,5 +18,6 @@ def logged(drawn: pd.DataFrame) -> pa.Table:
         EVENTS: sums["count"],
         FIRST_TIME: sums["min"],
         LAST_TIME: sums["max"],
+        IMPRESSIONS: [0] * len(sums),
     }
     return pa.table(columns).cast(ROWS).sort_by([(USER, "ascending"), (ITEM, "ascending")]).combine_chunks()

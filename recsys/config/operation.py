@@ -74,6 +74,11 @@ class Maintain(Section):
         description="Days after which what single users made of versions on trial is deleted; the verdict stays in "
         "`model_updates` and in the registry. Longer than any trial lasts. `null`: never.",
     )
+    exposures_days: PositiveFloat | None = Field(
+        365,
+        description="Days after which it is deleted which lists of recommendations single users were shown; the sums "
+        "of each batch stay in `model_updates`. `null`: never.",
+    )
 
 
 class Rebuild(Section):

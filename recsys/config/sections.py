@@ -34,6 +34,9 @@ class Columns(Section):
     event_id: str | None = Field(
         "event_id", description="Column with a unique id, for de-duplication. `null`: no de-duplication."
     )
+    list_id: str | None = Field(
+        "list_id", description="Column with the `list_id` of the recommendations that an event answers, where it does."
+    )
 
 
 class Source(Section):
@@ -132,6 +135,11 @@ class EventWeight(Section):
     )
     min_value: float = Field(-1e6, description="Events with a smaller value are quarantined.")
     max_value: float = Field(1e6, description="Events with a larger value are quarantined.")
+    impression: bool = Field(
+        False,
+        description="Whether an event of the type only says that the item was shown. Its weight is 0: it is counted, "
+        "and what was shown and left is learned as such.",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -149,6 +157,8 @@ class EventWeight(Section):
             raise ValueError("min_value is above max_value")
         if self.value == "log" and self.min_value < 0:
             raise ValueError("min_value is below 0, where `value: log` has no weight")
+        if self.impression and self.weight:
+            raise ValueError("weight is not 0, and impression is true")
         return self
 
 

@@ -8,6 +8,7 @@ import copy
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -46,17 +47,20 @@ from recsys.storage import mlflow_database
 ENVIRONMENT_PREFIX = "RECSYS__"
 # Settings that may hold secrets: never shown, logged or saved with a model.
 PRIVATE: dict[str, Any] = {"spark": True, "source": {"options"}, "mlflow": {"tracking_uri"}}
+# What an event type is unless something is said; most ledgers do not name it.
+_IMPRESSION = re.compile(r"weights\..*\.impression")
 _PRIVATE_KEYS = ("spark", "source.options", "mlflow.tracking_uri")
 
 DEFAULT_WEIGHTS = {
-    "view": 1.0,
-    "click": 1.0,
-    "like": 2.0,
-    "add_to_cart": 2.0,
-    "purchase": 4.0,
-    "rating": 1.0,
-    "return": -4.0,
-    "hate": -4.0,
+    "impression": EventWeight(weight=0.0, impression=True),
+    "view": EventWeight(weight=1.0),
+    "click": EventWeight(weight=1.0),
+    "like": EventWeight(weight=2.0),
+    "add_to_cart": EventWeight(weight=2.0),
+    "purchase": EventWeight(weight=4.0),
+    "rating": EventWeight(weight=1.0),
+    "return": EventWeight(weight=-4.0),
+    "hate": EventWeight(weight=-4.0),
 }
 
 
@@ -69,7 +73,7 @@ class Settings(Section):
     quarantine: Quarantine = Field(default_factory=Quarantine)
     feed: Feed = Field(default_factory=Feed)
     weights: dict[str, EventWeight] = Field(
-        default_factory=lambda: {kind: EventWeight(weight=weight) for kind, weight in DEFAULT_WEIGHTS.items()},
+        default_factory=lambda: dict(DEFAULT_WEIGHTS),
         description="Weight of each event type; a type that is not listed is quarantined.",
         min_length=1,
     )
@@ -122,6 +126,7 @@ class Settings(Section):
             for key, value in sorted(own.items())
             if shapes(key, kind, members)
             and (key == "model.kind" or key.startswith("weights.") or value != defaults[key])
+            and not (_IMPRESSION.fullmatch(key) and value == "False")
         }
 
     def fingerprint(self) -> str:

@@ -54,7 +54,7 @@ def settings_page() -> str:
 
 def default_weights() -> str:
     """The event types that count where `weights` is not set, each with its weight."""
-    return ", ".join(f"`{kind}` {weight:g}" for kind, weight in DEFAULT_WEIGHTS.items())
+    return ", ".join(f"`{kind}` {weight.weight:g}" for kind, weight in DEFAULT_WEIGHTS.items())
 
 
 def described_settings(section: type[BaseModel] = Settings, prefix: str = "") -> Iterator[DescribedSetting]:

@@ -29,6 +29,7 @@ class CodedBatch:
         times: (n,) float64, time of the last event, seconds since 1970 UTC.
         new_pairs: (n,) bool, whether the user had not interacted with the item before.
         user_count, item_count: how many there are now, those of this batch included.
+        left_users, left_items: (m,) int64 codes of distinct pairs that were shown and left, of known users and items.
     """
 
     users: IntArray
@@ -39,6 +40,8 @@ class CodedBatch:
     new_pairs: npt.NDArray[np.bool_]
     user_count: int
     item_count: int
+    left_users: IntArray
+    left_items: IntArray
 
     def __len__(self) -> int:
         return len(self.users)

@@ -308,8 +308,19 @@ class OnlineModel:
         self.history.add(users, items, batch.weights, batch.times)
         self.last_seen.see(users, items, batch.times, len(self.users), len(self.items))
         self.popularity.add(items, batch.weights, batch.times, len(self.items))
+        left = self.users.lookup(batch.left.user_ids), self.items.lookup(batch.left.item_ids)
+        known = (left[0] >= 0) & (left[1] >= 0)
         return CodedBatch(
-            users, items, batch.weights, batch.events, batch.times, new_pairs, len(self.users), len(self.items)
+            users,
+            items,
+            batch.weights,
+            batch.events,
+            batch.times,
+            new_pairs,
+            len(self.users),
+            len(self.items),
+            left[0][known],
+            left[1][known],
         )
 
     def _served(self, learner: Learner) -> Served:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark import SparkFiles
 
-from recsys.contracts import ITEM, USER
+from recsys.contracts import ITEM, PROPENSITY, RANKING, USER
 from recsys.scoring.composition import Ordered, Rules, compose
 from recsys.scoring.figures import dissimilarities, percentiles
 from recsys.scoring.similarity import Similarity, factors_of, similarity_of
@@ -27,7 +27,7 @@ Batches = Iterator[pa.RecordBatch]
 InWorker = Callable[[Batches], Batches]
 
 EXCLUDED = "excluded"
-LISTS = f"{USER} STRING, items ARRAY<STRUCT<{ITEM}: STRING, score: DOUBLE>>"
+LISTS = f"{USER} STRING, items ARRAY<STRUCT<{ITEM}: STRING, score: DOUBLE>>, {RANKING} STRING, {PROPENSITY} DOUBLE"
 # One row for each listed item, and one for all lists of a task, whose item is -1.
 MEASURES = (
     "item BIGINT, times BIGINT, lists BIGINT, short BIGINT, unknown BIGINT, popularity DOUBLE, dissimilarity DOUBLE, "
@@ -141,7 +141,8 @@ def ranking(archive: str, request: Request) -> InWorker:
             else:
                 asked = np.full(len(rows), request.k), np.full(len(rows), request.exclude_seen)
                 ranked = version.ranker.rank(rows, *asked)
-            yield pa.RecordBatch.from_arrays([ids, _lists(ranked, version.item_ids)], [USER, "items"])
+            columns = [ids, _lists(ranked, version.item_ids), *_drawn(version, rows)]
+            yield pa.RecordBatch.from_arrays(columns, [USER, "items", RANKING, PROPENSITY])
 
     return rank
 
@@ -227,6 +228,14 @@ def rows_of(ids: pa.Array, known: pa.Array) -> Array:
     """(n,) int64 rows of ids among the known ones, -1 for others and for null."""
     found = pc.index_in(ids.cast(pa.large_string()), value_set=known.cast(pa.large_string())).fill_null(-1)
     return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.int64)
+
+
+def _drawn(version: WorkerVersion, rows: Array) -> list[pa.Array]:
+    """Name and chance of the ranking that serves each user by row, (n,); null for a version of an older release."""
+    if not hasattr(version.ranker, "served_by"):
+        return [pa.nulls(len(rows), pa.string()), pa.nulls(len(rows), pa.float64())]
+    found = version.ranker.served_by(rows)
+    return [pa.array(found.names, pa.string()).take(pa.array(found.choices)), pa.array(found.chances)]
 
 
 def _excluded(batch: pa.RecordBatch, version: WorkerVersion) -> Lists:

@@ -75,7 +75,9 @@ def _add_tasks(app: FastAPI, champion: CurrentChampion, figures: ServerFigures) 
             return await live(now, [AskedList(user_id=user_id, k=k)])
         figures.given("table", 1)
         items, scores = stored
-        given = GivenList(user_id=user_id, item_ids=items, scores=scores)
+        list_id = now.lists.list_id(user_id)
+        named = {} if list_id is None else {"list_id": list_id}
+        given = GivenList(user_id=user_id, item_ids=items, scores=scores, **named)
         return GivenLists(**_version(now), source="table", lists=[given])
 
     @app.post("/similar")

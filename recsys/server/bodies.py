@@ -81,12 +81,13 @@ def columns_of(asked: Sequence[BaseModel]) -> dict[str, list[Any]]:
 
 
 class GivenList(BaseModel):
-    """The best items of a user, best first."""
+    """The best items of a user, best first. A list of the table has its `list_id`, for the events that answer it."""
 
     user_id: str | None
     item_ids: list[str]
     scores: list[float]
     explanation: dict[str, Any] | None = None
+    list_id: str | None = None
 
 
 class GivenSimilar(BaseModel):

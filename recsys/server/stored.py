@@ -5,7 +5,7 @@ from deltalake import DeltaTable, QueryBuilder
 from deltalake.exceptions import DeltaError
 
 from recsys.config.sections import Storage
-from recsys.contracts import ITEM, RECOMMENDATIONS, USER
+from recsys.contracts import ITEM, LIST_ID, RECOMMENDATIONS, USER
 from recsys.errors import InputError
 from recsys.registry.versions import Version
 from recsys.storage import table_path
@@ -17,11 +17,11 @@ class StoredLists:
     """Lists of one version, by user.
 
     Args:
-        rows: `user_id` and `items` of each list.
+        rows: `user_id`, `items` and `list_id` of each list.
     """
 
     def __init__(self, rows: pa.Table) -> None:
-        self._items = rows.column("items").combine_chunks()
+        self._items, self._ids = (rows.column(name).combine_chunks() for name in ("items", LIST_ID))
         self._places = {user: place for place, user in enumerate(rows.column(USER).to_pylist())}
 
     def __len__(self) -> int:
@@ -37,8 +37,14 @@ class StoredLists:
             return None
         return [item[ITEM] for item in items[:k]], [item["score"] for item in items[:k]]
 
+    def list_id(self, user_id: str) -> str | None:
+        """Id of a user's list; None for a list of an earlier release."""
+        found: str | None = self._ids[self._places[user_id]].as_py()
+        return found
 
-NO_LISTS = StoredLists(pa.schema([(USER, pa.string()), ("items", pa.list_(pa.null()))]).empty_table())
+
+_COLUMNS = [(USER, pa.string()), ("items", pa.list_(pa.null())), (LIST_ID, pa.string())]
+NO_LISTS = StoredLists(pa.schema(_COLUMNS).empty_table())
 
 
 class StoredTable:
@@ -76,5 +82,8 @@ def _lists_of(table: DeltaTable, version: Version) -> StoredLists:
     # Not as an Arrow dataset, which knows no deletion vectors.
     name, number = (text.replace("'", "''") for text in (version.name, version.version))
     made_by_it = f"model_name = '{name}' AND model_version = '{number}'"
-    found = QueryBuilder().register(_TABLE, table).execute(f"SELECT {USER}, items FROM {_TABLE} WHERE {made_by_it}")
+    # One that an earlier release made has no such column until the next run of `batch_score`.
+    has_ids = any(field.name == LIST_ID for field in table.schema().fields)
+    columns = f"{USER}, items, {LIST_ID if has_ids else f'CAST(NULL AS TEXT) AS {LIST_ID}'}"
+    found = QueryBuilder().register(_TABLE, table).execute(f"SELECT {columns} FROM {_TABLE} WHERE {made_by_it}")
     return StoredLists(pa.table(found.read_all()))

@@ -42,6 +42,13 @@ class Choice:
         last: Array = np.minimum(chosen, len(self._positive) - 1)
         return last
 
+    def chances(self, groups: Array, choices: Array) -> Array:
+        """(n,) float64: how likely users of groups (n,) were to be served by rankings (n,)."""
+        before = np.where(choices > 0, self._ends[groups, choices - 1], 0.0)
+        own = np.where(choices < len(self._positive) - 1, self._ends[groups, choices], 1.0)
+        likely: Array = own - before
+        return likely
+
     def lines(self, groups: Array, choices: Array) -> tuple[Array, Array]:
         """Slopes and intercepts (c,) of users served by rankings (c,)."""
         return self._slopes[groups, choices], self._intercepts[groups, choices]

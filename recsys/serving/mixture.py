@@ -14,7 +14,7 @@ from .choice import POSITIVE, Choice
 from .factors import AlsScorer, Asked
 from .neural import NeuralScorer
 from .proposals import CandidateGenerator, Candidates, DenseMember, in_order
-from .ranking import Contributions, DenseScores, Ranked, Reason, missing
+from .ranking import Contributions, DenseScores, Ranked, Reason, ServedBy, missing
 from .repeats import RepeatScorer
 from .scorers import CoOccurrenceScorer, TrendScorer
 from .walks import at_least, contained, first_open, looked_up
@@ -210,6 +210,12 @@ class MixtureScorer:
                 parts = (slope * self._weights[group] * features[place]).tolist()
                 found.append({**dict(zip(names, parts, strict=True)), "intercept": intercept})
         return found
+
+    def served_by(self, rows: Array) -> ServedBy:
+        """The ranking that serves each user, and its chance in the draw."""
+        groups = self._members.groups(rows)
+        choices = self._choice.of(self._asked.version_rows(rows), groups)
+        return ServedBy(self._members.rankings, choices, self._choice.chances(groups, choices))
 
     def examples(self, rows: Array) -> Examples:
         """All that the re-ranker learns from of users by their row, (n,)."""

@@ -106,6 +106,10 @@ class CandidateGenerator:
             [] for _ in lists.items
         ]
 
+    def groups(self, rows: Array) -> Array:
+        """(n,) group of each user, a place in `GROUPS`."""
+        return group_of(self.trend.known_rows(rows))
+
     def propose(self, rows: Array, left_out: Lists, wanted: Lists) -> Candidates:
         """Candidates of users by their row, (n,), and what the first dense member makes of wanted items."""
         trend, most, nothing = self.trend, self._depth + self._more, Lists.empty(len(rows))

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .arrays import Array, Lists, ragged_ranges
-from .ranking import Contributions, Reason
+from .ranking import Contributions, Reason, ServedBy
 from .served import kind_of
 from .top import cut_lists
 from .version import VersionScorer
@@ -89,6 +89,10 @@ class Ranker:
         ranked = scorer.rank(own, np.minimum(k, self.items), left_out, Lists.empty(len(rows)))
         listed = np.arange(ranked.items.shape[1]) < ranked.lengths[:, None]
         return Rankings(ranked.lengths, ranked.items[listed].astype(np.int64), ranked.scores[listed])
+
+    def served_by(self, rows: Array) -> ServedBy:
+        """The rankings that serve users by row, (n,), -1 for unknown ones."""
+        return self._scorer.served_by(rows)
 
     def rank_candidates(
         self, rows: Array, k: Array, exclude_seen: Array, candidates: list[Array], asked: Wishes | None = None

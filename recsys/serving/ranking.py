@@ -118,6 +118,21 @@ def strongest(member: str, items: Array, weights: Array) -> list[Reason]:
     return [Reason(member, int(items[one]), float(weights[one])) for one in best if weights[one] > 0]
 
 
+@dataclass(frozen=True)
+class ServedBy:
+    """The rankings that serve n users, and with which chance each of them was drawn.
+
+    Attributes:
+        names: of the rankings.
+        choices: (n,) int64, places in `names`.
+        chances: (n,) float64, above 0.
+    """
+
+    names: list[str]
+    choices: Array
+    chances: Array
+
+
 class VersionedScorer(Scorer, Protocol):
     """A scorer of a version: it also answers for what users have just done, and explains its scores."""
 

@@ -10,7 +10,7 @@ import numpy as np
 from .arrays import Array, Arrays, Lists
 from .axes import ITEMS, USERS, Axes, Declared, Loss, NewItem
 from .mixture import MEMBERS, MixtureScorer
-from .ranking import Contributions, Ranked, Reason, Scorer, VersionedScorer, rank_in_blocks
+from .ranking import Contributions, Ranked, Reason, Scorer, ServedBy, VersionedScorer, rank_in_blocks
 from .shared import SharedScores
 
 
@@ -120,7 +120,7 @@ class VersionScorer(FallbackScorer):
     """
 
     def __init__(self, kind: str, arrays: Arrays) -> None:
-        self._versioned = KINDS[kind].scorer(_with_histories(arrays))
+        self._kind, self._versioned = kind, KINDS[kind].scorer(_with_histories(arrays))
         super().__init__(self._versioned, arrays["item_popularity"])
 
     def with_recent(self, rows: Array, recent: Lists) -> "VersionScorer":
@@ -132,6 +132,12 @@ class VersionScorer(FallbackScorer):
     def factors(self, rows: Array) -> Array | None:
         """See `VersionedScorer`."""
         return self._versioned.factors(rows)
+
+    def served_by(self, rows: Array) -> ServedBy:
+        """The rankings that serve users (n,): a mixture draws them; any other kind has one, of its own name."""
+        if isinstance(self._versioned, MixtureScorer):
+            return self._versioned.served_by(rows)
+        return ServedBy([self._kind], np.zeros(len(rows), dtype=np.int64), np.ones(len(rows)))
 
     def contributions(self, rows: Array, lists: Lists) -> list[Contributions]:
         """See `VersionedScorer`."""

@@ -33,7 +33,7 @@ from recsys.stream.publish import Observer, log_stage
 from recsys.stream.query import StopRequested, run_query, stop_signals
 from recsys.stream.recovery import Logged
 from recsys.stream.report import StreamReport
-from recsys.tables import history, lease, log, quarantine
+from recsys.tables import exposures, history, lease, log, quarantine
 from recsys.tables.delta import Tables
 from recsys.tables.formats import RATE_LIMITS
 from recsys.tables.history import HistoryCounts
@@ -169,13 +169,16 @@ class _Reading:
         self._learn(counts, application, (time.perf_counter() - started) / batches)
 
     def _log(self, events: DataFrame, counts: HistoryCounts, application: str) -> None:
-        """Cut the history by time, and write it to quarantine and log. Bad records belong to batch 0."""
+        """Cut the history by time, and write it to quarantine and log. Bad records and exposures belong to batch 0."""
         pipeline, settings = self.pipeline, self.pipeline.settings
         size = events_per_batch(int(counts.events.sum()), settings.source.max_records_per_batch)
         starts = batch_starts(counts.times, size, counts.events)
         if counts.quarantined:
             quarantine.append(pipeline.tables, events, StepId(0, 0), application, counts.quarantined)
         pipeline.observe("quarantine", StepId(0, 0))
+        if counts.listed:
+            exposures.append(pipeline.tables, events, settings.weights, StepId(0, 0), application)
+            pipeline.observe("exposures", StepId(0, 0))
         history.append(pipeline.tables, events, settings.weights, counts, starts, application)
         pipeline.logged = Logged(len(starts) - 1)
         pipeline.observe("log", StepId(0, pipeline.logged.through))
@@ -197,9 +200,11 @@ class _Reading:
         rows: list[LedgerRow] = []
         for step, batch in log.batches(pipeline.tables, StepId(0, pipeline.learned_through), last):
             began = time.perf_counter() - seconds
-            quarantined, reasons = (counts.quarantined, self.rejected) if step.batch_id == 0 else (0, {})
-            records = int(batch.events.sum()) + quarantined
-            stored = StoredBatch(batch, log_version, records, quarantined, reasons, plan, began, seconds)
+            first = step.batch_id == 0
+            quarantined, reasons = (counts.quarantined, self.rejected) if first else (0, {})
+            exposure = exposures.figures(pipeline.tables, step) if first and counts.listed else {}
+            records = batch.records + quarantined
+            stored = StoredBatch(batch, log_version, records, quarantined, reasons, exposure, plan, began, seconds)
             with log_step(step):
                 try:
                     row = pipeline.learn(stored, step)

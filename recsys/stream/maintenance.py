@@ -12,6 +12,7 @@ from pathlib import Path
 
 from recsys.config import Settings
 from recsys.contracts import (
+    EXPOSURES,
     INTERACTION_LOG,
     MODEL_UPDATES,
     QUARANTINE,
@@ -82,6 +83,7 @@ def _plan(settings: Settings, tables: Tables) -> Iterator[Task]:
     learned = StepId(generation.number, generation.last_batch)
     yield from _old_rows(tables, QUARANTINE, settings.maintain.quarantine_days, learned)
     yield from _old_rows(tables, TRIALS, settings.maintain.trials_days, learned)
+    yield from _old_rows(tables, EXPOSURES, settings.maintain.exposures_days, learned)
     # What no job has written yet may not be there.
     for name in filter(tables.exists, maintenance.GROWING):
         yield from _compaction(tables, name)

@@ -1,11 +1,11 @@
 """What happens to one micro-batch, from top to bottom.
 
-    quarantine -> log -> evaluate -> learn -> snapshot -> trials -> ledger -> MLflow -> totals
+    quarantine -> exposures -> log -> evaluate -> learn -> snapshot -> trials -> ledger -> MLflow -> totals
 
 Spark calls `Pipeline.handle_batch` and marks the batch as done only when it returns. So after a crash the same batch
 comes again, and every stage either finds its mark and does nothing, or does all of its work:
 
-* quarantine, log, trials and ledger are Delta appends that carry the batch id as transaction version;
+* quarantine, exposures, log, trials and ledger are Delta appends that carry the batch id as transaction version;
 * a batch that is in the log is not read again, so its source may be gone;
 * the model learns from the rows that the log holds, and only batches that the ledger does not hold yet;
 * log and ledger say what each batch was planned to read; a batch of that number that reads anything else is refused;
@@ -42,7 +42,7 @@ from recsys.stream.recovery import (
     returning,
     with_returned,
 )
-from recsys.tables import ledger, log, quarantine, totals
+from recsys.tables import exposures, ledger, log, quarantine, totals
 from recsys.tables.checkpoint import Plan
 from recsys.tables.delta import Tables
 from recsys.tables.source import computed_once, run_through
@@ -60,6 +60,7 @@ class StoredBatch:
         rows: rows of the batch in the log, for the model.
         log_version: Delta version of the log that holds them.
         records: number of records read; quarantined: number of bad ones among them, reasons: the same by reason.
+        exposure: what it says about recommendations that were shown, for the ledger.
         plan: what the batch was planned to read.
         began: when its processing began, by `time.perf_counter`.
         seconds: wall time spent in Spark.
@@ -70,6 +71,7 @@ class StoredBatch:
     records: int
     quarantined: int
     reasons: Mapping[str, int]
+    exposure: Mapping[str, float]
     plan: Plan
     began: float
     seconds: float
@@ -174,9 +176,10 @@ class Pipeline:
         return StoredBatch(
             rows=rows,
             log_version=self.tables.version(INTERACTION_LOG),
-            records=int(rows.events.sum()) + quarantined,
+            records=rows.records + quarantined,
             quarantined=quarantined,
             reasons=quarantine.reasons(rejected) if quarantined else {},
+            exposure=exposures.figures(self.tables, step),
             plan=plan,
             began=began,
             seconds=time.perf_counter() - started,
@@ -190,7 +193,10 @@ class Pipeline:
             collected, counts = log.collect(events, self.settings.weights)
             if counts.quarantined:
                 quarantine.append(self.tables, events, step, application, counts.quarantined)
-        self.observe("quarantine", step)
+            self.observe("quarantine", step)
+            if counts.listed:
+                exposures.append(self.tables, events, self.settings.weights, step, application)
+                self.observe("exposures", step)
         topic = self.settings.quarantine.dead_letter_topic
         if counts.quarantined and topic is not None:
             quarantine.send_dead_letters(self.tables, self.settings.source, topic, step)
@@ -203,6 +209,7 @@ class Pipeline:
             records=counts.records,
             quarantined=counts.quarantined,
             reasons=counts.reasons,
+            exposure=exposures.figures(self.tables, step) if counts.listed else {},
             plan=plan,
             began=began,
             seconds=time.perf_counter() - started,
@@ -285,7 +292,7 @@ class Pipeline:
         return LedgerRow(
             step=step,
             log_version=stored.log_version,
-            events=int(stored.rows.events.sum()),
+            events=stored.rows.records,
             users=len(set(stored.rows.user_ids)),
             items=len(set(stored.rows.item_ids)),
             duration_ms=round(1000 * (time.perf_counter() - stored.began)),
@@ -295,6 +302,7 @@ class Pipeline:
                 "records": float(stored.records),
                 "quarantined": float(stored.quarantined),
                 **{f"quarantined/{reason}": float(number) for reason, number in stored.reasons.items()},
+                **stored.exposure,
                 "spark_seconds": stored.seconds,
             },
             model_version=self.publisher.champion_version,

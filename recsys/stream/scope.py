@@ -5,12 +5,12 @@ The ledger row of the rebuild says so, because the model of the generation can b
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from recsys.config.operation import Rebuild
-from recsys.contracts import InteractionBatch, StepId
+from recsys.contracts import InteractionBatch, Left, StepId
 
 _AS_OF, _WITHOUT = "as of batch ", "without "
 
@@ -70,6 +70,8 @@ class Scope:
 
 
 def without(batch: InteractionBatch, users: set[str]) -> InteractionBatch:
-    """The rows of a batch that are not of these users."""
+    """What of a batch is not of these users."""
     kept = np.array([user not in users for user in batch.user_ids], dtype=bool)
-    return batch if kept.all() else batch.subset(np.flatnonzero(kept))
+    batch = batch if kept.all() else batch.subset(np.flatnonzero(kept))
+    left = [pair for pair in zip(batch.left.user_ids, batch.left.item_ids, strict=True) if pair[0] not in users]
+    return replace(batch, left=Left([user for user, _ in left], [item for _, item in left], batch.left.impressions))

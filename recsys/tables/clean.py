@@ -15,9 +15,11 @@ from recsys.contracts import (
     EVENT_TYPE,
     EVENTS,
     FIRST_TIME,
+    IMPRESSIONS,
     INGESTED_AT,
     ITEM,
     LAST_TIME,
+    LIST_ID,
     LOST_BYTES,
     MAX_ID_BYTES,
     MILLISECONDS_FROM,
@@ -30,7 +32,7 @@ from recsys.contracts import (
     WEIGHT_PARTS,
 )
 
-TOTALS = (USER, ITEM, WEIGHT, EVENTS, FIRST_TIME, LAST_TIME)
+TOTALS = (USER, ITEM, WEIGHT, EVENTS, FIRST_TIME, LAST_TIME, IMPRESSIONS)
 _SLOT = "time_slot"
 
 # Column with the reason why a record could not be parsed, or null.
@@ -52,11 +54,11 @@ def tag(events: DataFrame, settings: Settings) -> DataFrame:
         settings: Event weights, default event type and earliest plausible time.
 
     Returns:
-        `user_id, item_id, event_type` string, `value` double, `event_time` timestamp, `event_id` string if the source
-        has one, `reasons` array of strings (empty for a good event), `raw` (null for a good event, where it is not
-        needed) and `ingested_at`.
+        `user_id, item_id, event_type` string, `value` double, `event_time` timestamp, `event_id` and `list_id` string
+        if the source has them, `reasons` array of strings (empty for a good event), `raw` (null for a good event, where
+        it is not needed) and `ingested_at`.
     """
-    ids = [F.col(EVENT_ID)] if EVENT_ID in events.columns else []
+    ids = [F.col(name) for name in (EVENT_ID, LIST_ID) if name in events.columns]
     return with_reasons(events, settings).select(
         USER,
         ITEM,
@@ -86,7 +88,7 @@ def with_reasons(events: DataFrame, settings: Settings) -> DataFrame:
         }
     )
     rules = {
-        **_id_rules([name for name in (USER, ITEM, EVENT_ID) if name in events.columns]),
+        **_id_rules([name for name in (USER, ITEM, EVENT_ID, LIST_ID) if name in events.columns]),
         **_type_rules(settings.weights),
         **_time_rules(settings.source.earliest_time),
         **_value_rules(settings.weights),
@@ -104,6 +106,11 @@ def is_good() -> Column:
 def has_id() -> Column:
     """Whether a tagged record is good and has an event id."""
     return is_good() & F.isnotnull(_given(EVENT_ID))
+
+
+def is_listed() -> Column:
+    """Whether a tagged record is good and says which recommendations it answers."""
+    return is_good() & F.isnotnull(_given(LIST_ID))
 
 
 def parse_time(text: Column) -> Column:
@@ -125,7 +132,8 @@ def parse_time(text: Column) -> Column:
 def weigh(tagged: DataFrame, weights: Mapping[str, EventWeight]) -> DataFrame:
     """Add the weight of each event: the weight of its type, multiplied by value or log2(1 + value) if configured.
 
-    It is rounded to a multiple of 1 / `WEIGHT_PARTS`, to the even one of two that are as near.
+    It is rounded to a multiple of 1 / `WEIGHT_PARTS`, to the even one of two that are as near. A column `impressions`
+    says whether the event is one: 1 or 0.
     """
     value = F.col(VALUE)
     factors = {"ignore": F.lit(1.0), "multiply": value, "log": F.log2(1.0 + value)}
@@ -133,15 +141,22 @@ def weigh(tagged: DataFrame, weights: Mapping[str, EventWeight]) -> DataFrame:
         (F.col(EVENT_TYPE) == kind, F.lit(weight.weight) * factors[weight.value]) for kind, weight in weights.items()
     ]
     weight = F.coalesce(*(F.when(condition, weight) for condition, weight in cases))
-    return tagged.withColumn(WEIGHT, F.rint(weight * WEIGHT_PARTS) / WEIGHT_PARTS)
+    shown = [kind for kind, weight in weights.items() if weight.impression]
+    return tagged.withColumns(
+        {
+            WEIGHT: F.rint(weight * WEIGHT_PARTS) / WEIGHT_PARTS,
+            IMPRESSIONS: F.coalesce(F.col(EVENT_TYPE).isin(*shown), F.lit(False)).cast("bigint"),
+        }
+    )
 
 
-def aggregate(weighed: DataFrame, within: Sequence[str] = ()) -> DataFrame:
+def aggregate(weighed: DataFrame, within: Sequence[str] = (), sums: Sequence[str] = ()) -> DataFrame:
     """Sum weighed events to one row per (user, item) and hour. The sums are exact, whatever the order of the events.
 
     Args:
         weighed: As `weigh` returns it.
         within: Further columns to group by, such as a batch id; they come first in the result.
+        sums: Further columns to add up; they come last.
     """
     rows = weighed.select(
         *within,
@@ -149,22 +164,32 @@ def aggregate(weighed: DataFrame, within: Sequence[str] = ()) -> DataFrame:
         ITEM,
         WEIGHT,
         F.lit(1).cast("bigint").alias(EVENTS),
+        IMPRESSIONS,
+        *sums,
         F.col(EVENT_TIME).alias(FIRST_TIME),
         F.col(EVENT_TIME).alias(LAST_TIME),
         F.floor(F.unix_micros(EVENT_TIME) / F.lit(TIME_SLOT_SECONDS * 1e6)).alias(_SLOT),
     )
-    return totals(rows, [*within, _SLOT]).drop(_SLOT)
+    return totals(rows, [*within, _SLOT], sums).drop(_SLOT)
 
 
-def totals(rows: DataFrame, within: Sequence[str] = ()) -> DataFrame:
-    """Add up rows that are totals already to one row per (user, item), within groups of further columns."""
-    sums = rows.groupBy(*within, USER, ITEM).agg(
+def totals(rows: DataFrame, within: Sequence[str] = (), sums: Sequence[str] = ()) -> DataFrame:
+    """Add up rows that are totals already to one row per (user, item), within groups of further columns.
+
+    Args:
+        rows: The rows.
+        within: Further columns to group by; they come first in the result.
+        sums: Further columns to add up; they come last.
+    """
+    added = rows.groupBy(*within, USER, ITEM).agg(
         F.sum(WEIGHT).alias(WEIGHT),
         F.sum(EVENTS).alias(EVENTS),
         F.min(FIRST_TIME).alias(FIRST_TIME),
         F.max(LAST_TIME).alias(LAST_TIME),
+        F.sum(F.coalesce(IMPRESSIONS, F.lit(0))).alias(IMPRESSIONS),
+        *(F.sum(name).alias(name) for name in sums),
     )
-    return sums.select(*within, *TOTALS)
+    return added.select(*within, *TOTALS, *sums)
 
 
 def is_written(text: Column) -> Column:
@@ -185,7 +210,8 @@ def _id_rules(names: Sequence[str]) -> dict[str, Column]:
     broken = {f"{column} is not UTF-8": F.isnotnull(column) & ~text[column] for column in names}
     long = {
         f"{column} is too long": F.isnotnull(column) & text[column] & (F.octet_length(column) > MAX_ID_BYTES)
-        for column in (USER, ITEM)
+        for column in names
+        if column != EVENT_ID
     }
     return missing | broken | long
 

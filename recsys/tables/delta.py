@@ -20,6 +20,7 @@ from pyspark.sql.types import StructField, StructType
 from recsys.config.sections import Storage
 from recsys.contracts import (
     ALERTS,
+    EXPOSURES,
     INTERACTION_LOG,
     MODEL_UPDATES,
     QUARANTINE,
@@ -47,12 +48,13 @@ PROPERTIES = {
     MODEL_UPDATES: _STREAMED,
     ALERTS: _STREAMED,
     TRIALS: _STREAMED,
+    EXPOSURES: _STREAMED,
     # One row that is replaced every few minutes: the history of a day is enough.
     WRITERS: {f"delta.{kept}RetentionDuration": "interval 1 days" for kept in ("deletedFile", "log")},
 }
 # The tables that only the holder of the lease may append to. The totals say themselves how far they are, and an alert
 # harms nothing.
-FENCED = (INTERACTION_LOG, QUARANTINE, MODEL_UPDATES, TRIALS)
+FENCED = (INTERACTION_LOG, QUARANTINE, MODEL_UPDATES, TRIALS, EXPOSURES)
 # Spark alone writes their rows, with deletion vectors.
 _WRITTEN_BY_SPARK = (RECOMMENDATIONS, *VECTOR_SCHEMAS)
 

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, StringType, StructField, StructType
 
 from recsys.config.sections import Columns, Source
-from recsys.contracts import EVENT_ID, EVENT_TYPE, ITEM, LOST_BYTES, RAW, USER, VALUE
+from recsys.contracts import EVENT_ID, EVENT_TYPE, ITEM, LIST_ID, LOST_BYTES, RAW, USER, VALUE
 from recsys.errors import InputError
 from recsys.tables import kafka
 from recsys.tables.clean import UNREADABLE, is_written
@@ -29,6 +29,8 @@ _BYTES_PER_RECORD = 200
 # By default Spark silently skips files that are a week older than the newest one, which would lose events.
 _EVERY_FILE = {"maxfileage": "36500d"}
 RATE_LIMITS = ("maxfilespertrigger", "maxbytespertrigger")
+# A source that lacks them has no such columns: what follows from them costs nothing then.
+_LEFT_OUT = (EVENT_ID, LIST_ID)
 
 
 def read_as_text(spark: SparkSession, source: Source) -> DataFrame:
@@ -95,7 +97,7 @@ def parse_json(
 
     fields = events.select(*_named(mapped, field), unreadable, *lines.columns)
     # A bare NaN, Infinity or 1e999 arrives in a text field with quotes around it.
-    ids = {name: _whole(name) for name in (USER, ITEM, EVENT_ID) if name in fields.columns}
+    ids = {name: _whole(name) for name in (USER, ITEM, *_LEFT_OUT) if name in fields.columns}
     return fields.withColumns({VALUE: F.btrim(VALUE, F.lit('"')), **ids})
 
 
@@ -163,11 +165,11 @@ def typed(source: Source, rows: DataFrame) -> DataFrame:
 
 
 def _named(mapped: Mapping[str, str | None], column_of: Callable[[str], Column]) -> list[Column]:
-    """Columns of an event with the project's names; null without a mapping, except `event_id`, which is left out."""
+    """Columns of an event with the project's names; without a mapping those of `_LEFT_OUT` go, others are null."""
     return [
         (F.lit(None).cast("string") if name is None else column_of(name)).alias(column)
         for column, name in mapped.items()
-        if not (column == EVENT_ID and name is None)
+        if not (column in _LEFT_OUT and name is None)
     ]
 
 
@@ -178,7 +180,7 @@ def _column(name: str) -> Column:
 def _present(source: Source, names: Iterable[str]) -> dict[str, str | None]:
     """The column mapping, without optional columns that are neither configured nor in the source."""
     mapped, unnamed = source.columns.model_dump(), Columns().model_dump()
-    optional = {VALUE, EVENT_ID} | ({EVENT_TYPE} if source.default_event_type else set())
+    optional = {VALUE, *_LEFT_OUT} | ({EVENT_TYPE} if source.default_event_type else set())
     names = list(names)
     for column, name in mapped.items():
         if name is None or name in names:

@@ -10,13 +10,14 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recsys.config.sections import EventWeight
-from recsys.contracts import BATCH, EVENT_TIME, EVENTS, GENERATION, INTERACTION_LOG, ITEM, USER
-from recsys.tables.clean import TOTALS, aggregate, is_good, weigh
+from recsys.contracts import BATCH, EVENT_TIME, EVENTS, GENERATION, INTERACTION_LOG, ITEM, LIST_ID, USER
+from recsys.tables.clean import TOTALS, aggregate, is_good, is_listed, weigh
 from recsys.tables.delta import Tables
 
 # Approximate number of events per file of the log; a batch is in one file where possible.
 _EVENTS_PER_FILE = 2_000_000
 _INSTANT = "instant"
+_LISTED = "listed"
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,13 @@ class HistoryCounts:
         times: (n,) int64, distinct times of good events, ascending, in microseconds since 1970 UTC.
         events: (n,) int64, number of good events at each time.
         quarantined: number of bad records.
+        listed: number of good records that say which recommendations they answer.
     """
 
     times: npt.NDArray[np.int64]
     events: npt.NDArray[np.int64]
     quarantined: int
+    listed: int = 0
 
 
 def count(tagged: DataFrame) -> HistoryCounts:
@@ -41,13 +44,15 @@ def count(tagged: DataFrame) -> HistoryCounts:
         tagged: with the columns of `clean.tag`.
     """
     instant = F.when(is_good(), F.unix_micros(EVENT_TIME)).alias(_INSTANT)
-    counted = tagged.groupBy(instant).agg(F.count("*").alias(EVENTS)).toArrow()
+    listed = F.count_if(is_listed()) if LIST_ID in tagged.columns else F.lit(0)
+    counted = tagged.groupBy(instant).agg(F.count("*").alias(EVENTS), listed.alias(_LISTED)).toArrow()
     bad = pc.is_null(counted[_INSTANT])
     good = counted.filter(pc.invert(bad)).sort_by(_INSTANT)
     return HistoryCounts(
         times=good[_INSTANT].to_numpy(),
         events=good[EVENTS].to_numpy(),
         quarantined=pc.sum(counted[EVENTS].filter(bad)).as_py() or 0,
+        listed=pc.sum(counted[_LISTED]).as_py() or 0,
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame
@@ -20,16 +21,19 @@ from recsys.contracts import (
     EVENTS,
     FIRST_TIME,
     GENERATION,
+    IMPRESSIONS,
     INTERACTION_LOG,
     ITEM,
     LAST_TIME,
+    LIST_ID,
     REASONS,
     USER,
     WEIGHT,
     InteractionBatch,
+    Left,
     StepId,
 )
-from recsys.tables.clean import TOTALS, aggregate, is_good, weigh
+from recsys.tables.clean import TOTALS, aggregate, is_good, is_listed, weigh
 from recsys.tables.conditions import between, of_step
 from recsys.tables.delta import Tables
 
@@ -43,11 +47,13 @@ ROWS = pa.schema(
         EVENTS: pa.int64(),
         FIRST_TIME: pa.timestamp("us", "UTC"),
         LAST_TIME: pa.timestamp("us", "UTC"),
+        IMPRESSIONS: pa.int64(),
     }
 )
 # How many rows of the log are in memory at once, if its batches are smaller.
 ROWS_AT_ONCE = 1_000_000
 _BETWEEN_REASONS = "\n"
+_LISTED = "listed"
 _IN_ORDER = [(column, "ascending") for column in (USER, ITEM, LAST_TIME)]
 
 
@@ -59,15 +65,21 @@ class BatchCounts:
         records: records after de-duplication, good and bad.
         quarantined: bad records among them.
         reasons: number of bad records by reason; a record may have several.
+        listed: good records that say which recommendations they answer.
     """
 
     records: int
     quarantined: int
     reasons: Mapping[str, int] = field(default_factory=dict)
+    listed: int = 0
 
 
 def collect(tagged: DataFrame, weights: Mapping[str, EventWeight]) -> tuple[pa.Table, BatchCounts]:
     """Aggregate the good events of a tagged batch and collect them on the driver, in one Spark action.
+
+    Args:
+        tagged: With the columns of `clean.tag`.
+        weights: Weight of each event type.
 
     Returns:
         The rows, in the schema `ROWS`, sorted by the bytes of user and item id and by time, and the batch's counts.
@@ -75,13 +87,16 @@ def collect(tagged: DataFrame, weights: Mapping[str, EventWeight]) -> tuple[pa.T
     # Bad records become groups with their reasons in place of an item, so they are counted without a second pass.
     user = F.when(is_good(), F.col(USER))
     item = F.when(is_good(), F.col(ITEM)).otherwise(F.array_join(REASONS, _BETWEEN_REASONS))
-    groups = aggregate(weigh(tagged.withColumns({USER: user, ITEM: item}), weights)).toArrow()
+    listed = is_listed().cast("bigint") if LIST_ID in tagged.columns else F.lit(0).cast("bigint")
+    weighed = weigh(tagged.withColumns({USER: user, ITEM: item, _LISTED: listed}), weights)
+    groups = aggregate(weighed, sums=[_LISTED]).toArrow()
     bad = pc.is_null(groups[USER])
     rejected = groups.filter(bad)
     counts = BatchCounts(
         records=pc.sum(groups[EVENTS]).as_py() or 0,
         quarantined=pc.sum(rejected[EVENTS]).as_py() or 0,
         reasons=_by_reason(rejected[ITEM].to_pylist(), rejected[EVENTS].to_pylist()),
+        listed=pc.sum(groups[_LISTED]).as_py() or 0,
     )
     return _sorted(groups.filter(pc.invert(bad))), counts
 
@@ -117,13 +132,31 @@ def append(tables: Tables, rows: pa.Table, step: StepId, app_id: str, input_fing
 
 def to_batch(rows: pa.Table) -> InteractionBatch:
     """Convert rows, as `collect` returns them, to a batch for the model."""
+    impressions = rows[IMPRESSIONS].to_numpy()
+    left = Left()
+    if impressions.any():
+        shown_only = impressions == rows[EVENTS].to_numpy()
+        left = _left(rows, shown_only, int(impressions.sum()))
+        rows = rows.filter(pa.array(~shown_only))
+        impressions = impressions[~shown_only]
     return InteractionBatch(
         user_ids=rows[USER].to_pylist(),
         item_ids=rows[ITEM].to_pylist(),
         weights=rows[WEIGHT].to_numpy(),
-        events=rows[EVENTS].to_numpy(),
+        events=rows[EVENTS].to_numpy() - impressions,
         times=rows[LAST_TIME].cast(pa.int64()).to_numpy() / 1e6,
+        left=left,
     )
+
+
+def _left(rows: pa.Table, shown_only: npt.NDArray[np.bool_], impressions: int) -> Left:
+    """The pairs of rows (n,), sorted by pair, none of which has an interaction."""
+    users, items = (rows[name].to_pylist() for name in (USER, ITEM))
+    pairs: dict[tuple[str, str], bool] = {}
+    for pair, only in zip(zip(users, items, strict=True), shown_only.tolist(), strict=True):
+        pairs[pair] = pairs.get(pair, True) and only
+    kept = [pair for pair, only in pairs.items() if only]
+    return Left([user for user, _ in kept], [item for _, item in kept], impressions)
 
 
 def joined(batches: Sequence[InteractionBatch]) -> InteractionBatch:
@@ -137,8 +170,20 @@ def joined(batches: Sequence[InteractionBatch]) -> InteractionBatch:
             LAST_TIME: np.concatenate([batch.times for batch in batches]),
         }
     ).sort_by(_IN_ORDER)
+    taken = {pair for batch in batches for pair in zip(batch.user_ids, batch.item_ids, strict=True)}
+    shown = {pair for batch in batches for pair in zip(batch.left.user_ids, batch.left.item_ids, strict=True)}
+    left = sorted(shown - taken)
     return InteractionBatch(
-        rows[USER].to_pylist(), rows[ITEM].to_pylist(), *(rows[name].to_numpy() for name in (WEIGHT, EVENTS, LAST_TIME))
+        user_ids=rows[USER].to_pylist(),
+        item_ids=rows[ITEM].to_pylist(),
+        weights=rows[WEIGHT].to_numpy(),
+        events=rows[EVENTS].to_numpy(),
+        times=rows[LAST_TIME].to_numpy(),
+        left=Left(
+            [user for user, _ in left],
+            [item for _, item in left],
+            sum(batch.left.impressions for batch in batches),
+        ),
     )
 
 
@@ -206,4 +251,8 @@ def _batches(table: pa.Table) -> Iterator[tuple[StepId, InteractionBatch]]:
 
 def _sorted(rows: pa.Table) -> pa.Table:
     """Rows of one batch, in the schema `ROWS`, sorted by the bytes of user and item id, and by time."""
-    return rows.select(TOTALS).cast(ROWS).sort_by(_IN_ORDER).combine_chunks()
+    chosen = rows.select(TOTALS)
+    # Rows of a table that had no such column are null there.
+    counted = pc.fill_null(chosen[IMPRESSIONS], 0)
+    chosen = chosen.set_column(chosen.schema.get_field_index(IMPRESSIONS), IMPRESSIONS, counted)
+    return chosen.cast(ROWS).sort_by(_IN_ORDER).combine_chunks()

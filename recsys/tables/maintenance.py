@@ -16,6 +16,7 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from recsys.contracts import (
+    EXPOSURES,
     INGESTED_AT,
     INTERACTION_LOG,
     MODEL_UPDATES,
@@ -30,7 +31,16 @@ from recsys.tables.conditions import between, to_column
 from recsys.tables.delta import Tables
 
 # Tables to which every batch, or every scoring, adds a file.
-GROWING = (INTERACTION_LOG, MODEL_UPDATES, QUARANTINE, TRIALS, RECOMMENDATIONS, SCORING_RUNS, *VECTOR_SCHEMAS)
+GROWING = (
+    INTERACTION_LOG,
+    MODEL_UPDATES,
+    QUARANTINE,
+    EXPOSURES,
+    TRIALS,
+    RECOMMENDATIONS,
+    SCORING_RUNS,
+    *VECTOR_SCHEMAS,
+)
 # Spark lists at most this many files of a vacuum that is only tried.
 VACUUM_LISTS = 1000
 _ATTEMPTS = 10

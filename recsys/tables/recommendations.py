@@ -2,7 +2,7 @@
 
 from pyspark.sql import DataFrame
 
-from recsys.contracts import ITEM, RECOMMENDATIONS, USER
+from recsys.contracts import ITEM, LIST_ID, PROPENSITY, RANKING, RECOMMENDATIONS, USER
 from recsys.tables import keyed
 from recsys.tables.delta import Tables
 from recsys.tables.keyed import Synced
@@ -22,5 +22,5 @@ def sync(tables: Tables, frame: DataFrame, others_stay: bool = False) -> Synced:
         frame: One row per user, with the columns of the table.
         others_stay: Keep the lists of users whom the frame does not have.
     """
-    rows = frame.select(USER, "items", "model_name", "model_version", "scored_at")
+    rows = frame.select(USER, "items", "model_name", "model_version", "scored_at", LIST_ID, RANKING, PROPENSITY)
     return keyed.sync(tables, RECOMMENDATIONS, rows, USER, _CHANGED, others_stay)

@@ -14,6 +14,7 @@ from recsys.contracts import (
     EVENTS,
     FIRST_TIME,
     GENERATION,
+    IMPRESSIONS,
     INTERACTION_LOG,
     INTERACTIONS,
     ITEM,
@@ -63,7 +64,7 @@ def refresh(tables: Tables) -> StepId | None:
 
 def _merged_on_driver(tables: Tables, missing: Conditions, keep: bool) -> pa.Table:
     rows = [tables.rows(INTERACTION_LOG, TOTALS, missing), *([tables.rows(INTERACTIONS, TOTALS)] if keep else [])]
-    kinds = {WEIGHT: "sum", EVENTS: "sum", FIRST_TIME: "min", LAST_TIME: "max"}
+    kinds = {WEIGHT: "sum", EVENTS: "sum", FIRST_TIME: "min", LAST_TIME: "max", IMPRESSIONS: "sum"}
     merged = pa.concat_tables(rows).group_by([USER, ITEM]).aggregate(list(kinds.items()))
     return merged.select([USER, ITEM, *(f"{column}_{kind}" for column, kind in kinds.items())]).rename_columns(TOTALS)
 

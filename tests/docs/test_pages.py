@@ -86,7 +86,7 @@ def test_every_metric_of_the_model_is_described_and_no_other():
             step = StepId(0, number)
             measured |= evaluate(batch, model, {}, settings, step).keys() | model.update(batch, step).keys()
     stages = ("pipeline", "freshness", "rebuild", "trials")
-    stages = (*(f"stream/{name}" for name in stages), "tables/ledger", "model/evaluation/trial")
+    stages = (*(f"stream/{name}" for name in stages), "tables/ledger", "tables/exposures", "model/evaluation/trial")
     code = "".join((ROOT / "recsys" / f"{name}.py").read_text("utf-8") for name in stages)
     for pattern in patterns:
         regex = re.sub("|".join(words), lambda found: words[found.group()], pattern)

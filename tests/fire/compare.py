@@ -10,12 +10,20 @@ from deltalake import DeltaTable, QueryBuilder
 from safetensors.numpy import load_file
 
 from recsys.config import Settings
-from recsys.contracts import INTERACTION_LOG, INTERACTIONS, MODEL_UPDATES, QUARANTINE, RECOMMENDATIONS, TRIALS
+from recsys.contracts import (
+    EXPOSURES,
+    INTERACTION_LOG,
+    INTERACTIONS,
+    MODEL_UPDATES,
+    QUARANTINE,
+    RECOMMENDATIONS,
+    TRIALS,
+)
 from recsys.storage import snapshot_folder, table_path
 from tests.stream.disturbed import registry_content
 
 # Clock times, durations, numbers of commits and of versions, and the name of the folder.
-VARIES = {"ingested_at", "duration_ms", "log_version", "scored_at", "state_uri"}
+VARIES = {"list_id", "ingested_at", "duration_ms", "log_version", "scored_at", "state_uri"}
 
 
 @dataclass
@@ -38,7 +46,7 @@ class Difference:
 def compare(disturbed: Settings, undisturbed: Settings) -> Difference:
     """Compare tables, arrays of the last snapshot, and registry."""
     result = Difference()
-    for name in (INTERACTION_LOG, INTERACTIONS, QUARANTINE, MODEL_UPDATES, TRIALS, RECOMMENDATIONS):
+    for name in (INTERACTION_LOG, INTERACTIONS, QUARANTINE, EXPOSURES, MODEL_UPDATES, TRIALS, RECOMMENDATIONS):
         found, wanted = _rows(disturbed, name), _rows(undisturbed, name)
         missing, extra = wanted - found, found - wanted
         result.lost += max(0, wanted.total() - found.total())

@@ -92,6 +92,7 @@ def scene(empty_registry: Callable[[str], None], tmp_path_factory: pytest.TempPa
     stored = {user: [{"item_id": f"{user}-{n}", "score": 1.5 - n} for n in range(3)] for user in ("u1", ODD)}
     columns = {"user_id": list(stored), "items": list(stored.values())}
     columns |= {"model_name": [settings.mlflow.model_name] * 2, "model_version": ["1"] * 2}
+    columns["list_id"] = [f"list of {user}" for user in stored]
     rows = pa.table({**columns, "scored_at": [datetime(2025, 1, 1, tzinfo=UTC)] * 2})
     write_deltalake(table_path(root, RECOMMENDATIONS), rows)
     job = [str(ROOT / "jobs" / "serve.py"), *overrides]
@@ -165,6 +166,7 @@ def test_a_list_comes_from_the_table_where_the_version_has_made_it(scene: Scene)
             answer = scene.get(f"/recommendations/{requests.utils.quote(user, safe='')}", k=k).json()
             given = answer["lists"][0]
             assert (answer["source"], answer["version"], given["user_id"]) == ("table", "1", user)
+            assert given["list_id"] == f"list of {user}"
             pairs = [
                 {"item_id": item, "score": score}
                 for item, score in zip(given["item_ids"], given["scores"], strict=True)
@@ -197,6 +199,7 @@ def test_another_champion_answers_while_requests_come_in(scene: Scene) -> None:
 def test_a_newer_table_is_read(scene: Scene) -> None:
     path = table_path(scene.settings.storage.root, RECOMMENDATIONS)
     row = {"user_id": "late", "items": [{"item_id": "x", "score": 1.0}], "model_name": "recsys", "model_version": "1"}
+    row["list_id"] = "late list"
     rows = pa.Table.from_pylist([{**row, "scored_at": datetime(2025, 1, 2, tzinfo=UTC)}])
     write_deltalake(path, rows, mode="append")
     scene.until(lambda health: health["stored_lists"] == 3)

@@ -134,3 +134,22 @@ def test_blocks_and_threads_change_nothing(threads: str, monkeypatch: pytest.Mon
     parts = rank_in_blocks(scorer, *asked)
     for name in ("items", "scores", "lengths", "above", "open_items"):
         np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name), name)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_list_says_which_ranking_made_it_and_how_likely_that_was(seed: int) -> None:
+    arrays = arrays_of(seed, 400, 20, MEMBERS)
+    rows, oracle, scorer = np.arange(-1, 400), MixtureOracle(arrays), MixtureScorer.of(arrays)
+    found, groups = scorer.served_by(rows), oracle.propose(rows).groups
+    assert found.names == ["reranker", "trend_20", "trend_100", "trend_2000", *MEMBERS]
+    np.testing.assert_allclose(found.chances, arrays["chances"][groups, found.choices])
+    # Each ranking serves about as many users of a group as its chance says.
+    expected = np.stack([arrays["chances"][group] for group in groups]).sum(axis=0)
+    assert (np.abs(np.bincount(found.choices, minlength=7) - expected) < 5 * np.sqrt(expected + 1)).all()
+    # And the list is that ranking's: alone, with all chances, it makes the same one.
+    nothing, k = Lists.empty(len(rows)), np.full(len(rows), 5)
+    lists = scorer.rank(rows, k, nothing, nothing).items
+    for choice in np.unique(found.choices):
+        alone = MixtureScorer.of({**arrays, "chances": np.tile(np.eye(7)[choice], (3, 1))})
+        own = found.choices == choice
+        np.testing.assert_array_equal(alone.rank(rows, k, nothing, nothing).items[own], lists[own])

@@ -33,7 +33,7 @@ class InterruptedStage(Exception):
 
 
 def write_event_files(folder: Path, files: int) -> None:
-    """Files with repeated events, records that belong into quarantine, and ids that are no fun."""
+    """Files with repeated events, impressions, records that belong into quarantine, and ids that are no fun."""
     folder.mkdir()
     draw = random.Random(7)
     written: list[str] = []
@@ -47,6 +47,13 @@ def write_event_files(folder: Path, files: int) -> None:
                 "event_time": 1_700_000_000 + 3_600 * number + event,
                 "event_id": f"{number}-{event}",
             }
+            if event % 10 == 0:  # It answers a list, of which three more items were shown.
+                record["list_id"] = f"recsys/1:als:5.000000e-01:{event:016x}"
+                shown = {**record, "event_type": "impression"}
+                for place in range(3):
+                    item = {"item_id": f"i{(event + 7 * place) % (10 + 3 * number)}"}
+                    own = {"event_id": f"{number}-{event}-{place}"}
+                    lines.append(json.dumps({**shown, **item, **own}, ensure_ascii=False))
             lines.append(json.dumps(record, ensure_ascii=False))
         lines += draw.sample(written, min(5, len(written))) + lines[:3]
         lines.append(json.dumps({"user_id": "x" * 1_025, "item_id": "i1", "event_type": "view", "event_time": 1.7e9}))
@@ -63,7 +70,12 @@ def write_config(folder: Path, name: str) -> Path:
         "source": {"path": str(folder / "events"), "options": {"maxFilesPerTrigger": 1}},
         "storage": {"root": str(folder / name), "snapshot_every_batches": 2, "refresh_totals_every_batches": 5},
         "register": {"every_batches": 3},
-        "weights": {"view": 1, "purchase": 3, "return": -3},
+        "weights": {
+            "view": 1,
+            "purchase": 3,
+            "return": -3,
+            "impression": {"weight": 0, "impression": True},
+        },
         # Files are an hour apart: who is in none of two or three of them is forgotten.
         "model": {"factors": 8, "forget_after_days": 0.1},
         "decay": {"half_life_days": 1},

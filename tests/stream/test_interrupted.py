@@ -6,7 +6,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from recsys.config import load_settings
-from recsys.contracts import INTERACTION_LOG, INTERACTIONS, MODEL_UPDATES, QUARANTINE, TRIALS, StepId
+from recsys.contracts import EXPOSURES, INTERACTION_LOG, INTERACTIONS, MODEL_UPDATES, QUARANTINE, TRIALS, StepId
 from recsys.stream.job import run_stream
 from recsys.tables import ledger
 from recsys.tables.delta import Tables
@@ -22,7 +22,7 @@ from tests.stream.disturbed import (
 
 BATCHES = 10
 STAGES = {
-    *("quarantine", "log", "evaluate", "learn", "snapshot", "trials", "ledger"),
+    *("quarantine", "exposures", "log", "evaluate", "learn", "snapshot", "trials", "ledger"),
     *("metrics", "version", "alias", "totals", "batch"),
 }
 
@@ -53,7 +53,9 @@ def test_a_stream_interrupted_after_every_stage_ends_where_an_undisturbed_one_en
     rows = ledger.read(Tables(spark, undisturbed.storage), generation=0, after=-1)
     assert sum(row.metrics["forgotten_users"] for row in rows) > 10
     assert len({row.model_version for row in rows}) > 2, "the alias has moved"
-    for name in (INTERACTION_LOG, INTERACTIONS, QUARANTINE, TRIALS, MODEL_UPDATES):
+    assert sum(row.metrics["exposure/impressions"] for row in rows) == BATCHES * 15 * 3
+    assert 0 < sum(row.metrics["exposure/clicks"] for row in rows) < BATCHES * 15
+    for name in (INTERACTION_LOG, INTERACTIONS, QUARANTINE, EXPOSURES, TRIALS, MODEL_UPDATES):
         assert_tables_are_equal(spark, name, interrupted, undisturbed)
     assert_each_batch_is_in_the_version_that_the_ledger_names(spark, interrupted)
     assert_arrays_are_equal(interrupted, undisturbed, BATCHES)

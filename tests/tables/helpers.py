@@ -83,7 +83,7 @@ def log_rows(*rows: tuple[str, str, float], time: datetime = NOON) -> pa.Table:
     """Rows as `log.collect` returns them, of one event each."""
     columns = [list(column) for column in zip(*sorted(rows), strict=True)] or [[], [], []]
     times = [time] * len(rows)
-    return pa.Table.from_arrays([*columns, [1] * len(rows), times, times], schema=log.ROWS)
+    return pa.Table.from_arrays([*columns, [1] * len(rows), times, times, [0] * len(rows)], schema=log.ROWS)
 
 
 def append_batches(tables: Tables, batches: Sequence[Sequence[tuple[str, str, float]]], first: int = 0) -> None:

@@ -17,7 +17,10 @@ from recsys.contracts import WEIGHT_PARTS
 from recsys.tables.clean import aggregate, parse_time, tag, weigh
 from tests.tables.helpers import NOON, event
 
-TEXTS = "user_id string, item_id string, event_type string, value string, event_time string, event_id string"
+TEXTS = (
+    "user_id string, item_id string, event_type string, value string, event_time string, event_id string, "
+    "list_id string"
+)
 JUDGED = "user_id string, item_id string, event_type string, value double, event_time timestamp, ingested_at timestamp"
 
 
@@ -51,6 +54,9 @@ RULES = [
     ({"user_id": "J\ufffdrgen"}, ["user_id is not UTF-8"]),
     ({"item_id": "x" * 1025}, ["item_id is too long"]),
     ({"user_id": " " * 1025}, ["missing user_id", "user_id is too long"]),
+    ({"list_id": "any text"}, []),
+    ({"list_id": "x" * 1025}, ["list_id is too long"]),
+    ({"list_id": "J\ufffdrgen"}, ["list_id is not UTF-8"]),
     ({"event_type": None}, ["missing event_type"]),
     ({"event_type": "sneeze"}, ["unknown event_type"]),
     ({"event_time": None}, ["missing event_time"]),
@@ -150,10 +156,12 @@ def test_weights_follow_the_type_and_the_value(spark: SparkSession) -> None:
         "view": EventWeight(weight=1),
         "watch": EventWeight(weight=2, value="log", min_value=0),
         "rate": EventWeight(weight=-1, value="multiply"),
+        "shown": EventWeight(weight=0, impression=True),
     }
     rows = [("view", 7.0, 1.0), ("view", None, 1.0), ("watch", 3.0, 4.0), ("watch", 0.0, 0.0), ("rate", 2.5, -2.5)]
-    expected = spark.createDataFrame(rows, "event_type string, value double, weight double")
-    assert_df_equality(weigh(expected.drop("weight"), weights), expected, ignore_nullable=True)
+    rows = [(*row, 0) for row in rows] + [("shown", 0.4, 0.0, 1)]
+    expected = spark.createDataFrame(rows, "event_type string, value double, weight double, impressions bigint")
+    assert_df_equality(weigh(expected.drop("weight", "impressions"), weights), expected, ignore_nullable=True)
 
 
 events_of_pairs = st.lists(

@@ -45,6 +45,7 @@ def to_learn(batch: InteractionBatch, settings: Settings) -> tuple[InteractionBa
         weights=merged.weights * share,
         events=np.maximum(np.ceil(merged.events * share), 1).astype(np.int64),
         times=merged.times,
+        left=merged.left,
     )
     lost = float((weight * (1 - share)).sum()) / total if total else 0.0
     return counted, {"damped_pairs": float(damped.sum()), "damped_weight_share": lost}

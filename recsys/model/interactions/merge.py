@@ -33,4 +33,5 @@ def merge_pairs(batch: InteractionBatch, half_life_days: float | None) -> Intera
         weights=np.add.reduceat(weights, starts),
         events=np.add.reduceat(batch.events, starts),
         times=batch.times[ends],
+        left=batch.left,
     )

@@ -35,6 +35,8 @@ _REHEARSAL = 20
 # With `exclude_seen` a member proposes one more candidate for every item that the user has interacted with, up to
 # this multiple of the usual number.
 _MORE = 4
+# What was shown and left tells more about a user than what was perhaps never seen.
+_LEFT = 3.0
 
 MEMBERS: dict[str, type[Learner]] = {
     "als": IncrementalAls,
@@ -199,20 +201,23 @@ class Mixture:
             return {}
         scorer, size = self.scorer(), max(1, _SCORES_AT_ONCE // self._items)
         rows = np.where(users < self._users, users, -1)
+        left = np.sort(batch.left_users * batch.item_count + batch.left_items)
         parts = []
         for begin in range(0, len(users), size):
             found = scorer.examples(rows[begin : begin + size])
             owners = found.owners + begin
-            relevant = np.isin(users[owners] * batch.item_count + found.items, interacted, kind="sort")
+            pairs = users[owners] * batch.item_count + found.items
+            relevant = np.isin(pairs, interacted, kind="sort")
+            costs = np.where(np.isin(pairs, left, kind="sort"), _LEFT, 1.0)
             open_ = np.ones(len(owners), dtype=bool)
             if self._settings.recommend.exclude_seen:
                 # The history already holds the batch, so relevant items count as seen there.
                 open_ = relevant | ~history.has_pairs(users[owners], found.items)
-            parts.append([array[open_] for array in (found.features, owners, relevant, found.rankings)])
-        features, owners, relevant, scores = (
+            parts.append([array[open_] for array in (found.features, owners, relevant, costs, found.rankings)])
+        features, owners, relevant, costs, scores = (
             columns[0] if len(columns) == 1 else np.concatenate(columns) for columns in zip(*parts, strict=True)
         )
-        examples = LabeledCandidates(features, owners, relevant, wanted, self._settings.recommend.k)
+        examples = LabeledCandidates(features, owners, relevant, costs, wanted, self._settings.recommend.k)
         ndcg = ndcg_of_rankings(scores, examples.offsets, examples.relevant, examples.best, examples.k)
         groups = group_of(self._trend().rows_of(users))
         for group in np.unique(groups).tolist():

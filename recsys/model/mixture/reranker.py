@@ -42,7 +42,7 @@ class Reranker:
         """
         before = self.weights[group]
         past = self._kept * self.curvature[group]
-        arrays = (examples.features, examples.offsets, examples.relevant, examples.best)
+        arrays = (examples.features, examples.offsets, examples.relevant, examples.costs, examples.best)
         ranks = _ranks(examples.features @ before, examples.offsets)
         loss, gradient, curvature = _pairwise(*arrays, ranks, examples.k, before)
         shrinkage = self._regularization * (before - prior)
@@ -68,14 +68,21 @@ class LabeledCandidates:
         features: (candidates, features).
         owners: (candidates,) user of each, ascending from 0.
         relevant: (candidates,) whether the user interacted with it.
+        costs: (candidates,) what it costs to rank one before a relevant one, 1 for most.
         wanted: (users,) number of relevant items of each user, candidates or not; at least 1.
         k: Length of the lists that are evaluated.
     """
 
     def __init__(
-        self, features: FloatArray, owners: IntArray, relevant: npt.NDArray[np.bool_], wanted: IntArray, k: int
+        self,
+        features: FloatArray,
+        owners: IntArray,
+        relevant: npt.NDArray[np.bool_],
+        costs: FloatArray,
+        wanted: IntArray,
+        k: int,
     ) -> None:
-        self.features, self.relevant, self.k = features, relevant.astype(np.float64), k
+        self.features, self.relevant, self.costs, self.k = features, relevant.astype(np.float64), costs, k
         self.offsets = np.searchsorted(owners, np.arange(len(wanted) + 1))
         self.best: FloatArray = np.cumsum(1 / np.log2(np.arange(k) + 2))[np.minimum(wanted, k) - 1]
 
@@ -86,7 +93,8 @@ class LabeledCandidates:
         chosen[users] = True
         kept = np.repeat(chosen, np.diff(self.offsets))
         part = object.__new__(LabeledCandidates)
-        part.features, part.relevant, part.k = self.features[kept], self.relevant[kept], self.k
+        part.features, part.relevant, part.costs = self.features[kept], self.relevant[kept], self.costs[kept]
+        part.k = self.k
         part.offsets, part.best = np.concatenate([[0], np.cumsum(lengths)]), self.best[users]
         return part
 
@@ -129,6 +137,7 @@ def _loss(
     features: FloatArray,
     offsets: IntArray,
     relevant: FloatArray,
+    costs: FloatArray,
     best: FloatArray,
     ranks: IntArray,
     k: int,
@@ -142,7 +151,7 @@ def _loss(
             if relevant[hit] == 0:
                 continue
             for other in range(offsets[user], offsets[user + 1]):
-                change = abs(_discount(ranks[hit], k) - _discount(ranks[other], k)) / best[user]
+                change = costs[other] * abs(_discount(ranks[hit], k) - _discount(ranks[other], k)) / best[user]
                 if relevant[other] == 0 and change > 0:
                     loss += change * _softplus(scores[other] - scores[hit])
     return loss
@@ -153,6 +162,7 @@ def _pairwise(
     features: FloatArray,
     offsets: IntArray,
     relevant: FloatArray,
+    costs: FloatArray,
     best: FloatArray,
     ranks: IntArray,
     k: int,
@@ -174,7 +184,7 @@ def _pairwise(
                 continue
             around[:] = 0
             for other in range(begin, end):
-                change = abs(_discount(ranks[hit], k) - _discount(ranks[other], k)) / best[user]
+                change = costs[other] * abs(_discount(ranks[hit], k) - _discount(ranks[other], k)) / best[user]
                 if relevant[other] != 0 or change == 0:
                     continue
                 chance = 1 / (1 + np.exp(scores[hit] - scores[other]))

@@ -23,7 +23,16 @@ def coded(rows: list[tuple[int, int, float, int, float]], users: int = 30, items
     columns = list(zip(*rows, strict=True)) or [()] * 5
     ids = [np.array(column, dtype=np.int64) for column in columns[:2]]
     weights, events, times = (np.array(column, dtype=np.float64) for column in columns[2:])
-    return CodedBatch(*ids, weights, events.astype(np.int64), times, np.ones(len(rows), bool), users, items)
+    return CodedBatch(
+        *ids,
+        weights,
+        events.astype(np.int64),
+        times,
+        np.ones(len(rows), bool),
+        users,
+        items,
+        *np.empty((2, 0), np.int64),
+    )
 
 
 def random_batches(seed: int, batches: int = 4) -> list[CodedBatch]:

@@ -15,7 +15,14 @@ def random_examples(seed: int, users: int = 6, most: int = 9) -> LabeledCandidat
     owners = np.repeat(np.arange(users), lengths)
     relevant = generator.random(len(owners)) < 0.3
     wanted = np.bincount(owners[relevant], minlength=users) + generator.integers(1, 3, users)
-    return LabeledCandidates(generator.standard_normal((len(owners), WIDTH)), owners, relevant, wanted, K)
+    return LabeledCandidates(
+        generator.standard_normal((len(owners), WIDTH)),
+        owners,
+        relevant,
+        generator.choice([1.0, 3.0], len(owners)),
+        wanted,
+        K,
+    )
 
 
 def slow_loss(examples: LabeledCandidates, weights: torch.Tensor, ranks: np.ndarray) -> torch.Tensor:
@@ -28,7 +35,7 @@ def slow_loss(examples: LabeledCandidates, weights: torch.Tensor, ranks: np.ndar
         for hit in own:
             for other in own:
                 if examples.relevant[hit] and not examples.relevant[other]:
-                    change = abs(discounts[hit] - discounts[other]) / best
+                    change = examples.costs[other] * abs(discounts[hit] - discounts[other]) / best
                     loss = loss + change * torch.nn.functional.softplus(scores[other] - scores[hit])
     return loss
 
@@ -39,7 +46,7 @@ def test_loss_gradient_and_curvature_are_those_of_the_definition(seed: int) -> N
     ranks = _ranks(examples.features @ at, examples.offsets)
     weights = torch.from_numpy(at).requires_grad_()
     expected = slow_loss(examples, weights, ranks)
-    arrays = (examples.features, examples.offsets, examples.relevant, examples.best, ranks, K, at)
+    arrays = (examples.features, examples.offsets, examples.relevant, examples.costs, examples.best, ranks, K, at)
     loss, gradient, curvature = _pairwise(*arrays)
     assert loss == pytest.approx(float(expected.detach())) == pytest.approx(_loss(*arrays))
     (slope,) = torch.autograd.grad(expected, weights)
@@ -59,6 +66,7 @@ def test_examples_of_some_users_are_theirs() -> None:
         own, whole = (slice(*each.offsets[place : place + 2]) for each, place in ((part, number), (examples, user)))
         np.testing.assert_array_equal(part.features[own], examples.features[whole])
         np.testing.assert_array_equal(part.relevant[own], examples.relevant[whole])
+        np.testing.assert_array_equal(part.costs[own], examples.costs[whole])
         assert part.best[number] == examples.best[user]
 
 
@@ -68,7 +76,9 @@ def planted(seed: int, preference: np.ndarray, users: int = 60) -> LabeledCandid
     features = generator.standard_normal((users * 12, WIDTH))
     noisy = (features @ preference + 0.3 * generator.standard_normal(users * 12)).reshape(users, 12)
     relevant = (-noisy).argsort(axis=1).argsort(axis=1) < 2
-    return LabeledCandidates(features, np.repeat(np.arange(users), 12), relevant.ravel(), np.full(users, 2), K)
+    return LabeledCandidates(
+        features, np.repeat(np.arange(users), 12), relevant.ravel(), np.ones(12 * users), np.full(users, 2), K
+    )
 
 
 def fresh(forgetting: float = 0.1, regularization: float = 1.0) -> Reranker:
@@ -94,7 +104,7 @@ def test_a_step_never_raises_what_it_makes_small() -> None:
         examples = planted(seed, generator.standard_normal(WIDTH), users=5)
         ranks = _ranks(examples.features @ before, examples.offsets)
         reranker.learn(0, examples, before)
-        arrays = (examples.features, examples.offsets, examples.relevant, examples.best, ranks, K)
+        arrays = (examples.features, examples.offsets, examples.relevant, examples.costs, examples.best, ranks, K)
         distance = reranker.weights[0] - before
         assert _loss(*arrays, reranker.weights[0]) + 0.005 * distance @ distance <= _loss(*arrays, before) + 1e-12
 
