@@ -6,6 +6,7 @@ are named by position (`s0`, `s1`, ...), because a name that comes from data may
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import altair as alt
@@ -245,18 +246,25 @@ def _vertical(marks: Sequence[int]) -> alt.Chart:
 
 
 def _hover(points: Points, series: Sequence[tuple[str, Array]], form: str) -> alt.Chart:
-    """A line at the point next to the pointer, with all values there."""
+    """A column for each point, which shows itself and all values there when the pointer is in it."""
+    places = points.positions
+    bounds = [places[0], *((before + after) / 2 for before, after in pairwise(places)), max(places[-1], places[0] + 1)]
     values = [
-        {"x": x, "step": step, **{f"s{number}": _number(of[place]) for number, (_, of) in enumerate(series)}}
-        for place, (x, step) in enumerate(zip(points.positions, points.steps, strict=True))
+        {
+            "x": left,
+            "to": right,
+            "step": step,
+            **{f"s{number}": _number(of[at]) for number, (_, of) in enumerate(series)},
+        }
+        for at, ((left, right), step) in enumerate(zip(pairwise(bounds), points.steps, strict=True))
     ]
-    near = alt.selection_point(nearest=True, on="pointerover", clear="pointerout", fields=["x"], empty=False)
+    under = alt.selection_point(on="pointerover", clear="pointerout", fields=["x"], empty=False)
     tip = [alt.Tooltip("step:N", title="batch")]
     tip += [alt.Tooltip(f"s{number}:Q", title=name, format=form) for number, (name, _) in enumerate(series)]
-    rule = alt.Chart(_data(values)).mark_rule(strokeWidth=1)
-    opacity = alt.condition(near, alt.value(0.6), alt.value(0))
-    found: alt.Chart = rule.encode(x=_x(points), opacity=opacity, color=alt.value(_INK), tooltip=tip)
-    return found.add_params(near)
+    opacity = alt.condition(under, alt.value(0.12), alt.value(0))
+    column = alt.Chart(_data(values)).mark_rect()
+    found: alt.Chart = column.encode(x=_x(points), x2="to:Q", opacity=opacity, color=alt.value(_INK), tooltip=tip)
+    return found.add_params(under)
 
 
 def _own_color() -> alt.Color:

@@ -4,6 +4,7 @@ In a notebook, `recsys.stream(...)` runs it in the background: the package itsel
 """
 
 import sys
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -13,6 +14,9 @@ class _Callable(ModuleType):
         from recsys.notebook import stream
 
         return stream(*given, **named)
+
+    def __reduce__(self) -> Any:
+        return import_module, (self.__name__,)  # By name, as Spark's pickler does with every other module.
 
 
 sys.modules[__name__].__class__ = _Callable
