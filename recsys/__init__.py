@@ -1,7 +1,8 @@
 """Recommenders that learn from every batch of events.
 
-This is the public API for notebooks and services: data frames in, data frames out. It needs no Spark, and only
-`load_champion` needs MLflow. The jobs that keep Delta tables and a model registry up to date are in `recsys.stream`.
+This is the public API for notebooks and services: data frames in, data frames out. Only `stream` needs Spark, and only
+it and `load_champion` need MLflow. The jobs that keep Delta tables and a model registry up to date are in the package
+`recsys.stream`.
 
     >>> import recsys
     >>> events = {
@@ -15,7 +16,7 @@ This is the public API for notebooks and services: data frames in, data frames o
 
 `fit` learns a history and returns a `Recommender`. `load` reads what `Recommender.save` wrote, and `load_champion`
 loads the champion that the stream has registered. `evaluate.prequential` evaluates each batch before it is learned.
-`Settings` and `load_settings` hold the configuration.
+`Settings` and `load_settings` hold the configuration. `stream` runs the stream in the background of a notebook.
 """
 
 from importlib import import_module
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
     from recsys.champion import load_champion
     from recsys.config import Settings, load_settings
     from recsys.door import Recommender, fit, load
+    from recsys.notebook import stream
 
-__all__ = ["Recommender", "Settings", "evaluate", "fit", "load", "load_champion", "load_settings"]
+__all__ = ["Recommender", "Settings", "evaluate", "fit", "load", "load_champion", "load_settings", "stream"]
 
 # Module of each public name. It is imported on first use, so that importing the package is cheap.
 _HOMES = {
@@ -38,8 +40,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "evaluate":
-        return import_module("recsys.evaluate")
+    if name in ("evaluate", "stream"):
+        return import_module(f"recsys.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'recsys' has no attribute '{name}'")
     return getattr(import_module(_HOMES[name]), name)

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from recsys.config import Settings
 from recsys.config.sections import Items
 from recsys.contracts import StepId
 from recsys.errors import InputError
+from recsys.item_texts import read_texts
 from recsys.model.recommender import OnlineModel
 from recsys.model.text.adapter import train_adapter
 from recsys.model.text.cold_start import ColdItems, Texts
@@ -106,31 +106,4 @@ def read_catalog(items: Items) -> Catalog:
     Raises:
         InputError: the file is missing, cannot be read, or lacks a column.
     """
-    path = Path(items.path or "")
-    readers = {".parquet": pd.read_parquet, ".csv": _read_csv, ".json": _read_lines, ".jsonl": _read_lines}
-    if path.suffix not in readers:
-        raise InputError(f"setting 'items.path': {path} is neither Parquet, CSV nor JSON lines")
-    try:
-        raw = readers[path.suffix](path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read the catalog {path}: {' '.join(str(error).split()):.300}") from error
-    names = items.columns
-    missing = [name for name in (names.item_id, names.title, names.text) if name is not None and name not in raw]
-    if missing:
-        raise InputError(f"the catalog {path} has no column '{missing[0]}': set items.columns to the names it has")
-    raw = raw[raw[names.item_id].notna()]
-    titles, texts = ([None] * len(raw) if name is None else _text(raw[name]) for name in (names.title, names.text))
-    return Catalog.of(raw[names.item_id].astype(str).tolist(), titles, texts)
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
-
-
-def _read_lines(path: Path) -> pd.DataFrame:
-    return pd.read_json(path, lines=True, dtype=False)
-
-
-def _text(column: "pd.Series[str]") -> list[str | None]:
-    """Values as text, None for missing values."""
-    return [None if missing else str(value) for value, missing in zip(column, column.isna(), strict=True)]
+    return Catalog.of(*read_texts(items))

@@ -1,7 +1,7 @@
 """The champion of an MLflow registry, loaded for recommending."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from recsys.errors import ConfigError, InputError
@@ -47,8 +47,8 @@ class Champion:
         version: Number of the version.
     """
 
-    def __init__(self, served: "ServedVersion") -> None:
-        self._served = served
+    def __init__(self, served: "ServedVersion", titles: Mapping[str, str] | None = None) -> None:
+        self._served, self._titles = served, titles
         self.version = served.version.version
 
     def __repr__(self) -> str:
@@ -98,6 +98,7 @@ class Champion:
             users,
             [list(zip(*own, strict=True)) for own in pairs],
             None if told is None else [self._explained(one) for lists in told for one in lists["items"]],
+            self._titles,
         )
 
     def score(

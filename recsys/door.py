@@ -152,11 +152,11 @@ class Recommender:
 
         Returns:
             `user_id`, `rank` (from 1), `item_id`, `score` (higher is better; what it is depends on `model.kind`: for
-            `mixture` the log-odds of an interaction), list by list in the order of the ids. A pandas DataFrame, or a
-            pyarrow.Table if pandas is not installed.
+            `mixture` the log-odds of an interaction), list by list in the order of the ids. With `items.path` also
+            `title`. A pandas DataFrame, or a pyarrow.Table if pandas is not installed.
 
         Raises:
-            InputError: something is not an id, or `k` is below 1.
+            InputError: something is not an id, `k` is below 1, or the catalog of `items.path` cannot be read.
 
         Examples:
             >>> model = fit([{"user_id": "u1", "item_id": "i1", "event_time": "2024-05-01"}])
@@ -168,7 +168,17 @@ class Recommender:
         lists = list[list[tuple[str, float]]]()
         for begin in range(0, len(users), size):
             lists += self._model.recommend(users[begin : begin + size], k)
-        return lists_frame(users, lists)
+        return lists_frame(users, lists, titles=self._titles())
+
+    def _titles(self) -> Mapping[str, str]:
+        """Titles of the items."""
+        if self.settings.items.path is None:
+            return {}
+        try:
+            from recsys.item_texts import read_titles
+        except ModuleNotFoundError as error:
+            raise ConfigError(f"items.path needs {error.name}: pip install pandas, or set it to null") from error
+        return read_titles(self.settings.items)
 
     def similar_items(self, item_id: str | int, k: int = 10) -> "pd.DataFrame":
         """Rank the items that are most similar to an item.

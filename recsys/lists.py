@@ -46,17 +46,21 @@ def similar_frame(
 
 
 def lists_frame(
-    users: Sequence[str], lists: Sequence[Sequence[tuple[str, float]]], explanations: Sequence[str] | None = None
+    users: Sequence[str],
+    lists: Sequence[Sequence[tuple[str, float]]],
+    explanations: Sequence[str] | None = None,
+    titles: Mapping[str, str] | None = None,
 ) -> "pd.DataFrame":
     """Lists of n users, item ids and scores, one after the other: `user_id`, `rank`, `item_id`, `score`.
 
-    With explanations, one for each item, also `explanation`.
+    With titles by item, also `title`, null for an item without; with explanations, one for each, also `explanation`.
     """
     lengths = [len(own) for own in lists]
     columns = {
         USER: [user for user, own in zip(users, lists, strict=True) for _ in own],
         RANK: np.concatenate([np.arange(0), *(np.arange(1, length + 1) for length in lengths)]),
         ITEM: [item for own in lists for item, _ in own],
+        **({"title": [titles.get(item) for own in lists for item, _ in own]} if titles else {}),
         SCORE: np.array([score for own in lists for _, score in own], dtype=np.float64),
         **({} if explanations is None else {"explanation": list(explanations)}),
     }

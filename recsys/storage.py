@@ -5,6 +5,7 @@ checkpoint/                   Spark's progress in the source
 state/generation-G/           snapshots of the model, one file each
 items/                        embeddings of item texts, and the adapter of each generation
 plots/quality.png             quality and cost over the batches
+plots/report.html             the report, see `recsys.report`
 mlflow.db, mlflow-artifacts/  runs and versions, unless `mlflow.tracking_uri` is set
 writer.lock                   held by the job that writes
 upkeep.lock                   held by maintain or requeue, which run beside that job
@@ -80,6 +81,11 @@ def sync(path: Path) -> None:
 def plot_file(root: str) -> Path:
     """Plot of quality and cost over the batches."""
     return Path(root) / "plots" / "quality.png"
+
+
+def report_file(root: str) -> Path:
+    """The report."""
+    return Path(root) / "plots" / "report.html"
 
 
 def mlflow_database(root: str) -> Path:

@@ -368,3 +368,16 @@ def test_a_file_in_the_way_of_the_folder_is_named(fitted: recsys.Recommender, tm
 def test_the_day_in_the_name_of_a_model_is_its_newest_event(fitted: recsys.Recommender) -> None:
     assert math.isclose(fitted._model.history.latest_time, datetime(2024, 5, 3, 1, 59, tzinfo=UTC).timestamp())
     assert repr(fitted).endswith("events until 2024-05-03)")
+
+
+def test_items_with_texts_are_shown_with_their_titles(tmp_path: Path) -> None:
+    """In a notebook too, where a hostile title stays text."""
+    title, catalog = "Tea <script>alert(1)</script>", tmp_path / "items.csv"
+    frame = history()
+    pd.DataFrame({"item_id": frame["item_id"].unique()[1:], "title": title, "text": "tea"}).to_csv(catalog, index=False)
+    lists = recsys.fit(frame, {**SMALL, "items.path": str(catalog)}).recommend([1, 2], k=5)
+    assert lists.columns.tolist() == ["user_id", "rank", "item_id", "title", "score"]
+    assert set(lists["title"].dropna()) == {title}
+    shown = lists._repr_html_()
+    assert "<script>" not in shown
+    assert "Tea &lt;script&gt;" in shown

@@ -29,11 +29,14 @@ BANNED = {
     "lists": HEAVY,
     "door": HEAVY,
     "champion": HEAVY,
+    "notebook": {"delta", "mlflow", "torch"},
     "evaluate": HEAVY - {"torch"},
     "contracts": HEAVY,
     "exposure": HEAVY | {"pandas", "pyarrow"},
     "experiment": HEAVY | {"pandas", "pyarrow"},
     "storage": HEAVY,
+    "item_texts": HEAVY,
+    "report": {"torch"},
     "errors": HEAVY,
 }
 LIGHT = {"errors", "contracts", "config", "storage"}
@@ -57,10 +60,13 @@ MAY_IMPORT = {
     "cleaning": LIGHT | {"parsing"},
     "frames": LIGHT | {"batches", "cleaning"},
     "lists": LIGHT | {"frames", "serving"},
-    "door": LIGHT | FRAMES | {"lists", "model"},
+    "door": LIGHT | FRAMES | {"item_texts", "lists", "model"},
     "champion": LIGHT | FRAMES | {"lists", "registry"},
+    "item_texts": LIGHT,
+    "report": LIGHT | {"champion", "item_texts", "registry", "stream", "tables"},
     "evaluate": LIGHT | FRAMES | {"exposure", "experiment", "model", "serving", "stream"},
-    "__init__": LIGHT | {"door", "champion", "evaluate"},
+    "notebook": LIGHT | {"champion", "frames", "item_texts", "registry", "stream", "tables"},
+    "__init__": LIGHT | {"door", "champion", "evaluate", "notebook"},
 }
 # The same among the folders and modules of `model`.
 _LEARNER = {"common", "interactions", "learner"}

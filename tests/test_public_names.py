@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import recsys
-from recsys import champion, door, evaluate
+from recsys import champion, door, evaluate, notebook
 
 
 @pytest.mark.process
@@ -30,15 +30,23 @@ def test_what_is_public_is_there_and_nothing_else() -> None:
 
 def public() -> list[Any]:
     """Everything that a user calls."""
-    classes = [door.Recommender, evaluate.Prequential]
+    classes = [door.Recommender, evaluate.Prequential, notebook.StreamHandle]
     methods = [
         method
         for one in classes
         for name, method in inspect.getmembers(one, inspect.isfunction)
         if not name.startswith("_") and name != "plot"
     ]
-    functions = [evaluate.prequential, evaluate.click_rates, evaluate.arm_rates]
-    return [door.fit, door.load, champion.load_champion, *functions, *classes, *methods]
+    functions = [
+        door.fit,
+        door.load,
+        champion.load_champion,
+        evaluate.prequential,
+        evaluate.click_rates,
+        evaluate.arm_rates,
+        notebook.stream,
+    ]
+    return [*functions, *classes, *methods]
 
 
 @pytest.mark.parametrize("one", public(), ids=lambda one: one.__qualname__)

@@ -6,11 +6,11 @@ from recsys.errors import RegistryError
 from recsys.registry.client import registry_errors
 from recsys.registry.versions import REASONS, VERDICT, Version, all_versions
 
-_HEAD = ("version", "aliases", "batch", "NDCG", "of champion", "gate", "reasons")
+HEAD = ("version", "aliases", "batch", "NDCG", "of champion", "gate", "reasons")
 
 
-def table(client: MlflowClient, name: str) -> str:
-    """The versions of a model as a table, newest first.
+def listed(client: MlflowClient, name: str) -> list[tuple[str, ...]]:
+    """The versions of a model, newest first, with the columns of `HEAD`.
 
     Raises:
         RegistryError: there is no such model, or MLflow failed.
@@ -22,7 +22,16 @@ def table(client: MlflowClient, name: str) -> str:
         found = all_versions(client, name)
     if not found:
         raise RegistryError(f"models:/{name} has no versions")
-    rows = [_HEAD, *(_row(version, sorted(aliases.get(version.version, []))) for version in found)]
+    return [_row(version, sorted(aliases.get(version.version, []))) for version in found]
+
+
+def table(client: MlflowClient, name: str) -> str:
+    """The versions of a model as a table, newest first.
+
+    Raises:
+        RegistryError: there is no such model, or MLflow failed.
+    """
+    rows = [HEAD, *listed(client, name)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     padded = ((word.ljust(width) for word, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join("  ".join(words).rstrip() for words in padded)

@@ -1,5 +1,6 @@
 """The stream as a job: set it up, run the query, and wait for its end or for a signal to stop."""
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -7,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ParamSpec
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 
 from recsys.config import Settings
 from recsys.contracts import EVENT_ID, LedgerRow, StepId
@@ -54,13 +55,21 @@ class StreamSummary:
     plot: Path | None
 
 
-def run_stream(settings: Settings, observe: Observer = log_stage, batches: int | None = None) -> StreamSummary:
+def run_stream(
+    settings: Settings,
+    observe: Observer = log_stage,
+    batches: int | None = None,
+    spark: SparkSession | None = None,
+    stop: threading.Event | None = None,
+) -> StreamSummary:
     """Read events and keep tables and model up to date until the source is exhausted or a signal comes.
 
     Args:
         settings: all settings.
         observe: called after every completed stage of a batch.
         batches: expected number of micro-batches, for the progress bar.
+        spark: session to use; None: that of `build_session`.
+        stop: once it is set, the current batch is finished and no further one begins, as after a signal.
 
     Raises:
         InputError: the source, the storage, the checkpoint or the port of the figures cannot be used.
@@ -70,13 +79,13 @@ def run_stream(settings: Settings, observe: Observer = log_stage, batches: int |
     """
     with (
         writer_lock(settings.storage.root),
-        stop_signals() as stop,
+        stop_signals(stop) as stop,
         watched(settings) as watch,
         ExitStack() as holding,
     ):
         refuse_unusable(settings)
         refuse_first_start_without_mlflow(settings)
-        spark = build_session(settings)
+        spark = build_session(settings) if spark is None else spark
         events = open_events(spark, settings)
         tables = Tables(spark, settings.storage)
         tables.create_missing()

@@ -26,9 +26,7 @@ BATCHES_PER_MEAN = 12  # About this many independent means fit the width of the 
 
 
 def quality(rows: Sequence[LedgerRow], path: Path, k: int) -> Path:
-    """Draw NDCG@k and the seconds of each batch.
-
-    Every ranker was evaluated on a batch before the batch was learned. Raw values are faint, trailing means strong.
+    """Write the figure of `quality_figure` to a file.
 
     Args:
         rows: rows of one generation in order; a row that lacks a metric is passed over.
@@ -37,6 +35,22 @@ def quality(rows: Sequence[LedgerRow], path: Path, k: int) -> Path:
 
     Returns:
         The path.
+    """
+    figure = quality_figure(rows, k)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}")
+    figure.savefig(unfinished, format="png")
+    return unfinished.replace(path)
+
+
+def quality_figure(rows: Sequence[LedgerRow], k: int) -> Figure:
+    """Draw NDCG@k and the seconds of each batch.
+
+    Every ranker was evaluated on a batch before the batch was learned. Raw values are faint, trailing means strong.
+
+    Args:
+        rows: rows of one generation in order; a row that lacks a metric is passed over.
+        k: cutoff of NDCG.
     """
     batches = np.array([row.step.batch_id for row in rows], dtype=np.int64)
     figure = Figure(figsize=(9, 5.6), dpi=150, layout="constrained")
@@ -55,10 +69,7 @@ def quality(rows: Sequence[LedgerRow], path: Path, k: int) -> Path:
         axes.margins(x=0.01)
     lower.set_xlabel("micro-batch", color=INK)
     lower.xaxis.set_major_locator(MaxNLocator(integer=True))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}")
-    figure.savefig(unfinished, format="png")
-    return unfinished.replace(path)
+    return figure
 
 
 def _draw_quality(axes: Axes, rows: Sequence[LedgerRow], batches: npt.NDArray[np.int64], k: int, window: int) -> None:

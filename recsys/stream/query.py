@@ -182,9 +182,9 @@ class DuplicateCounter(StreamingQueryListener):
 
 
 @contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set inside the context; a second signal ends the process at once."""
-    stop = threading.Event()
+def stop_signals(stop: threading.Event | None = None) -> Iterator[threading.Event]:
+    """The event, which SIGTERM and SIGINT set inside the context; a second signal ends the process at once."""
+    stop = stop or threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop  # Python delivers signals to the main thread only.
         return

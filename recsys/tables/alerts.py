@@ -45,3 +45,10 @@ def append(tables: Tables, alert: Alert, app_id: str) -> int:
 def kinds(tables: Tables, step: StepId) -> set[str]:
     """Kinds of the alerts of a batch."""
     return set(tables.rows(ALERTS, ["kind"], of_step(step))["kind"].to_pylist())
+
+
+def read(tables: Tables) -> list[Alert]:
+    """All alerts, in order of time."""
+    rows = tables.rows(ALERTS, _COLUMNS.names).to_pylist()
+    found = (Alert(step=StepId(row.pop(GENERATION), row.pop(BATCH)), **row) for row in rows)
+    return sorted(found, key=lambda alert: (alert.at, alert.step, alert.kind))

@@ -79,24 +79,29 @@ class Tables:
     """The tables of one storage root or catalog schema.
 
     Args:
-        spark: Session that reads and writes the tables.
+        spark: Session that reads and writes the tables; None to read, where `read_on_driver` says that it is enough.
         storage: Where the tables are.
 
     Attributes:
         fence: That of the lease that this process holds, see `tables.lease`; None while it holds none.
     """
 
-    def __init__(self, spark: SparkSession, storage: Storage) -> None:
-        self.spark = spark
+    def __init__(self, spark: SparkSession | None, storage: Storage) -> None:
+        self._spark = spark
         self.fence: Fence | None = None
         self._storage = storage
         named = bool(storage.catalog)
         names = (*TABLE_SCHEMAS, REQUEUED, *VECTOR_SCHEMAS)
         places = {name: self._identifier(name) if named else self.location(name) for name in names}
-        self._by_spark = {name: SparkTable(spark, place, named) for name, place in places.items()}
-        on_path = not named and ":/" not in storage.root
+        self._by_spark = {} if spark is None else {name: SparkTable(spark, at, named) for name, at in places.items()}
         local = {name: PathTable(place, name in _WRITTEN_BY_SPARK) for name, place in places.items()}
-        self._on_path = local if on_path else {}
+        self._on_path = local if read_on_driver(storage) else {}
+
+    @property
+    def spark(self) -> SparkSession:
+        """The session."""
+        assert self._spark is not None, "these tables are read on the driver"
+        return self._spark
 
     def location(self, name: str) -> str:
         """Path or `catalog.schema.name` of a table, for messages."""
@@ -328,6 +333,11 @@ class Tables:
     def _identifier(self, name: str) -> str:
         parts = [*(self._storage.catalog or "").split("."), name]
         return ".".join(f"`{part.replace('`', '``')}`" for part in parts)
+
+
+def read_on_driver(storage: Storage) -> bool:
+    """Whether the driver reads the tables by itself, because they are in a folder of this machine."""
+    return not storage.catalog and ":/" not in storage.root
 
 
 def _lacks_last_columns(found: StructType, wanted: StructType) -> bool:

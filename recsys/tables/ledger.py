@@ -60,6 +60,19 @@ def read(tables: Tables, generation: int, after: int) -> list[LedgerRow]:
     return sorted((_row(values) for values in rows.to_pylist()), key=lambda row: row.step)
 
 
+def newest(tables: Tables, steps: Sequence[StepId]) -> list[LedgerRow]:
+    """Read the newest rows, in order.
+
+    Args:
+        tables: The tables.
+        steps: The newest steps of the ledger, in order.
+    """
+    firsts: dict[int, int] = {}
+    for step in steps:
+        firsts.setdefault(step.generation, step.batch_id)
+    return [row for generation, first in firsts.items() for row in read(tables, generation, after=first - 1)]
+
+
 def last_row(tables: Tables) -> LedgerRow | None:
     """The row of the latest step; None if the ledger is empty."""
     span = tables.span(MODEL_UPDATES)

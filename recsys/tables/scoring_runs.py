@@ -62,3 +62,9 @@ _COLUMNS = pa.schema(
 def append(tables: Tables, run: ScoringRun) -> None:
     """Append a run; one that is repeated is another run."""
     tables.append(SCORING_RUNS, pa.Table.from_pylist([asdict(run)], _COLUMNS), f"recsys:scoring:{uuid4()}", 1)
+
+
+def read(tables: Tables) -> list[ScoringRun]:
+    """All runs, in order of time."""
+    rows = tables.rows(SCORING_RUNS, _COLUMNS.names).to_pylist()
+    return sorted((ScoringRun(**row) for row in rows), key=lambda run: run.scored_at)

@@ -54,6 +54,24 @@ def build_session(settings: Settings) -> SparkSession:
     return _build(settings)
 
 
+def separate_session(settings: Settings) -> SparkSession:
+    """A session beside that of the caller, who has settings of its own; without one, Spark is started.
+
+    It shares Spark with the caller's and begins with the caller's settings, but what is set in it stays in it.
+
+    Raises:
+        InputError: see `build_session`.
+    """
+    if SparkContext._active_spark_context is None:
+        return build_session(settings)
+    caller = SparkSession.builder.getOrCreate()  # Without options it changes none.
+    session = caller.newSession()
+    for key, value in {**caller.conf.getAll, **ALWAYS, **settings.spark}.items():
+        if session.conf.isModifiable(key):
+            session.conf.set(key, value)
+    return session
+
+
 def _build(settings: Settings) -> SparkSession:
     active = SparkSession.getActiveSession()
     if active is not None:

@@ -63,6 +63,16 @@ def read(tables: Tables, key: TrialKey, after: StepId) -> list[TrialBatch]:
     return [_batch(key, rows.slice(begin, end - begin)) for begin, end in pairwise([*begins, len(steps)])]
 
 
+def measured(tables: Tables) -> dict[StepId, list[TrialKey]]:
+    """The trials and watches that each batch was part of, in the order of the batches."""
+    names = [GENERATION, BATCH, "model_name", "model_version", AGAINST]
+    rows = tables.rows(TRIALS, names).group_by(names).aggregate([])
+    found: dict[StepId, list[TrialKey]] = {}
+    for generation, batch_id, *key in zip(*(rows[name].to_pylist() for name in names), strict=True):
+        found.setdefault(StepId(generation, batch_id), []).append(TrialKey(*key))
+    return dict(sorted(found.items()))
+
+
 def _rows(batch: TrialBatch) -> pa.Table:
     users = len(batch.user_ids)
     values = {

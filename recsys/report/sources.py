@@ -1,0 +1,90 @@
+"""Reads what the report shows: the ledger, other tables, the registry, and lists of the champion."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from recsys.config import Settings
+from recsys.contracts import ALERTS, MODEL_UPDATES, SCORING_RUNS, TRIALS, Alert, LedgerRow, StepId, TrialKey
+from recsys.errors import InputError, RecsysError
+from recsys.item_texts import read_titles
+from recsys.registry import overview, versions
+from recsys.registry.versions import CHAMPION
+from recsys.report.samples import SampleList, sample_lists
+from recsys.tables import alerts, ledger, scoring_runs, trials
+from recsys.tables.delta import Tables, read_on_driver
+from recsys.tables.scoring_runs import ScoringRun
+
+# The newest rows of the ledger that are read: the page shows how a stream does, and tells how many came before.
+NEWEST = 5_000
+
+Read = TypeVar("Read")
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the page is made from. Where something could not be read, it is the line that says why.
+
+    Attributes:
+        rows: Newest rows of the ledger, in order.
+        batches: Number of rows that the ledger has; events: events in them.
+        trials: What each batch measured for the gate.
+        runs: Runs of batch scoring, in order.
+        alerts: Alerts about the feed, in order.
+        versions: Registered versions, newest first, with the columns of `overview.HEAD`.
+        samples: Lists of the champion.
+    """
+
+    rows: list[LedgerRow]
+    batches: int
+    events: int
+    trials: Mapping[StepId, list[TrialKey]]
+    runs: list[ScoringRun]
+    alerts: list[Alert]
+    versions: list[tuple[str, ...]] | str
+    samples: list[SampleList] | str
+
+
+def read_sources(settings: Settings) -> Sources:
+    """Read all of it; Spark starts only where the driver cannot read the tables by itself.
+
+    Raises:
+        InputError: there is no ledger.
+    """
+    tables = _tables(settings)
+    if not tables.exists(MODEL_UPDATES):
+        key = "storage.catalog" if settings.storage.catalog else "storage.root"
+        raise InputError(f"there is no ledger {tables.location(MODEL_UPDATES)}: set {key} to that of a stream that ran")
+    events = dict(sorted(ledger.events(tables, None, None).items()))
+    rows = ledger.newest(tables, list(events)[-NEWEST:])
+    return Sources(
+        rows=rows,
+        batches=len(events),
+        events=sum(events.values()),
+        trials=trials.measured(tables) if tables.exists(TRIALS) else {},
+        runs=scoring_runs.read(tables) if tables.exists(SCORING_RUNS) else [],
+        alerts=alerts.read(tables) if tables.exists(ALERTS) else [],
+        versions=_tried(lambda: _versions(settings)),
+        samples=_tried(lambda: sample_lists(settings, tables, rows, read_titles(settings.items))),
+    )
+
+
+def _tables(settings: Settings) -> Tables:
+    if read_on_driver(settings.storage):
+        return Tables(None, settings.storage)
+    from recsys.tables.session import build_session
+
+    return Tables(build_session(settings), settings.storage)
+
+
+def _versions(settings: Settings) -> list[tuple[str, ...]]:
+    name = settings.mlflow.model_name
+    return overview.listed(versions.connect_to_existing(settings, f"models:/{name}@{CHAMPION}"), name)
+
+
+def _tried(read: Callable[[], Read]) -> Read | str:
+    """What can be read, or why not: a page about an incident has to show the rest."""
+    try:
+        return read()
+    except RecsysError as error:
+        return str(error)
