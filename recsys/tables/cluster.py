@@ -76,7 +76,7 @@ def refuse_untested(session: SparkSession) -> None:
     Raises:
         InputError: it is older or newer, or Delta is missing.
     """
-    _refuse_line("Spark", session.version, SPARK_TESTED)
+    refuse_line("Spark", session.version, SPARK_TESTED)
     try:
         delta = str(getattr(session._jvm.io.delta, "package").VERSION())  # type: ignore[union-attr]  # noqa: B009
     except TypeError as error:  # py4j: a missing class is a "JavaPackage", which is not callable
@@ -84,10 +84,20 @@ def refuse_untested(session: SparkSession) -> None:
             f"Delta is not on Spark's class path: run spark-submit --packages {delta_package()} ..., "
             "or start the job with python"
         ) from error
-    _refuse_line("Delta", delta, DELTA_TESTED)
+    refuse_line("Delta", delta, DELTA_TESTED)
 
 
-def _refuse_line(name: str, found: str, tested: tuple[str, str]) -> None:
+def refuse_line(name: str, found: str, tested: tuple[str, str]) -> None:
+    """Refuse a version whose line, as 4.2, is not among those of the tests.
+
+    Args:
+        name: of what it is a version.
+        found: the version.
+        tested: the oldest and the newest.
+
+    Raises:
+        InputError: it is older or newer.
+    """
     oldest, newest = (_line(version) for version in tested)
     if not oldest <= _line(found) <= newest:
         shown = " to ".join(".".join(map(str, line)) for line in (oldest, newest))
