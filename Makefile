@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Tried in this order; `make PYTHON=/path/to/python3.11` tries that one only.
 PYTHON ?= python3.11 python3
 INSTALL := $(RUN) scripts/uv.py pip install --compile-bytecode --python $(RUN) -c constraints.txt -b constraints.txt \
-	-e '.[demo,dev,bench,docs]'
+	-e '.[demo,dev,bench,docs,release]'
 GET_UV := $(RUN) -m pip install --quiet -c constraints.txt uv
 # Words passed on: make test ARGS="-k totals", make demo ARGS="seed=1".
 ARGS ?=
@@ -30,7 +30,7 @@ ask_python = $(call complain,$(shell sh scripts/check_machine.sh python $(PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo demo-kafka test-fast test test-all fire lint format wheel docs docs-serve settings bench clean java
+.PHONY: help setup demo demo-kafka test-fast test test-all fire lint format wheel release-check docs docs-serve settings bench clean java
 
 ##@ Start here
 help:  ## list the targets
@@ -73,6 +73,9 @@ format: $(READY)  ## let ruff correct and format the code
 wheel: $(READY)  ## build the package with its jobs into dist/, for clusters
 	rm -rf build/lib dist
 	$(RUN) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+release-check: $(READY)  ## build wheel and sdist into dist/; what a release lacks, in a line each
+	$(RUN) scripts/release_check.py
 
 ##@ Docs
 docs: $(READY)  ## build the site into build/site; a dead link or reference fails

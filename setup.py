@@ -5,8 +5,9 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+HERE = Path(__file__).parent
 # Run, not imported: the package itself needs what is still to be installed.
-VERSIONS = runpy.run_path(str(Path(__file__).with_name("recsys") / "version.py"))
+VERSIONS = runpy.run_path(str(HERE / "recsys" / "version.py"))
 SPARK_FROM, SPARK_TO = VERSIONS["SPARK_TESTED"]
 DELTA_FROM, DELTA_TO = VERSIONS["DELTA_TESTED"]
 
@@ -30,6 +31,8 @@ setup(
     name="recsys-stream",
     version=VERSIONS["VERSION"],
     description="Recommenders that learn from every micro-batch: Spark Structured Streaming, Delta, torch and MLflow.",
+    long_description=HERE.joinpath("README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
     license="Apache-2.0",
     # The folders `jobs` and `conf` would be nobody's in particular among other packages.
     packages=[*find_packages(include=["recsys", "recsys.*"]), "recsys_jobs", "recsys_conf"],
@@ -79,6 +82,8 @@ setup(
             "types-tqdm",
             "types-PyYAML",
         ],
+        # What `make release-check` asks.
+        "release": ["twine>=6,<8", "check-wheel-contents>=0.6,<1"],
         # The site that `make docs` builds.
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.30,<2"],
     },

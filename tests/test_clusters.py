@@ -20,6 +20,7 @@ from recsys.cli import BAD_INPUT, DONE, run_job
 from recsys.config import load_settings
 from recsys.contracts import RECOMMENDATIONS
 from recsys.errors import ConfigError, InputError
+from recsys.storage import table_path
 from recsys.tables import cluster, jars
 from tests.conftest import SPARK_SETTINGS
 from tests.wheel import REQUIRED, build, environment, run
@@ -132,7 +133,6 @@ def write_settings(folder: Path) -> Path:
         {
             "user_id": f"u{n % 97}",
             "item_id": f"i{n * n % 89}",
-            "event_id": f"e{n}",
             "event_time": 1.7e9 + n,
             "event_type": "view",
         }
@@ -141,7 +141,7 @@ def write_settings(folder: Path) -> Path:
     (folder / "events").mkdir()
     (folder / "events" / "a.json").write_text("\n".join(map(json.dumps, rows)))
     settings = {
-        "source": {"path": str(folder / "events")},
+        "source": {"path": str(folder / "events"), "columns": {"event_id": None}},
         "storage": {"root": str(folder / "storage")},
         "weights": {"view": 1},
         "model": {"factors": 4},
@@ -167,33 +167,29 @@ def test_a_zip_is_all_that_executors_need(spark, site: Site, standalone: Standal
 
     learned = run(*site.command("local-cluster[2,1,1024]", "stream_update", *words), **site.variables)
     assert "1 batches, 3,000 events learned\nchampion: version 1\n" in learned.stdout
-    assert [line for line in said(learned.stderr) if " INFO [" not in line] == []
+    assert [line for line in said(learned.stderr) if " INFO " in line and " INFO [-] " not in line] == []
 
-    (tmp_path / "unshared").mkdir()
-    unshared = ["storage.root=/proc/self/cwd/storage"]
-    command = site.command(standalone.master, "stream_update", *words, *unshared)
+    # A path that means another folder to every process.
+    unshared, driver = "storage.root=/proc/self/cwd/storage", tmp_path / "driver"
+    driver.mkdir()
     refused = subprocess.run(
-        command,
+        site.command(standalone.master, "stream_update", *words, unshared),
         capture_output=True,
         text=True,
         env={**os.environ, **site.variables},
-        cwd=tmp_path / "unshared",
+        cwd=driver,
         check=False,
     )
     assert refused.returncode == BAD_INPUT, refused.stderr
-    (line,) = (line for line in said(refused.stderr) if line.startswith("error: "))
+    (line,) = said(refused.stderr)
     assert line.startswith("error: storage.root /proc/self/cwd/storage is not one folder for all machines")
-    assert list((tmp_path / "unshared" / "storage").iterdir()) == [tmp_path / "unshared" / "storage" / "writer.lock"]
+    assert [entry.name for entry in (driver / "storage").iterdir()] == ["writer.lock"]
 
     shutil.copytree(tmp_path / "storage", tmp_path / "one_machine")
     score_while_one_is_killed(site, standalone, words, tmp_path / "score.log")
     assert run_job(batch_score, [*words, f"storage.root={tmp_path / 'one_machine'}"]) == DONE
-    by_two, by_one = (
-        sorted(
-            spark.read.format("delta").load(f"{tmp_path / root}/tables/{RECOMMENDATIONS}").drop("scored_at").collect()
-        )
-        for root in ("storage", "one_machine")
-    )
+    paths = [table_path(str(tmp_path / root), RECOMMENDATIONS) for root in ("storage", "one_machine")]
+    by_two, by_one = (sorted(spark.read.format("delta").load(path).drop("scored_at").collect()) for path in paths)
     assert len(by_one) == 97
     assert by_two == by_one
 
