@@ -101,7 +101,7 @@ java:
 
 # What cannot be resolved changes nothing. Cut off while it installs, it leaves no $(READY), and the next time begins
 # with an empty environment, which uv fills from what was downloaded already.
-$(READY): setup.py constraints.txt scripts/uv.py
+$(READY): setup.py recsys/version.py constraints.txt scripts/uv.py
 	@:$(ask_python)
 	@if [ -e $@ ] && [ "`$(RUN) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null`" = 3.11 ]; then \
 		echo "Bringing $(VENV) up to date."; \
