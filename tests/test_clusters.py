@@ -22,6 +22,7 @@ from recsys.contracts import RECOMMENDATIONS
 from recsys.errors import ConfigError, InputError
 from recsys.storage import table_path
 from recsys.tables import cluster, jars
+from recsys.tables.failures import explain_failure
 from tests.conftest import SPARK_SETTINGS
 from tests.wheel import REQUIRED, build, environment, run
 
@@ -240,6 +241,26 @@ def test_spark_connect_is_refused(
         monkeypatch.setenv(variable, value)
     with pytest.raises(ConfigError, match=rf"Spark Connect \({name}\)"):
         cluster.refuse_connect(given)
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        (
+            "PythonException: An exception was thrown from the Python worker. Please see the stack trace.\nTraceback (most recent call "
+            "last):\nModuleNotFoundError: No module named 'mlflow.pyfunc'\n\n\tat org.apache",
+            "Python has no module 'mlflow.pyfunc' where Spark needs it: send this package with --py-files, and ",
+        ),
+        (
+            "[PYTHON_VERSION_MISMATCH] Python in worker has different version: 3.12 than in driver: 3.11, PySpark\n",
+            "3.12 than in driver: 3.11, PySpark): let PYSPARK_PYTHON name the same version for all",
+        ),
+    ],
+)
+def test_executors_with_another_python(told: str, words: str) -> None:
+    line = str(explain_failure(RuntimeError(told)))
+    assert words in line
+    assert "\n" not in line
 
 
 def test_a_settings_file_that_the_driver_does_not_see(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -69,8 +69,8 @@ _REPORTED: tuple[tuple[re.Pattern[str], type[RecsysError], str], ...] = (
     (
         re.compile(r"ModuleNotFoundError: No module named '([^']+)'"),
         InputError,
-        "the Python of the executors has no module '{}': send this package with --py-files, and install what it "
-        "requires for the Python that PYSPARK_PYTHON names there",
+        "Python has no module '{}' where Spark needs it: send this package with --py-files, and install what it "
+        "requires for the Python that PYSPARK_PYTHON names on all machines",
     ),
     (
         re.compile(r"(\[PYTHON_VERSION_MISMATCH\][^\n]*)"),
