@@ -247,8 +247,8 @@ def test_spark_connect_is_refused(
     ("told", "words"),
     [
         (
-            "PythonException: An exception was thrown from the Python worker. Please see the stack trace.\nTraceback (most recent call "
-            "last):\nModuleNotFoundError: No module named 'mlflow.pyfunc'\n\n\tat org.apache",
+            "PythonException: An exception was thrown from the Python worker.\nTraceback (most recent call last):\n"
+            "ModuleNotFoundError: No module named 'mlflow.pyfunc'\n\n\tat org.apache",
             "Python has no module 'mlflow.pyfunc' where Spark needs it: send this package with --py-files, and ",
         ),
         (
