@@ -92,14 +92,14 @@ def daemon(site: Site, kind: str, *words: str, until: str) -> Iterator[tuple[int
         )
     try:
         while not (up := [line for line in log.read_text().splitlines() if until in line]):
-            with_time(process, log)
+            wait_a_moment(process, log)
         yield process.pid, up[0]
     finally:
         process.terminate()
         process.wait()
 
 
-def with_time(process: "subprocess.Popen[str] | subprocess.Popen[bytes]", log: Path) -> None:
+def wait_a_moment(process: "subprocess.Popen[str] | subprocess.Popen[bytes]", log: Path) -> None:
     """Give a process a moment, in which it does not end."""
     try:
         code = process.wait(timeout=0.1)
@@ -206,12 +206,28 @@ def score_while_one_is_killed(site: Site, standalone: Standalone, words: list[st
             env={**os.environ, **site.variables},
             cwd=os.sep,
         )
-    while not (begun := [pid for pid, work in standalone.workers.items() if list(work.glob("app-*/*/model-*.zip"))]):
-        with_time(process, log)
-    (executor,) = Path(f"/proc/{begun[0]}/task/{begun[0]}/children").read_text().split()
-    os.kill(int(executor), signal.SIGKILL)
-    assert process.wait() == DONE, log.read_text()[-3000:]
+    try:
+        while not (
+            begun := [found for work in standalone.workers.values() for found in work.glob("app-*/*/model-*.zip")]
+        ):
+            wait_a_moment(process, log)
+        os.kill(executor_in(begun[0].parent, standalone), signal.SIGKILL)
+        assert process.wait() == DONE, log.read_text()[-3000:]
+    finally:
+        process.kill()
     assert "Lost executor" in log.read_text()
+
+
+def executor_in(folder: Path, standalone: Standalone) -> int:
+    """The process of the executor that works in a folder."""
+    children = [
+        child
+        for worker in standalone.workers
+        for listed in Path(f"/proc/{worker}/task").glob("*/children")
+        for child in listed.read_text().split()
+    ]
+    (executor,) = (child for child in children if Path(f"/proc/{child}/cwd").resolve() == folder)
+    return int(executor)
 
 
 @pytest.mark.parametrize("found", ["4.0.2", "4.3.0", "3.5.7", "5.0.0-preview1"])

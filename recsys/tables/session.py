@@ -27,10 +27,13 @@ DELTA = {
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
 }
 MASTER, MEMORY, PACKAGES, JARS = "spark.master", "spark.driver.memory", "spark.jars.packages", "spark.jars"
-SHUFFLE = "spark.sql.shuffle.partitions"
-# A micro-batch is small, and each partition of it is a task, a file of the shuffle and a state store of seen ids:
-# Spark's default of 200 is for queries of another size.
-PARTITIONS_ON_A_CLUSTER = "16"
+SHUFFLE, LISTING = "spark.sql.shuffle.partitions", "spark.sql.sources.parallelPartitionDiscovery.parallelism"
+ON_A_CLUSTER = {
+    # A micro-batch is small, and each partition of it is a task, a file of the shuffle and a state store of seen ids:
+    # Spark's default of 200 is for queries of another size.
+    SHUFFLE: "16",
+    LISTING: "64",
+}
 # A session that `begin_session` is starting.
 _beginning: "list[Future[SparkSession]]" = []
 
@@ -104,7 +107,7 @@ def _defaults(given: dict[str, str]) -> dict[str, str]:
         "spark.databricks.delta.snapshotPartitions": "2",
     }
     master = given.get(MASTER, submitted.get(MASTER, "local[*]"))
-    values |= _one_machine() if LOCAL.fullmatch(master) else {SHUFFLE: PARTITIONS_ON_A_CLUSTER}
+    values |= _one_machine() if LOCAL.fullmatch(master) else ON_A_CLUSTER
     return {key: value for key, value in values.items() if key not in submitted}
 
 
@@ -134,7 +137,7 @@ def _one_machine() -> dict[str, str]:
         # Adaptive execution plans a query again between its stages, which costs more than it saves on small batches.
         "spark.sql.adaptive.enabled": "false",
         # By default VACUUM lists the files of a table with 10,000 tasks, which takes minutes.
-        "spark.sql.sources.parallelPartitionDiscovery.parallelism": str(2 * cores),
+        LISTING: str(2 * cores),
     }
 
 
