@@ -7,7 +7,7 @@ import signal
 import subprocess
 import zipfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -198,6 +198,7 @@ def test_a_zip_is_all_that_executors_need(spark, site: Site, standalone: Standal
 
 def score_while_one_is_killed(site: Site, standalone: Standalone, words: list[str], log: Path) -> None:
     """Score on the cluster; SIGKILL an executor that has begun to load the version."""
+    works = standalone.workers.values()
     with log.open("w") as written:
         process = subprocess.Popen(
             site.command(standalone.master, "batch_score", *words),
@@ -207,9 +208,7 @@ def score_while_one_is_killed(site: Site, standalone: Standalone, words: list[st
             cwd=os.sep,
         )
     try:
-        while not (
-            begun := [found for work in standalone.workers.values() for found in work.glob("app-*/*/model-*.zip")]
-        ):
+        while not (begun := [found for work in works for found in work.glob("app-*/*/model-*.zip")]):
             wait_a_moment(process, log)
         os.kill(executor_in(begun[0].parent, standalone), signal.SIGKILL)
         assert process.wait() == DONE, log.read_text()[-3000:]
@@ -220,14 +219,13 @@ def score_while_one_is_killed(site: Site, standalone: Standalone, words: list[st
 
 def executor_in(folder: Path, standalone: Standalone) -> int:
     """The process of the executor that works in a folder."""
-    children = [
-        child
-        for worker in standalone.workers
-        for listed in Path(f"/proc/{worker}/task").glob("*/children")
-        for child in listed.read_text().split()
-    ]
-    (executor,) = (child for child in children if Path(f"/proc/{child}/cwd").resolve() == folder)
-    return int(executor)
+    for worker in standalone.workers:
+        for listed in Path(f"/proc/{worker}/task").glob("*/children"):
+            for child in listed.read_text().split():
+                with suppress(FileNotFoundError):  # Workers start other programs, too, which soon end.
+                    if os.readlink(f"/proc/{child}/cwd") == str(folder):
+                        return int(child)
+    raise AssertionError(f"no executor works in {folder}")
 
 
 @pytest.mark.parametrize("found", ["4.0.2", "4.3.0", "3.5.7", "5.0.0-preview1"])
@@ -265,7 +263,7 @@ def test_spark_connect_is_refused(
         (
             "PythonException: An exception was thrown from the Python worker.\nTraceback (most recent call last):\n"
             "ModuleNotFoundError: No module named 'mlflow.pyfunc'\n\n\tat org.apache",
-            "Python has no module 'mlflow.pyfunc' where Spark needs it: send this package with --py-files, and ",
+            "Python has no module 'mlflow.pyfunc' where Spark needs it: send this package as a .zip with --py-files, and ",
         ),
         (
             "[PYTHON_VERSION_MISMATCH] Python in worker has different version: 3.12 than in driver: 3.11, PySpark\n",
