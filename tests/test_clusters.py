@@ -263,7 +263,7 @@ def test_spark_connect_is_refused(
         (
             "PythonException: An exception was thrown from the Python worker.\nTraceback (most recent call last):\n"
             "ModuleNotFoundError: No module named 'mlflow.pyfunc'\n\n\tat org.apache",
-            "Python has no module 'mlflow.pyfunc' where Spark needs it: send this package as a .zip with --py-files, and ",
+            "Python has no module 'mlflow.pyfunc' where Spark needs it: send this package as a .zip with --py-files",
         ),
         (
             "[PYTHON_VERSION_MISMATCH] Python in worker has different version: 3.12 than in driver: 3.11, PySpark\n",

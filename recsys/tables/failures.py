@@ -69,8 +69,8 @@ _REPORTED: tuple[tuple[re.Pattern[str], type[RecsysError], str], ...] = (
     (
         re.compile(r"ModuleNotFoundError: No module named '([^']+)'"),
         InputError,
-        "Python has no module '{}' where Spark needs it: send this package as a .zip with --py-files, and install what it "
-        "requires for the Python that PYSPARK_PYTHON names on all machines",
+        "Python has no module '{}' where Spark needs it: send this package as a .zip with --py-files, and install "
+        "what it requires for the Python that PYSPARK_PYTHON names on all machines",
     ),
     (
         re.compile(r"(\[PYTHON_VERSION_MISMATCH\][^\n]*)"),
