@@ -48,7 +48,8 @@ class Site:
             delta = [jar for jar in resolved if Path(jar).name.startswith(("io.delta", "io.unitycatalog"))]
         assert delta, "the session of the tests has resolved them"
         options = {name: value for name, value in SPARK_SETTINGS.items() if name not in OF_THE_MACHINE}
-        options |= {"spark.executor.extraJavaOptions": options["spark.driver.extraJavaOptions"], "spark.cores.max": "2"}
+        options |= {"spark.executor.extraJavaOptions": options["spark.driver.extraJavaOptions"]}
+        options |= {"spark.ui.enabled": "false"}
         sent = [word for option in options.items() for word in ("--conf", "=".join(option))]
         memory = ["--driver-memory", "1g", "--executor-memory", "1g"]
         files = ["--jars", ",".join(delta), "--py-files", str(self.zip), str(self.folder / "recsys_jobs" / f"{job}.py")]
@@ -166,7 +167,9 @@ def test_a_zip_is_all_that_executors_need(spark, site: Site, standalone: Standal
     missing = run(site.variables["PYSPARK_PYTHON"], "-c", "import recsys", code=1, **site.variables).stderr
     assert "No module named 'recsys'" in missing
 
-    learned = run(*site.command("local-cluster[2,1,1024]", "stream_update", *words), **site.variables)
+    # The loops of a new place would be compiled, which takes longer than all else here.
+    without_compiler = {**site.variables, "NUMBA_DISABLE_JIT": "1"}
+    learned = run(*site.command("local-cluster[2,1,1024]", "stream_update", *words), **without_compiler)
     assert "1 batches, 3,000 events learned\nchampion: version 1\n" in learned.stdout
     assert " INFO " not in learned.stderr, "of Spark; spark-submit puts all that the job says on its own output"
 
@@ -174,7 +177,7 @@ def test_a_zip_is_all_that_executors_need(spark, site: Site, standalone: Standal
     unshared, driver = "storage.root=/proc/self/cwd/storage", tmp_path / "driver"
     driver.mkdir()
     refused = subprocess.run(
-        site.command(standalone.master, "stream_update", *words, unshared),
+        site.command(standalone.master, "requeue", "--dry-run", *words, unshared),
         capture_output=True,
         text=True,
         env={**os.environ, **site.variables},
@@ -185,7 +188,7 @@ def test_a_zip_is_all_that_executors_need(spark, site: Site, standalone: Standal
     (line,) = refused.stdout.splitlines()
     assert line.startswith("error: storage.root /proc/self/cwd/storage is not one folder for all machines")
     assert said(refused.stderr) == []
-    assert {entry.name for entry in (driver / "storage").iterdir()} == {"mlflow.db", "writer.lock"}, "no table"
+    assert list((driver / "storage").iterdir()) == []
 
     shutil.copytree(tmp_path / "storage", tmp_path / "one_machine")
     score_while_one_is_killed(site, standalone, words, tmp_path / "score.log")
