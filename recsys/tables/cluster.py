@@ -70,12 +70,25 @@ def quiet_java(java: Any) -> None:
         context.setConfigLocation(java.java.io.File(str(settings)).toURI())
 
 
-def refuse_untested(session: SparkSession) -> None:
-    """Refuse another Spark or Delta than the tests ran with.
+def refuse_unsuitable(session: SparkSession, root: str) -> None:
+    """Refuse a session that was started for a job and cannot do its work.
+
+    Args:
+        session: on a cluster or not.
+        root: `storage.root`.
 
     Raises:
-        InputError: it is older or newer, or Delta is missing.
+        InputError: Spark or Delta are older or newer than those of the tests, Delta is missing, or executors do not
+            see the storage root.
+        OutsideDownError: its file system does not answer, or is full.
     """
+    # The Spark and Delta of Databricks are versions of its own, and its volumes are the same everywhere.
+    if "DATABRICKS_RUNTIME_VERSION" not in os.environ:
+        _refuse_untested(session)
+        _refuse_unshared(session, root)
+
+
+def _refuse_untested(session: SparkSession) -> None:
     refuse_line("Spark", session.version, SPARK_TESTED)
     try:
         delta = str(getattr(session._jvm.io.delta, "package").VERSION())  # type: ignore[union-attr]  # noqa: B009
@@ -112,17 +125,8 @@ def _line(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
 
 
-def refuse_unshared(session: SparkSession, root: str) -> None:
-    """Have the executors read what the driver writes under the storage root, unless they are threads of the driver.
-
-    Args:
-        session: on a cluster or not.
-        root: `storage.root`.
-
-    Raises:
-        InputError: they do not see it, or the driver cannot write there.
-        OutsideDownError: the file system does not answer, or is full.
-    """
+def _refuse_unshared(session: SparkSession, root: str) -> None:
+    """Have the executors read what the driver writes under the storage root, unless they are threads of the driver."""
     context = session.sparkContext
     if LOCAL.fullmatch(str(context.master)) or ":/" in root:
         return

@@ -9,7 +9,7 @@ from pyspark.sql import SparkSession
 
 from recsys.config import Settings
 from recsys.tables import jars
-from recsys.tables.cluster import LOCAL, is_submitted, quiet_java, refuse_connect, refuse_unshared, refuse_untested
+from recsys.tables.cluster import LOCAL, is_submitted, quiet_java, refuse_connect, refuse_unsuitable
 from recsys.tables.jars import delta_package, kafka_package
 from recsys.tables.java import OPTIONS, start_java
 
@@ -79,8 +79,7 @@ def _build(settings: Settings) -> SparkSession:
         if SparkContext._gateway is None:
             _start_spark(values)
     session = SparkSession.builder.config(conf=_conf(values)).getOrCreate()
-    refuse_untested(session)
-    refuse_unshared(session, settings.storage.root)
+    refuse_unsuitable(session, settings.storage.root)
     return session
 
 
