@@ -179,3 +179,8 @@ def test_a_name_that_mlflow_refuses_is_one_line(registry, make):
 
 def test_the_code_version_is_the_package_and_its_commit():
     assert re.fullmatch(rf"{re.escape(VERSION)}(\+[0-9a-f]{{7,}})?", versions.code_version())
+
+
+def test_a_package_without_metadata_is_required_without_a_version():
+    assert artifacts._requirement("no-such-package") == "no-such-package"
+    assert artifacts._requirement("numpy").startswith("numpy==2.")
