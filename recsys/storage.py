@@ -9,17 +9,19 @@ plots/report.html             the report, see `recsys.report`
 mlflow.db, mlflow-artifacts/  runs and versions, unless `mlflow.tracking_uri` is set
 writer.lock                   held by the job that writes
 upkeep.lock                   held by maintain or requeue, which run beside that job
+read-by-executors-…           there for a moment at each start on a cluster
 """
 
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from recsys.errors import InputError, OutsideDownError, is_outage
+from recsys.errors import InputError, OutsideDownError, RecsysError, is_outage
 
 _ADAPTER = "adapter-generation-"
 
@@ -122,6 +124,26 @@ def upkeep_lock(root: str) -> Iterator[None]:
 
 
 @contextmanager
+def note_to_executors(root: str, text: str) -> Iterator[Path]:
+    """A file under a storage root that all users may read, for as long as the context lasts.
+
+    Raises:
+        InputError: the folder cannot be written.
+        OutsideDownError: the file system does not answer, or is full.
+    """
+    note = Path(root).absolute() / f"read-by-executors-{uuid.uuid4().hex}"
+    try:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(text, "utf-8")
+    except OSError as error:
+        raise _unwritable(root, error) from error
+    try:
+        yield note
+    finally:
+        note.unlink(missing_ok=True)
+
+
+@contextmanager
 def _lock(root: str, name: str, held: str) -> Iterator[None]:
     try:
         Path(root).mkdir(parents=True, exist_ok=True)
@@ -130,9 +152,13 @@ def _lock(root: str, name: str, held: str) -> Iterator[None]:
     except Timeout as error:
         raise InputError(f"{held} storage.root {root}: wait for its end, or stop it") from error
     except OSError as error:
-        kind = OutsideDownError if is_outage(error) else InputError
-        raise kind(f"storage.root {root} cannot be written: {error.strerror or error}") from error
+        raise _unwritable(root, error) from error
     try:
         yield
     finally:
         lock.release()
+
+
+def _unwritable(root: str, error: OSError) -> RecsysError:
+    kind = OutsideDownError if is_outage(error) else InputError
+    return kind(f"storage.root {root} cannot be written: {error.strerror or error}")

@@ -38,13 +38,15 @@ BANNED = {
     "item_texts": HEAVY,
     "report": {"torch"},
     "errors": HEAVY,
+    "version": HEAVY,
 }
-LIGHT = {"errors", "contracts", "config", "storage"}
+LIGHT = {"errors", "contracts", "config", "storage", "version"}
 # What reads frames of events.
 FRAMES = {"batches", "parsing", "cleaning", "frames"}
 # Parts of the package that a part may import, besides itself; the parts that are not listed may import everything.
 MAY_IMPORT = {
     "errors": set(),
+    "version": set(),
     "batches": set(),
     "contracts": set(),
     "exposure": set(),

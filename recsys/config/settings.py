@@ -217,7 +217,10 @@ def _read_yaml(file: Path) -> DictConfig:
     try:
         loaded = OmegaConf.load(file)
     except FileNotFoundError as error:
-        raise ConfigError(f"no configuration file {file}") from error
+        # In cluster mode the driver runs on another machine than the one that has the file.
+        submitted = "PYSPARK_GATEWAY_PORT" in os.environ
+        remedy = "; with --deploy-mode cluster, send it along with --files, and name it without its folder"
+        raise ConfigError(f"no configuration file {file.absolute()}{remedy if submitted else ''}") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{file} is no readable YAML: {_one_line(error)}") from error
     if not isinstance(loaded, DictConfig):

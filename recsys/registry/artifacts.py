@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-import shutil
 import tempfile
 import warnings
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
+from importlib.resources import files
 from pathlib import Path
 
 import mlflow
@@ -16,7 +17,6 @@ from mlflow.models import Model
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
-from recsys import serving
 from recsys.config import Settings
 from recsys.contracts import StepId
 from recsys.errors import AlteredArtifactError, RegistryError
@@ -31,9 +31,8 @@ DIGEST = "artifact_sha256"
 _ARRAYS_FILE = "arrays.safetensors"
 # MLflow adds it to what it downloads.
 _ADDED = "registered_model_meta"
-_SERVED_CODE = Path(__file__).with_name("pyfunc.py")
-# Travels with every version, so that it always scores as it did when it was evaluated.
-_SERVING = Path(serving.__file__).parent
+# What travels with every version, so that it always scores as it did when it was evaluated.
+_SERVED_CODE, _SERVING = "pyfunc.py", "serving"
 _SERVED_PACKAGES = ("mlflow", "numba", "numpy", "pandas", "pyarrow", "safetensors")
 
 
@@ -67,8 +66,8 @@ def upload(
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, _ARRAYS_FILE)
         save_file(stored(served.packed(), declared_axes(served.kind)), file)
-        artifact, code = Path(folder, "model"), Path(folder, "serving")
-        shutil.copytree(_SERVING, code, ignore=shutil.ignore_patterns("__pycache__"))
+        artifact = Path(folder, "model")
+        _copy_served_code(Path(folder))
         with warnings.catch_warnings():
             # It is written below.
             warnings.filterwarnings("ignore", message=".*input example")
@@ -81,10 +80,10 @@ def upload(
                     saved_input_example_info=EXAMPLE_INFO,
                     metadata=metadata(served.kind),
                 ),
-                python_model=str(_SERVED_CODE),
-                artifacts={"arrays": str(file), "serving": str(code)},
+                python_model=str(Path(folder, _SERVED_CODE)),
+                artifacts={"arrays": str(file), "serving": str(Path(folder, _SERVING))},
                 signature=SIGNATURE,
-                pip_requirements=[f"{package}=={installed_version(package)}" for package in _SERVED_PACKAGES],
+                pip_requirements=[*map(_requirement, _SERVED_PACKAGES)],
                 model_config={
                     "k": settings.recommend.k,
                     "exclude_seen": settings.recommend.exclude_seen,
@@ -101,6 +100,24 @@ def upload(
     client.finalize_logged_model(logged.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=step.batch_id)])
     return str(logged.model_id), digest
+
+
+def _copy_served_code(folder: Path) -> None:
+    """Copy the code of a version into a folder, also where the package is in a zip file that Spark was given."""
+    registry, serving = files("recsys.registry"), files("recsys.serving")
+    (folder / _SERVED_CODE).write_bytes(registry.joinpath(_SERVED_CODE).read_bytes())
+    (folder / _SERVING).mkdir()
+    for source in serving.iterdir():
+        if source.is_file():
+            (folder / _SERVING / source.name).write_bytes(source.read_bytes())
+
+
+def _requirement(package: str) -> str:
+    """The installed version of a package; any, where it does not say which it is, as parts of some clusters do."""
+    try:
+        return f"{package}=={installed_version(package)}"
+    except PackageNotFoundError:
+        return package
 
 
 def digest_of(artifact: Path) -> str:

@@ -5,8 +5,6 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from recsys.registry import artifacts
 from recsys.registry.client import connect, registry_errors
 from recsys.serving import Served
 from recsys.storage import mlflow_database
+from recsys.version import VERSION
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -264,19 +263,15 @@ def _no_version(uri: str) -> RegistryError:
 
 @cache
 def code_version() -> str:
-    """The version of the package and, in a checkout, its commit: `0.1.0+1a2b3c4`; `unknown` if it is not installed."""
-    try:
-        package = installed_version("recsys-stream")
-    except PackageNotFoundError:  # Its folder was put on Python's path.
-        package = "unknown"
+    """The version of the package and, in a checkout, its commit: `0.1.0+1a2b3c4`."""
     checkout = Path(__file__).parents[2]
     command = ["git", "-C", str(checkout), "rev-parse", "--show-toplevel", "--short", "HEAD"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.splitlines()
     except (OSError, subprocess.SubprocessError):
-        return package
+        return VERSION
     # An installed package may be inside the checkout of another project.
-    return f"{package}+{answer[1]}" if Path(answer[0]) == checkout.resolve() else package
+    return f"{VERSION}+{answer[1]}" if Path(answer[0]) == checkout.resolve() else VERSION
 
 
 def _make_model(client: MlflowClient, name: str) -> None:

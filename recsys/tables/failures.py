@@ -25,9 +25,9 @@ _OUTAGE = re.compile(
     r")(?!: Accept timed out)[^\n]*"
 )
 _KAFKA_ERROR = r"org\.apache\.kafka\.common\.errors\."
-# What a source reports that says by itself what is wrong, and what to do. The first that is found counts; `{}` is the
-# text of its group.
-_SOURCE_FAILURES: tuple[tuple[re.Pattern[str], type[RecsysError], str], ...] = (
+# What a source or an executor reports that says by itself what is wrong, and what to do. The first that is found
+# counts; `{}` is the text of its group.
+_REPORTED: tuple[tuple[re.Pattern[str], type[RecsysError], str], ...] = (
     (
         re.compile(r"Some data may have been lost because .*? available in Kafka.*?Reason:\s+([^\n]*)", re.DOTALL),
         InputError,
@@ -67,6 +67,17 @@ _SOURCE_FAILURES: tuple[tuple[re.Pattern[str], type[RecsysError], str], ...] = (
         "kafka.security.protocol in source.options",
     ),
     (
+        re.compile(r"ModuleNotFoundError: No module named '([^']+)'"),
+        InputError,
+        "Python has no module '{}' where Spark needs it: send this package as a .zip with --py-files, and install "
+        "what it requires for the Python that PYSPARK_PYTHON names on all machines",
+    ),
+    (
+        re.compile(r"(\[PYTHON_VERSION_MISMATCH\][^\n]*)"),
+        InputError,
+        "executors run another Python than the driver ({}): let PYSPARK_PYTHON name the same version for all",
+    ),
+    (
         re.compile(
             r"(Detected (?:a data update|deleted data)[^\n]*? at version \d+|Detected (?:a data update|deleted data))"
         ),
@@ -92,7 +103,7 @@ def explain_failure(error: BaseException) -> RecsysError | None:
     """
     messages = list(_messages(error))
     text = "\n".join(messages)
-    for pattern, kind, explanation in _SOURCE_FAILURES:
+    for pattern, kind, explanation in _REPORTED:
         if reported := pattern.search(text):
             return kind(explanation.format(" ".join(reported.group(1).split())[:300]))
     down = _OUTAGE.search(text)

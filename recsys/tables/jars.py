@@ -8,7 +8,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import metadata
 from pathlib import Path
 
+import pyspark
 from filelock import FileLock
+
+from recsys.version import DELTA_TESTED
 
 logger = logging.getLogger(__name__)
 
@@ -17,13 +20,17 @@ _KEPT = "resolved-jars.json"
 
 def delta_package() -> str:
     """Maven coordinate of the Delta build that matches the installed Spark and delta-spark."""
-    spark_line = ".".join(metadata.version("pyspark").split(".")[:2])
-    return f"io.delta:delta-spark_{spark_line}_2.13:{metadata.version('delta-spark')}"
+    try:
+        delta = metadata.version("delta-spark")
+    except metadata.PackageNotFoundError:  # A cluster may bring Delta without Python's description of it.
+        delta = DELTA_TESTED[1]
+    spark_line = ".".join(pyspark.__version__.split(".")[:2])
+    return f"io.delta:delta-spark_{spark_line}_2.13:{delta}"
 
 
 def kafka_package() -> str:
     """Maven coordinate of the Kafka connector of the installed Spark."""
-    return f"org.apache.spark:spark-sql-kafka-0-10_2.13:{metadata.version('pyspark')}"
+    return f"org.apache.spark:spark-sql-kafka-0-10_2.13:{pyspark.__version__}"
 
 
 def cache_folder() -> Path:

@@ -1,17 +1,15 @@
 """Builds the Spark session: with Delta, in UTC, quiet, and sized for one machine unless a cluster sets its size."""
 
 import os
-import re
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import resources
 
-from delta import DeltaTable
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
 from recsys.config import Settings
-from recsys.errors import InputError
 from recsys.tables import jars
+from recsys.tables.cluster import LOCAL, is_submitted, quiet_java, refuse_connect, refuse_unsuitable
 from recsys.tables.jars import delta_package, kafka_package
 from recsys.tables.java import OPTIONS, start_java
 
@@ -24,7 +22,18 @@ ALWAYS = {
     # Names of options that Spark shows in no plan, and so in no log: by default only addresses and passwords.
     "spark.sql.redaction.options.regex": "(?i)url|sasl|ssl|jaas|password|secret|token",
 }
-PACKAGES, JARS = "spark.jars.packages", "spark.jars"
+DELTA = {
+    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+}
+MASTER, MEMORY, PACKAGES, JARS = "spark.master", "spark.driver.memory", "spark.jars.packages", "spark.jars"
+SHUFFLE, LISTING = "spark.sql.shuffle.partitions", "spark.sql.sources.parallelPartitionDiscovery.parallelism"
+ON_A_CLUSTER = {
+    # A micro-batch is small, and each partition of it is a task, a file of the shuffle and a state store of seen ids:
+    # Spark's default of 200 is for queries of another size.
+    SHUFFLE: "16",
+    LISTING: "64",
+}
 # A session that `begin_session` is starting.
 _beginning: "list[Future[SparkSession]]" = []
 
@@ -47,7 +56,9 @@ def build_session(settings: Settings) -> SparkSession:
     are applied.
 
     Raises:
-        InputError: Java is missing or too old, or the Delta jar cannot be found.
+        ConfigError: Spark Connect is asked for.
+        InputError: Java is missing or too old, the Delta jar cannot be found, Spark or Delta are not those that were
+            tested, or executors do not see the storage root.
     """
     while _beginning:
         _beginning.pop().result()
@@ -73,27 +84,32 @@ def separate_session(settings: Settings) -> SparkSession:
 
 
 def _build(settings: Settings) -> SparkSession:
+    refuse_connect(settings.spark)
     active = SparkSession.getActiveSession()
     if active is not None:
         for key, value in {**ALWAYS, **settings.spark}.items():
             if active.conf.isModifiable(key):
                 active.conf.set(key, value)
         return active
-    submitted = "PYSPARK_GATEWAY_PORT" in os.environ
-    values = _session_settings(settings.spark, local=not submitted, kafka=settings.source.format == "kafka")
-    if not submitted and SparkContext._gateway is None:
-        _start_spark(values)
+    values = {**_defaults(settings.spark), **ALWAYS, **DELTA, **settings.spark}
+    if not is_submitted():
+        values |= _start_settings(settings.spark, kafka=settings.source.format == "kafka")
+        if SparkContext._gateway is None:
+            _start_spark(values)
     session = SparkSession.builder.config(conf=_conf(values)).getOrCreate()
-    _check_delta(session)
+    refuse_unsuitable(session, settings.storage.root)
     return session
 
 
-def _session_settings(given: dict[str, str], local: bool, kafka: bool) -> dict[str, str]:
+def _defaults(given: dict[str, str]) -> dict[str, str]:
+    """What suits the jobs; of a session that was submitted, only what `spark-submit` was not told itself."""
+    submitted = {}
+    if is_submitted():
+        SparkContext._ensure_initialized()
+        quiet_java(SparkContext._jvm)
+        submitted = dict(SparkConf().getAll())
     values = {
-        **ALWAYS,
         "spark.app.name": "recsys",
-        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
-        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.sql.streaming.stateStore.providerClass": (
             "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"
         ),
@@ -102,37 +118,43 @@ def _session_settings(given: dict[str, str], local: bool, kafka: bool) -> dict[s
         "spark.sql.ui.retainedExecutions": "10",
         "spark.ui.retainedJobs": "50",
         "spark.ui.retainedStages": "50",
-    }
-    if local:
-        values |= _local_settings()
-    values |= given
-    if local:
-        log_settings = resources.files("recsys") / "conf" / "log4j2.properties"
-        brought = ",".join(given.get(key, "") for key in (JARS, "spark.driver.extraClassPath"))
-        wanted = [] if "delta-spark" in brought else [delta_package()]
-        if kafka and "spark-sql-kafka" not in brought:
-            wanted.append(kafka_package())
-        values[PACKAGES] = ",".join(filter(None, [*wanted, given.get(PACKAGES)]))
-        values[OPTIONS] = f"-Dlog4j2.configurationFile={log_settings} {given.get(OPTIONS, '')}".strip()
-    return values
-
-
-def _local_settings() -> dict[str, str]:
-    cores = os.cpu_count() or 1
-    # In local mode executors are threads of the driver, and all training data passes through it to the model.
-    gigabytes = max(1, min(8, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**32))
-    return {
-        "spark.master": "local[*]",
-        "spark.ui.enabled": "false",
-        "spark.driver.memory": f"{gigabytes}g",
+        # All training data passes through the driver to the model.
         "spark.driver.maxResultSize": "0",
-        "spark.sql.shuffle.partitions": str(min(cores, 8)),
-        # Adaptive execution plans a query again between its stages, which costs more than it saves on small batches.
-        "spark.sql.adaptive.enabled": "false",
         # The default of 50 tasks for a Delta log of a few files costs seconds per table on a small machine.
         "spark.databricks.delta.snapshotPartitions": "2",
+    }
+    master = given.get(MASTER, submitted.get(MASTER, "local[*]"))
+    values |= _one_machine() if LOCAL.fullmatch(master) else ON_A_CLUSTER
+    return {key: value for key, value in values.items() if key not in submitted}
+
+
+def _start_settings(given: dict[str, str], kafka: bool) -> dict[str, str]:
+    """What can only be set before Java starts."""
+    # In local mode executors are threads of the driver.
+    gigabytes = max(1, min(8, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**32))
+    log_settings = resources.files("recsys") / "conf" / "log4j2.properties"
+    brought = ",".join(given.get(key, "") for key in (JARS, "spark.driver.extraClassPath"))
+    wanted = [] if "delta-spark" in brought else [delta_package()]
+    if kafka and "spark-sql-kafka" not in brought:
+        wanted.append(kafka_package())
+    return {
+        MASTER: "local[*]",
+        MEMORY: f"{gigabytes}g",
+        **{key: given[key] for key in (MASTER, MEMORY) if key in given},
+        PACKAGES: ",".join(filter(None, [*wanted, given.get(PACKAGES)])),
+        OPTIONS: f"-Dlog4j2.configurationFile={log_settings} {given.get(OPTIONS, '')}".strip(),
+    }
+
+
+def _one_machine() -> dict[str, str]:
+    cores = os.cpu_count() or 1
+    return {
+        "spark.ui.enabled": "false",
+        SHUFFLE: str(min(cores, 8)),
+        # Adaptive execution plans a query again between its stages, which costs more than it saves on small batches.
+        "spark.sql.adaptive.enabled": "false",
         # By default VACUUM lists the files of a table with 10,000 tasks, which takes minutes.
-        "spark.sql.sources.parallelPartitionDiscovery.parallelism": str(2 * cores),
+        LISTING: str(2 * cores),
     }
 
 
@@ -140,7 +162,7 @@ def _start_spark(values: dict[str, str]) -> None:
     """Start Java and the Spark context; jars that an earlier start has resolved take the place of their packages."""
     packages, given = values[PACKAGES], values.get(JARS, "")
     # Executors that are processes of their own are sent the jars; for threads they are on the class path.
-    threads = re.fullmatch(r"local(\[[^\]]*\])?", values["spark.master"]) is not None
+    threads = LOCAL.fullmatch(values[MASTER]) is not None
     key = " without ".join(filter(None, [packages, values.get("spark.jars.excludes")]))
     with jars.lookup(key) as found:
         if found:
@@ -163,13 +185,3 @@ def _conf(values: dict[str, str]) -> SparkConf:
 
 def _paths(listed: str) -> list[str]:
     return [jar.removeprefix("file://") for jar in listed.split(",") if jar]
-
-
-def _check_delta(session: SparkSession) -> None:
-    try:
-        DeltaTable.isDeltaTable(session, "/")
-    except TypeError as error:  # py4j: a missing class is a "JavaPackage", which is not callable
-        raise InputError(
-            f"Delta is not on Spark's class path: run spark-submit --packages {delta_package()} ..., "
-            "or start the job with python"
-        ) from error

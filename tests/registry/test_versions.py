@@ -1,5 +1,4 @@
 import re
-from importlib.metadata import version as installed_version
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from recsys.registry.versions import Version
 from recsys.serving import Served
 from recsys.serving.stored import stored
 from recsys.serving.version import declared_axes
+from recsys.version import VERSION
 from tests.registry.served import served_arrays
 
 ARRAYS = served_arrays(["ann", "bob"], ["tea", "milk", "rice"])
@@ -178,4 +178,9 @@ def test_a_name_that_mlflow_refuses_is_one_line(registry, make):
 
 
 def test_the_code_version_is_the_package_and_its_commit():
-    assert re.fullmatch(rf"{re.escape(installed_version('recsys-stream'))}(\+[0-9a-f]{{7,}})?", versions.code_version())
+    assert re.fullmatch(rf"{re.escape(VERSION)}(\+[0-9a-f]{{7,}})?", versions.code_version())
+
+
+def test_a_package_without_metadata_is_required_without_a_version():
+    assert artifacts._requirement("no-such-package") == "no-such-package"
+    assert artifacts._requirement("numpy").startswith("numpy==2.")

@@ -16,7 +16,7 @@ from recsys.config.settings import as_settings
 from recsys.errors import ConfigError, InputError
 from recsys.tables.failures import explain_failure
 from recsys.tables.jars import kafka_package
-from recsys.tables.session import _session_settings
+from recsys.tables.session import _start_settings
 from recsys.tables.source import open_events, read_events, refuse_unusable
 from tests.tables.helpers import drain, event, write_lines
 
@@ -272,7 +272,7 @@ def test_settings_of_kafka_that_cannot_work_are_refused_without_spark(given: dic
 
 def test_the_connector_is_asked_for_only_where_the_source_is_kafka() -> None:
     for kafka in (True, False):
-        packages = _session_settings({}, local=True, kafka=kafka)["spark.jars.packages"].split(",")
+        packages = _start_settings({}, kafka=kafka)["spark.jars.packages"].split(",")
         assert (kafka_package() in packages) == kafka
     brought = {"spark.driver.extraClassPath": "/jars/spark-sql-kafka.jar"}
-    assert kafka_package() not in _session_settings(brought, local=True, kafka=True)["spark.jars.packages"]
+    assert kafka_package() not in _start_settings(brought, kafka=True)["spark.jars.packages"]
