@@ -15,7 +15,7 @@ DIGITS = 13
 def ends(experiment: Experiment) -> list[float]:
     """(arms,) where the part of each arm ends between 0 and 1; the last one takes what rounding leaves."""
     found = np.cumsum([arm.share for arm in experiment.arms.values()]).tolist()
-    last = max(place for place, arm in enumerate(experiment.arms.values()) if arm.share)
+    last = max((place for place, arm in enumerate(experiment.arms.values()) if arm.share), default=0)
     return [*found[:last], *[1.0] * (len(found) - last)]
 
 

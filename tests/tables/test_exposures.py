@@ -40,6 +40,7 @@ def test_lists_are_counted_once_and_what_was_left_is_told_from_what_was_taken(
         ("u", OURS, "3", 0.25, 3, 1),  # The dislike is no click.
         ("v", STRANGE, None, None, 0, 1),
     ]
-    assert exposures.figures(tables, StepId(0, 7), configured.experiment) == {"exposure/impressions": 3.0, "exposure/clicks": 2.0}
+    sums = {"exposure/impressions": 3.0, "exposure/clicks": 2.0}
+    assert exposures.figures(tables, StepId(0, 7), configured.experiment) == sums
     assert exposures.figures(tables, StepId(0, 8), configured.experiment) == {}
     tagged.unpersist()
