@@ -128,7 +128,7 @@ def learned(spark: SparkSession, settings: Settings) -> list[dict[str, Any]]:
     ]
 
 
-ARRIVAL = ("records", "quarantined")
+ARRIVAL = ("exposure", "records", "quarantined")
 
 
 def figures(row: Any) -> dict[str, float]:
