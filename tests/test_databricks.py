@@ -1,5 +1,6 @@
 """The bundles for Databricks, as far as they can be checked without a workspace: by the models of its own library."""
 
+import doctest
 import os
 import re
 import runpy
@@ -15,6 +16,7 @@ from databricks.bundles.model_serving_endpoints import ModelServingEndpoint
 from databricks.bundles.schemas import Schema
 from databricks.bundles.volumes import Volume
 
+import recsys.databricks
 from recsys.config import Settings, load_settings
 from recsys.databricks import places, setup_statements
 from recsys.errors import ConfigError
@@ -198,6 +200,11 @@ def parts(grant: str) -> tuple[list[str], str]:
     found = re.fullmatch(r"GRANT (.+) ON (?:SCHEMA|VOLUME) \S+ TO `(\w+)`", grant)
     assert found
     return found[1].replace(", ", ",").replace(" ", "_").split(","), found[2]
+
+
+def test_the_examples_of_places_are_right() -> None:
+    done = doctest.testmod(recsys.databricks)
+    assert (done.attempted, done.failed) == (2, 0)
 
 
 def test_names_cannot_become_sql() -> None:
