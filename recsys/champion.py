@@ -1,11 +1,10 @@
 """The champion of an MLflow registry, loaded for recommending."""
 
-import json
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from recsys.errors import ConfigError, InputError
-from recsys.lists import as_id, as_ids, as_length, lists_frame, similar_frame
+from recsys.errors import ConfigError
+from recsys.lists import AskedFor, answered_frame, as_id, as_ids, as_length, as_pairs, similar_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,20 +85,9 @@ class Champion:
             InputError: something cannot be used.
         """
         users = as_ids(user_ids)
-        given = {"candidates": candidates, "exclude_items": exclude_items, "recent_items": recent_items}
-        lists = {name: as_ids(some, name) for name, some in given.items() if some is not None}
-        same: dict[str, Any] = {"k": None if k is None else as_length(k), "exclude_seen": exclude_seen, **lists}
-        same |= {"explain": explain or None}
-        columns = {name: [value] * len(users) for name, value in same.items() if value is not None}
-        found = self._served.answer({"user_id": users, **columns})
-        pairs = zip(found["item_ids"], found["scores"], strict=True)
-        told = [json.loads(text) for text in found["explanations"]] if explain else None
-        return lists_frame(
-            users,
-            [list(zip(*own, strict=True)) for own in pairs],
-            None if told is None else [self._explained(one) for lists in told for one in lists["items"]],
-            self._titles,
-        )
+        wanted = AskedFor(exclude_seen, candidates, exclude_items, recent_items, explain)
+        found = self._served.answer(wanted.columns(users, k))
+        return answered_frame(users, found, {"version": self.version}, self._titles)
 
     def score(
         self,
@@ -120,17 +108,7 @@ class Champion:
         Raises:
             InputError: something is not an id, or there are not as many users as items.
         """
-        users, items = as_ids(user_ids), as_ids(item_ids, "item_ids")
-        users = users * len(items) if len(users) == 1 else users
-        if len(users) != len(items):
-            raise InputError(f"there are {len(users)} user_ids and {len(items)} item_ids: give pairs, or one user")
-        recent = [None if recent_items is None else as_ids(recent_items, "recent_items")] * len(users)
-        return self._served.answer({"user_id": users, "item_id": items, "recent_items": recent}, "score")
-
-    def _explained(self, one: dict[str, Any]) -> str:
-        """The explanation of one item of a list, as JSON."""
-        kept = {name: one[name] for name in ("contributions", "because")}
-        return json.dumps({**kept, "version": self.version})
+        return self._served.answer(as_pairs(user_ids, item_ids, recent_items), "score")
 
     def similar_items(self, item_id: str | int, k: int = 10) -> "pd.DataFrame":
         """Rank the items that are most similar to an item; see `Recommender.similar_items`."""

@@ -11,12 +11,13 @@ from recsys.config import Settings
 from recsys.config.settings import PRIVATE, as_settings, check_settings
 from recsys.contracts import StepId
 from recsys.errors import ConfigError, InputError
-from recsys.frames import given_events
-from recsys.lists import as_id, as_ids, as_length, lists_frame, similar_frame
+from recsys.frames import given_events, to_frame
+from recsys.lists import AskedFor, answered_frame, as_id, as_ids, as_length, as_pairs, lists_frame, similar_frame
 from recsys.model import snapshot
 from recsys.model.recommender import OnlineModel
 from recsys.model.similar import item_arrays
 from recsys.model.snapshot import Snapshot
+from recsys.serving import Answers, Ranker, RefusedError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,6 +129,8 @@ class Recommender:
 
     def __init__(self, model: OnlineModel) -> None:
         self._model = model
+        # What answers more than plain lists, as of which batch.
+        self._answers: tuple[StepId | None, Answers] | None = None
 
     def __repr__(self) -> str:
         model = self._model
@@ -140,7 +143,17 @@ class Recommender:
         """The settings of the model."""
         return self._model.settings
 
-    def recommend(self, user_ids: str | int | Iterable[str | int], k: int | None = None) -> "pd.DataFrame":
+    def recommend(
+        self,
+        user_ids: str | int | Iterable[str | int],
+        k: int | None = None,
+        *,
+        exclude_seen: bool | None = None,
+        candidates: Iterable[str | int] | None = None,
+        exclude_items: Iterable[str | int] | None = None,
+        recent_items: Iterable[str | int] | None = None,
+        explain: bool = False,
+    ) -> "pd.DataFrame":
         """Rank items for users.
 
         Items that a user has interacted with are left out unless `recommend.exclude_seen` is false. Unknown users get
@@ -149,6 +162,12 @@ class Recommender:
         Args:
             user_ids: Ids, or a single id.
             k: Items per list; None: `recommend.k`. A list is shorter if fewer items are left.
+            exclude_seen: Leave out what the users have interacted with; None: `recommend.exclude_seen`.
+            candidates: Choose among these items, for all users of the call; so do the next two.
+            exclude_items: Recommend none of these.
+            recent_items: What the users have done since the last update, latest last; the last 1,000 count.
+            explain: Add a column `explanation`, JSON text: `contributions` that add up to the score, and `because` of
+                which items of the user.
 
         Returns:
             `user_id`, `rank` (from 1), `item_id`, `score` (higher is better; what it is depends on `model.kind`: for
@@ -164,11 +183,52 @@ class Recommender:
             ['i1']
         """
         users, k = as_ids(user_ids), as_length(self.settings.recommend.k if k is None else k)
+        wanted = AskedFor(exclude_seen, candidates, exclude_items, recent_items, explain)
+        if not wanted.plain:
+            return answered_frame(users, self._answer("recommend", wanted.columns(users, k)), {}, self._titles())
         size = max(1, _SCORES_AT_ONCE // max(len(self._model.items), 1))
         lists = list[list[tuple[str, float]]]()
         for begin in range(0, len(users), size):
             lists += self._model.recommend(users[begin : begin + size], k)
         return lists_frame(users, lists, titles=self._titles())
+
+    def score(
+        self,
+        user_ids: str | int | Iterable[str | int],
+        item_ids: str | int | Iterable[str | int],
+        recent_items: Iterable[str | int] | None = None,
+    ) -> "pd.DataFrame":
+        """Score pairs of users and items.
+
+        Args:
+            user_ids: Ids (n,), or a single id for all items.
+            item_ids: Ids (n,).
+            recent_items: See `recommend`.
+
+        Returns:
+            `user_id`, `item_id`, `score`, NaN for an unknown item; the scores are those of `recommend`.
+
+        Raises:
+            InputError: something is not an id, or there are not as many users as items.
+
+        Examples:
+            >>> model = fit([{"user_id": "u1", "item_id": "i1", "event_time": "2024-05-01"}])
+            >>> model.score("u2", ["i1", "other"])["score"].isna().tolist()
+            [False, True]
+        """
+        frame: pd.DataFrame = to_frame(self._answer("score", as_pairs(user_ids, item_ids, recent_items)))
+        return frame
+
+    def _answer(self, task: str, columns: Mapping[str, Any]) -> dict[str, Any]:
+        """Do a task as a registered version of the model would."""
+        if self._answers is None or self._answers[0] != self._model.step:
+            own = self.settings.recommend
+            ranker = Ranker(self._model.served().packed())
+            self._answers = self._model.step, Answers(ranker, own.k, own.exclude_seen, {})
+        try:
+            return self._answers[1].of(task, columns)
+        except RefusedError as error:
+            raise InputError(str(error)) from error
 
     def _titles(self) -> Mapping[str, str]:
         """Titles of the items."""

@@ -1,6 +1,8 @@
 """Ids as they are handed in, and the lists that come out."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,6 +68,85 @@ def lists_frame(
     }
     frame: pd.DataFrame = to_frame(columns)
     return frame
+
+
+@dataclass(frozen=True)
+class AskedFor:
+    """What is asked for beside users and length; lists of items hold for all users of a call.
+
+    Attributes:
+        exclude_seen: leave out what the users have interacted with; None: as the model was set.
+        candidates: choose among these items; exclude_items: recommend none of these; recent_items: what the users have
+            done since the model was made, latest last.
+        explain: say why.
+    """
+
+    exclude_seen: bool | None = None
+    candidates: Iterable[str | int] | None = None
+    exclude_items: Iterable[str | int] | None = None
+    recent_items: Iterable[str | int] | None = None
+    explain: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing is asked for."""
+        given = (self.exclude_seen, self.candidates, self.exclude_items, self.recent_items)
+        return not self.explain and all(one is None for one in given)
+
+    def columns(self, users: Sequence[str], k: int | None) -> dict[str, list[Any]]:
+        """Columns of the task `recommend`, see `serving.Answers`.
+
+        Raises:
+            InputError: something is no id, or `k` no length.
+        """
+        given = {name: getattr(self, name) for name in ("candidates", "exclude_items", "recent_items")}
+        lists = {name: as_ids(some, name) for name, some in given.items() if some is not None}
+        same: dict[str, Any] = {"k": None if k is None else as_length(k), "exclude_seen": self.exclude_seen, **lists}
+        same |= {"explain": self.explain or None}
+        columns = {name: [value] * len(users) for name, value in same.items() if value is not None}
+        return {"user_id": list(users), **columns}
+
+
+def answered_frame(
+    users: Sequence[str], found: Any, stamp: dict[str, Any], titles: Mapping[str, str] | None = None
+) -> "pd.DataFrame":
+    """The answer of the task `recommend` as a frame, see `lists_frame`.
+
+    Args:
+        users: n ids.
+        found: the answer, columns by name.
+        stamp: what explanations say of the model.
+        titles: by item.
+    """
+    lists = [list(zip(*own, strict=True)) for own in zip(found["item_ids"], found["scores"], strict=True)]
+    told = [json.loads(text) for text in found["explanations"]] if "explanations" in found else None
+    kept = ("contributions", "because")
+    return lists_frame(
+        users,
+        lists,
+        None
+        if told is None
+        else [json.dumps({name: one[name] for name in kept} | stamp) for own in told for one in own["items"]],
+        titles,
+    )
+
+
+def as_pairs(
+    user_ids: str | int | Iterable[str | int],
+    item_ids: str | int | Iterable[str | int],
+    recent_items: Iterable[str | int] | None,
+) -> dict[str, list[Any]]:
+    """Columns of the task `score`: as many users as items, or one user for all items.
+
+    Raises:
+        InputError: something is no id, or there are other numbers of them.
+    """
+    users, items = as_ids(user_ids), as_ids(item_ids, "item_ids")
+    users = users * len(items) if len(users) == 1 else users
+    if len(users) != len(items):
+        raise InputError(f"there are {len(users)} user_ids and {len(items)} item_ids: give pairs, or one user")
+    recent = None if recent_items is None else as_ids(recent_items, "recent_items")
+    return {"user_id": users, "item_id": items, "recent_items": [recent] * len(users)}
 
 
 def as_ids(given: Any, name: str = "user_ids") -> list[str]:

@@ -1,6 +1,7 @@
 """The front door: frames in, frames out, the same model from the same events, and one clear line for what cannot be."""
 
 import copy
+import json
 import math
 import warnings
 from collections.abc import Callable
@@ -381,3 +382,34 @@ def test_items_with_texts_are_shown_with_their_titles(tmp_path: Path) -> None:
     shown = lists._repr_html_()
     assert "<script>" not in shown
     assert "Tea &lt;script&gt;" in shown
+
+
+def test_a_fitted_model_answers_as_a_registered_one_does() -> None:
+    model = recsys.fit(history(2_000), SMALL)
+    users = ["1", "2", "stranger"]
+    plain = model.recommend(users, k=5)
+    same = model.recommend(users, k=5, exclude_seen=True)
+    pd.testing.assert_frame_equal(plain, same)
+    told = model.recommend(users[:2], k=5, explain=True)
+    pd.testing.assert_frame_equal(told.drop(columns="explanation"), plain[plain["user_id"] != "stranger"])
+    for score, text in zip(told["score"], told["explanation"], strict=True):
+        assert sum(json.loads(text)["contributions"].values()) == pytest.approx(score, abs=1e-5)
+    best = plain["item_id"].tolist()[:3]
+    assert not set(best) & set(model.recommend("1", k=20, exclude_items=best)["item_id"])
+    assert model.recommend("1", candidates=best)["item_id"].tolist() == best
+    visited = model.recommend("stranger", k=5, recent_items=best)
+    assert visited["item_id"].tolist() != plain[plain["user_id"] == "stranger"]["item_id"].tolist()
+    scored = model.score("1", [*best, "no item"])["score"]
+    np.testing.assert_allclose(scored[:3], plain["score"][:3], rtol=1e-6)
+    assert np.isnan(scored[3])
+    model.update(history(50, seed=9))
+    assert (
+        model.recommend("u1", k=5, exclude_seen=True)["item_id"].tolist()
+        == model.recommend("u1", k=5)["item_id"].tolist()
+    )
+    for wrong, line in (
+        (lambda: model.score(["a", "b"], ["c"]), "2 user_ids and 1 item_ids"),
+        (lambda: model.recommend("1", candidates=[1.5]), "an id is text"),
+    ):
+        with pytest.raises(InputError, match=line):
+            wrong()

@@ -62,7 +62,7 @@ MAY_IMPORT = {
     "cleaning": LIGHT | {"parsing"},
     "frames": LIGHT | {"batches", "cleaning"},
     "lists": LIGHT | {"frames", "serving"},
-    "door": LIGHT | FRAMES | {"item_texts", "lists", "model"},
+    "door": LIGHT | FRAMES | {"item_texts", "lists", "model", "serving"},
     "champion": LIGHT | FRAMES | {"lists", "registry"},
     "item_texts": LIGHT,
     "report": LIGHT | {"champion", "item_texts", "registry", "stream", "tables"},

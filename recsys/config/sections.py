@@ -92,6 +92,22 @@ class Source(Section):
         return self
 
 
+class FurtherSource(Source):
+    """A further source that feeds the same log, with columns, options and a weight of its own."""
+
+    weight: PositiveFloat = Field(
+        1.0,
+        description="What the weights of its events are multiplied by. Below 1 where its events say less than those of "
+        "`source`.",
+    )
+
+    @model_validator(mode="after")
+    def _one_watermark(self) -> "FurtherSource":
+        if "watermark" in self.model_fields_set:
+            raise ValueError("source.watermark holds for all sources: leave it out here")
+        return self
+
+
 class Trigger(Section):
     """When micro-batches run."""
 

@@ -31,6 +31,7 @@ from recsys.config.section import Section, TextByKey
 from recsys.config.sections import (
     Evaluation,
     EventWeight,
+    FurtherSource,
     Gate,
     Items,
     MLflow,
@@ -46,8 +47,13 @@ from recsys.storage import mlflow_database
 
 ENVIRONMENT_PREFIX = "RECSYS__"
 # Settings that may hold secrets: never shown, logged or saved with a model.
-PRIVATE: dict[str, Any] = {"spark": True, "source": {"options"}, "mlflow": {"tracking_uri"}}
-_PRIVATE_KEYS = ("spark", "source.options", "mlflow.tracking_uri")
+PRIVATE: dict[str, Any] = {
+    "spark": True,
+    "source": {"options"},
+    "sources": {"__all__": {"options"}},
+    "mlflow": {"tracking_uri"},
+}
+_PRIVATE_KEYS = ("spark", "source.options", "sources", "mlflow.tracking_uri")
 
 DEFAULT_WEIGHTS = {
     "impression": EventWeight(weight=0.0, impression=True),
@@ -70,6 +76,12 @@ class Settings(Section):
     """All settings of all jobs."""
 
     source: Source = Field(default_factory=Source)
+    sources: list[FurtherSource] = Field(
+        default_factory=list,
+        description="Further sources that feed the same log: each with the keys of `source` (but for `watermark`, "
+        "which holds for all) and a `weight` that multiplies those of its events. They are fixed for the life of a "
+        "stream.",
+    )
     trigger: Trigger = Field(default_factory=Trigger)
     storage: Storage = Field(default_factory=Storage)
     quarantine: Quarantine = Field(default_factory=Quarantine)
@@ -108,6 +120,11 @@ class Settings(Section):
     seed: NonNegativeInt = Field(
         0, description="Seed of every random choice. Change it to see how much results vary by chance."
     )
+
+    @property
+    def each_source(self) -> "list[Settings]":
+        """The settings for each source by itself, `source` first."""
+        return [self.model_copy(update={"source": one, "sources": []}) for one in (self.source, *self.sources)]
 
     @property
     def tracking_uri(self) -> str:

@@ -20,6 +20,7 @@ from pyspark.sql import DataFrame
 
 from recsys.batches import batch_starts, events_per_batch
 from recsys.config import Settings
+from recsys.config.sections import Source
 from recsys.contracts import EVENT_ID, INTERACTION_LOG, MODEL_UPDATES, QUARANTINE, LedgerRow, StepId
 from recsys.errors import ConfigError, InputError, SolveError
 from recsys.frames import listed
@@ -82,7 +83,7 @@ def backfill(settings: Settings, observe: Observer = log_stage) -> BackfillSumma
         RegistryError: the tracking server refuses, or does not answer before the first batch is learned.
     """
     root = settings.storage.root
-    if settings.source.format == "kafka":
+    if any(one.source.format == "kafka" for one in settings.each_source):
         raise ConfigError(
             "a backfill reads files or a Delta table, and source.format is kafka: let jobs/stream_update.py read them"
         )
@@ -262,8 +263,11 @@ def _refuse_another(settings: Settings, held: Handover) -> None:
 
 def _in_bulk(settings: Settings) -> Settings:
     """Settings with which Spark reads the whole source as one micro-batch, and ends."""
-    source = settings.source
-    options = {key: value for key, value in source.options.items() if key.lower() not in RATE_LIMITS}
-    whole = source.model_copy(update={"options": {**options, "maxFilesPerTrigger": _ALL_FILES}})
     once = settings.trigger.model_copy(update={"mode": "available_now"})
-    return settings.model_copy(update={"source": whole, "trigger": once})
+    further = [_whole(source) for source in settings.sources]
+    return settings.model_copy(update={"source": _whole(settings.source), "sources": further, "trigger": once})
+
+
+def _whole(source: Source) -> Source:
+    options = {key: value for key, value in source.options.items() if key.lower() not in RATE_LIMITS}
+    return source.model_copy(update={"options": {**options, "maxFilesPerTrigger": _ALL_FILES}})

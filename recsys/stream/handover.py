@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from recsys.config import Settings
+from recsys.config.sections import Source
 from recsys.errors import InputError
 from recsys.storage import checkpoint_folder
 
@@ -55,8 +56,11 @@ def described(settings: Settings, has_ids: bool) -> Handover:
 
 
 def source_path(settings: Settings) -> str:
-    """The path of the source, absolute if it is local; a table or topics by name."""
-    source = settings.source
+    """The paths of the sources, absolute if they are local; a table or topics by name."""
+    return " + ".join(_path(one.source) for one in settings.each_source)
+
+
+def _path(source: Source) -> str:
     if source.format == "kafka":
         return ",".join(source.topics)
     if source.table is not None:
@@ -147,7 +151,8 @@ def _has_streamed(root: str) -> bool:
 def _continues(stream: Handover, history: Handover) -> bool:
     """Whether a stream can continue with the checkpoint of a history."""
     same_kind = (stream.kind, stream.has_ids) == (history.kind, history.has_ids)
-    return same_kind and (stream.kind == "files" or stream.path == history.path)
+    several = any(" + " in held.path for held in (stream, history))
+    return same_kind and ((stream.kind == "files" and not several) or stream.path == history.path)
 
 
 def _overlap(stream: Handover, history: Handover) -> bool:

@@ -34,10 +34,15 @@ def last_planned(folder: Path) -> int:
     return _last(folder / "offsets")
 
 
-def last_position(folder: Path) -> str | None:
-    """Position of the first source after the last batch that was planned, as JSON; None if there is none."""
+def last_position(folder: Path, number: int = 0) -> str | None:
+    """Position of a source after the last batch that was planned, as JSON; None if there is none.
+
+    Args:
+        folder: folder of the checkpoint.
+        number: of the source, from 0.
+    """
     lines = _lines(folder / "offsets" / str(last_planned(folder)))
-    return lines[1] if lines else None
+    return lines[1 + number] if lines and len(lines) > 1 + number else None
 
 
 def last_finished(folder: Path) -> int:

@@ -25,6 +25,7 @@ from recsys.contracts import (
     MILLISECONDS_FROM,
     RAW,
     REASONS,
+    SOURCE_WEIGHT,
     TIME_SLOT_SECONDS,
     USER,
     VALUE,
@@ -132,8 +133,9 @@ def parse_time(text: Column) -> Column:
 def weigh(tagged: DataFrame, weights: Mapping[str, EventWeight]) -> DataFrame:
     """Add the weight of each event: the weight of its type, multiplied by value or log2(1 + value) if configured.
 
-    It is rounded to a multiple of 1 / `WEIGHT_PARTS`, to the even one of two that are as near. A column `impressions`
-    says whether the event is one: 1 or 0.
+    Where the source has a weight of its own (`source_weight`), that counts, too. The weight is rounded to a multiple of
+    1 / `WEIGHT_PARTS`, to the even one of two that are as near. A column `impressions` says whether the event is one: 1
+    or 0.
     """
     value = F.col(VALUE)
     factors = {"ignore": F.lit(1.0), "multiply": value, "log": F.log2(1.0 + value)}
@@ -141,6 +143,8 @@ def weigh(tagged: DataFrame, weights: Mapping[str, EventWeight]) -> DataFrame:
         (F.col(EVENT_TYPE) == kind, F.lit(weight.weight) * factors[weight.value]) for kind, weight in weights.items()
     ]
     weight = F.coalesce(*(F.when(condition, weight) for condition, weight in cases))
+    if SOURCE_WEIGHT in tagged.columns:
+        weight = weight * F.col(SOURCE_WEIGHT)
     shown = [kind for kind, weight in weights.items() if weight.impression]
     return tagged.withColumns(
         {

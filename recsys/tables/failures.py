@@ -78,6 +78,12 @@ _REPORTED: tuple[tuple[re.Pattern[str], type[RecsysError], str], ...] = (
         "executors run another Python than the driver ({}): let PYSPARK_PYTHON name the same version for all",
     ),
     (
+        re.compile(r"(There are \[\d+\] sources in the checkpoint offsets and now there are \[\d+\] sources)"),
+        InputError,
+        "the sources of a stream are fixed for its life ({}): restore source and sources as they were, or set "
+        "storage.root to a new folder and read the events again",
+    ),
+    (
         re.compile(
             r"(Detected (?:a data update|deleted data)[^\n]*? at version \d+|Detected (?:a data update|deleted data))"
         ),

@@ -34,14 +34,18 @@ _SOON = {
 }
 
 
-def refuse_unusable(settings: Settings) -> None:
+def refuse_unusable(settings: Settings, number: int = 0) -> None:
     """Refuse settings of a Kafka source, or of a dead-letter topic, that cannot work.
+
+    Args:
+        settings: the section source is used, and for the first source the dead-letter topic.
+        number: of the source among those of the stream, from 0.
 
     Raises:
         ConfigError: they contradict one another, or something is not set.
         InputError: a topic is left out that the stream has begun to read.
     """
-    source, dead_letters = settings.source, settings.quarantine.dead_letter_topic
+    source, dead_letters = settings.source, settings.quarantine.dead_letter_topic if number == 0 else None
     if source.format != FORMAT:
         if source.topics:
             raise ConfigError(f"source.topics is set, and source.format is {source.format}: set it to kafka")
@@ -58,7 +62,7 @@ def refuse_unusable(settings: Settings) -> None:
     if dead_letters in source.topics:
         raise ConfigError("quarantine.dead_letter_topic is one of source.topics: refused records would come in again")
     # Spark would plan a batch without it, and could never go on.
-    begun = checkpoint.last_position(checkpoint_folder(settings.storage.root))
+    begun = checkpoint.last_position(checkpoint_folder(settings.storage.root), number)
     if left_out := sorted(positions(begun).keys() - set(source.topics)):
         raise InputError(
             f"source.topics has no '{left_out[0]}', which the stream under {settings.storage.root} has begun to read: "

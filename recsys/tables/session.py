@@ -90,7 +90,9 @@ def _build(settings: Settings) -> SparkSession:
         return _set(current if current.conf.get(_OURS, None) else _beside(current), settings)
     values = {**_defaults(settings.spark), **ALWAYS, **DELTA, **settings.spark}
     if not is_submitted():
-        values |= _start_settings(settings.spark, kafka=settings.source.format == "kafka")
+        values |= _start_settings(
+            settings.spark, kafka=any(one.source.format == "kafka" for one in settings.each_source)
+        )
         if SparkContext._gateway is None:
             _start_spark(values)
     session = SparkSession.builder.config(conf=_conf(values)).getOrCreate()

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path
 
 from py4j.protocol import Py4JJavaError
@@ -12,9 +13,9 @@ from pyspark.sql import functions as F
 from pyspark.sql.streaming.listener import StreamingQueryProgress
 
 from recsys.config import Settings
-from recsys.config.sections import Source
-from recsys.contracts import EVENT_ID, INGESTED_AT
-from recsys.errors import ConfigError, InputError
+from recsys.config.sections import FurtherSource, Source
+from recsys.contracts import EVENT_ID, INGESTED_AT, SOURCE_WEIGHT
+from recsys.errors import ConfigError, InputError, RecsysError
 from recsys.tables import kafka
 from recsys.tables.clean import has_id, tag
 from recsys.tables.failures import explain_failure, first_line
@@ -26,11 +27,11 @@ _LENIENT = ("spark.sql.files.ignoreMissingFiles", "spark.sql.files.ignoreCorrupt
 
 
 def open_events(spark: SparkSession, settings: Settings) -> DataFrame:
-    """Open the configured source as a stream of tagged events, without duplicates.
+    """Open the configured sources as a stream of tagged events, without duplicates.
 
     Returns:
-        Streaming frame with the columns of `clean.tag`. If the source has event ids, the stream keeps state; whether it
-        does is fixed for the lifetime of a checkpoint.
+        Streaming frame with the columns of `clean.tag`, and `source_weight` where a source has one. If a source has
+        event ids, the stream keeps state. Whether it does is fixed for the life of a checkpoint, as the sources are.
 
     Raises:
         InputError: the path or a mapped column is missing, or the first file cannot be read.
@@ -41,7 +42,14 @@ def open_events(spark: SparkSession, settings: Settings) -> DataFrame:
     source, dead_letters = settings.source, settings.quarantine.dead_letter_topic
     if dead_letters is not None:
         kafka.refuse_unanswered(spark, source, [dead_letters], "quarantine.dead_letter_topic")
-    tagged = tag(read_events(spark, source), settings)
+    weighing = any(one.weight != 1 for one in settings.sources)
+    frames = []
+    for number, own in enumerate(settings.each_source):
+        with _named(number):
+            frame = tag(read_events(spark, own.source), own)
+        weight = own.source.weight if isinstance(own.source, FurtherSource) else 1.0
+        frames.append(frame.withColumn(SOURCE_WEIGHT, F.lit(weight)) if weighing else frame)
+    tagged = reduce(lambda one, other: one.unionByName(other, allowMissingColumns=True), frames)
     return deduplicated(tagged, source.watermark) if EVENT_ID in tagged.columns else tagged
 
 
@@ -52,12 +60,29 @@ def refuse_unusable(settings: Settings) -> None:
         InputError: the path does not exist.
         ConfigError: the event types of the settings are inconsistent.
     """
+    for number, own in enumerate(settings.each_source):
+        with _named(number):
+            _refuse_unusable(own, number)
+
+
+@contextmanager
+def _named(number: int) -> Iterator[None]:
+    """Say of which source an error is, for all but the first."""
+    try:
+        yield
+    except RecsysError as error:
+        if number:
+            raise type(error)(f"sources[{number - 1}]: {error}") from error
+        raise
+
+
+def _refuse_unusable(settings: Settings, number: int) -> None:
     source = settings.source
     if source.columns.event_type is None and source.default_event_type is None:
         raise ConfigError("source.columns.event_type is null: set source.default_event_type")
     if source.default_event_type is not None and source.default_event_type not in settings.weights:
         raise ConfigError(f"source.default_event_type '{source.default_event_type}' is not one of weights")
-    kafka.refuse_unusable(settings)
+    kafka.refuse_unusable(settings, number)
     if source.format == kafka.FORMAT or source.table is not None:
         return
     # Paths with a scheme or a pattern are left to Spark.

@@ -59,6 +59,8 @@ def test_reader_options_may_be_written_as_yaml_likes_them() -> None:
         ("experiment.arms={a: {share: 0.5}, b: {share: 0.4}}", "the shares add up to 0.9, not to 1"),
         ("experiment.arms={a: {share: 0.5}, a/b: {share: 0.5}}", "'a/b' is no name of an arm"),
         ("experiment.arms={a: {share: 0.5}, b: {share: 0.5, kind: als}}", "unknown setting 'experiment.arms.b.kind'"),
+        ("sources=[{watermark: 2 hours}]", "source.watermark holds for all sources"),
+        ("sources=[{weight: 0}]", "setting 'sources.0.weight': input should be greater than 0"),
         ("seed=${nowhere}", "cannot read the settings"),
         ("seed", "overrides look like"),
     ],
@@ -148,6 +150,7 @@ def test_what_may_be_secret_is_no_parameter() -> None:
     settings = load_settings(
         overrides=[
             "source.options.password=hunter2",
+            "sources=[{options: {password: hunter2}}]",
             "spark.token=hunter2",
             "mlflow.tracking_uri=https://me:hunter2@mlflow.example",
         ]
@@ -156,5 +159,8 @@ def test_what_may_be_secret_is_no_parameter() -> None:
     assert "hunter2" not in str(told)
     with pytest.raises(ConfigError, match="setting 'spark.token'") as refused:
         check_settings({"spark": {"token": [777]}})
+    assert "777" not in str(refused.value)
+    with pytest.raises(ConfigError, match="setting 'sources.0.options") as refused:
+        check_settings({"sources": [{"options": {"token": [777]}}]})
     assert "777" not in str(refused.value)
     assert told["model.factors"] == str(settings.model.factors)

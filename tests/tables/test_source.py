@@ -276,3 +276,39 @@ def test_the_connector_is_asked_for_only_where_the_source_is_kafka() -> None:
         assert (kafka_package() in packages) == kafka
     brought = {"spark.driver.extraClassPath": "/jars/spark-sql-kafka.jar"}
     assert kafka_package() not in _start_settings(brought, kafka=True)["spark.jars.packages"]
+
+
+def test_sources_with_columns_and_weights_of_their_own_feed_one_log(
+    spark: SparkSession, settings: Factory, tmp_path: Path
+) -> None:
+    """Each is read by its own mapping, ids tell duplicates across them, and a restart reads only what is new."""
+    shop, ratings = tmp_path / "shop", tmp_path / "ratings"
+    write_lines(tmp_path / "events/1.json", event(event_id="1"), event(event_id="2", event_type="purchase"))
+    write_shop(spark, shop, "csv")
+    write_lines(ratings / "1.json", {"who": "u", "what": "i", "at": 1_714_564_800, "id": "1"}, {"who": "v", "at": "?"})
+    columns = {"user_id": "who", "item_id": "what", "event_time": "at", "event_id": "id", "event_type": None}
+    further = [
+        {"path": str(shop), "format": "csv", "columns": MAPPING, "weight": 0.25},
+        {"path": str(ratings), "columns": columns, "default_event_type": "rating"},
+    ]
+    configured = settings(tmp_path, sources=further, weights={"view": 1, "purchase": 4, "rating": 2})
+    first = drain(spark, configured)
+    assert sorted(first.pairs) == [
+        ("ann", "tea", 0.25, 1),
+        ("ann", "tea", 0.5, 1),
+        ("bob", "jam", 1.0, 1),
+        ("u", "i", 5.0, 2),
+    ]
+    assert first.duplicates == 1
+    assert sorted(first.reasons) == [["missing item_id", "unparsable event_time"], ["non-finite value"]]
+    write_lines(ratings / "2.json", {"who": "w", "what": "i", "at": 1_714_564_800, "id": "9"})
+    assert drain(spark, configured).pairs == [("w", "i", 2.0, 1)]
+
+    with pytest.raises(StreamingQueryException) as raised:
+        drain(spark, configured.model_copy(update={"sources": configured.sources[:1]}))
+    explained = explain_failure(raised.value)
+    assert isinstance(explained, InputError)
+    assert "the sources of a stream are fixed for its life" in str(explained)
+    gone = configured.sources[0].model_copy(update={"path": str(tmp_path / "gone")})
+    with pytest.raises(InputError, match=r"sources\[0\]: source.path .*gone does not exist"):
+        open_events(spark, configured.model_copy(update={"sources": [gone]}))
