@@ -71,8 +71,8 @@ def build_session(settings: Settings) -> SparkSession:
 def separate_session(settings: Settings) -> SparkSession:
     """A new session beside the current one; without one, Spark is started.
 
-    It shares Spark with the other and begins with its settings, catalog and schema, but what is set in it stays in it.
-    Temporary views are not shared.
+    It shares Spark with the other and begins with its settings, but what is set in it stays in it. Temporary views, and
+    the schema that `USE` has chosen, are not shared: to ask for that schema would already change the other's settings.
 
     Raises:
         InputError: see `build_session`.
@@ -106,17 +106,12 @@ def _current() -> SparkSession:
 
 
 def _beside(caller: SparkSession) -> SparkSession:
-    """A new session with the settings, the catalog and the schema of another."""
+    """A new session with the settings of another."""
     session = caller.newSession()
     for key, value in caller.conf.getAll.items():
         if session.conf.isModifiable(key):
             session.conf.set(key, value)
     session.conf.set(_OURS, "true")
-    catalog, schema = caller.catalog.currentCatalog(), caller.catalog.currentDatabase()
-    if catalog != session.catalog.currentCatalog():
-        session.catalog.setCurrentCatalog(catalog)
-    if schema != session.catalog.currentDatabase():
-        session.catalog.setCurrentDatabase(schema)
     return session
 
 

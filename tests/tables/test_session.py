@@ -79,19 +79,13 @@ def test_the_session_of_this_package_is_used_again(spark: SparkSession) -> None:
 def test_a_session_of_a_caller_stays_as_it_is(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
     caller = spark.newSession()
     monkeypatch.setattr(SparkSession, "_activeSession", caller)
-    spark.sql("CREATE DATABASE of_the_caller")
-    try:
-        caller.catalog.setCurrentDatabase("of_the_caller")
-        caller.conf.set("spark.sql.session.timeZone", "Asia/Tokyo")
-        caller.conf.set("spark.sql.shuffle.partitions", "3")
-        before = dict(caller.conf.getAll)
-        made = build_session(Settings(spark={"spark.sql.ansi.enabled": "false"}))
-        assert made is not caller
-        assert caller.conf.getAll == before
-        names = ("session.timeZone", "shuffle.partitions", "ansi.enabled")
-        found = [made.conf.get(f"spark.sql.{name}") for name in names]
-        assert found == ["UTC", "3", "false"], "the caller's settings, but for those that the jobs need"
-        assert made.catalog.currentDatabase() == "of_the_caller"
-        assert made.sql("SELECT timestamp '1970-01-01' AS t").selectExpr("CAST(t AS BIGINT)").first()[0] == 0
-    finally:
-        spark.sql("DROP DATABASE of_the_caller")
+    caller.conf.set("spark.sql.session.timeZone", "Asia/Tokyo")
+    caller.conf.set("spark.sql.shuffle.partitions", "3")
+    before = dict(caller.conf.getAll)
+    made = build_session(Settings(spark={"spark.sql.ansi.enabled": "false"}))
+    assert made is not caller
+    assert caller.conf.getAll == before
+    names = ("session.timeZone", "shuffle.partitions", "ansi.enabled")
+    found = [made.conf.get(f"spark.sql.{name}") for name in names]
+    assert found == ["UTC", "3", "false"], "the caller's settings, but for those that the jobs need"
+    assert made.sql("SELECT timestamp '1970-01-01' AS t").selectExpr("CAST(t AS BIGINT)").first()[0] == 0
