@@ -108,8 +108,10 @@ def score_arms(tables: Tables, settings: Settings, inputs: Inputs | None = None)
         name: DistributedVersion.of(tables, chosen_version(settings, arm.model), settings)
         for name, arm in serving.items()
     }
-    users, others_stay = inputs.users, inputs.users is not None
-    if users is None:
+    users, others_stay, without_id = inputs.users, inputs.users is not None, 0
+    if users is not None:
+        without_id = users.filter(F.isnull(USER)).count()
+    else:
         # A user whom only another arm's version knows gets popular items.
         users = reduce(DataFrame.union, (scorer.users() for scorer in scorers.values())).distinct()
     request, scored_at = request_of(tables.spark, inputs, settings), datetime.now(UTC)
@@ -124,8 +126,9 @@ def score_arms(tables: Tables, settings: Settings, inputs: Inputs | None = None)
     for name, scorer in scorers.items():
         run = scorer.run(audiences[name], scored_at, seconds)
         changed = written.filter(_in_arm(experiment, name)).count()
-        # Whose list is gone is known to no version, so to no arm in particular.
-        run = replace(run, arm=name, changed=changed, removed=0 if found else synced.removed)
+        run = replace(run, arm=name, changed=changed)
+        if not found:  # Whose list is gone, and who has no id, belongs to no arm in particular.
+            run = replace(run, removed=synced.removed, users_without_id=without_id)
         scoring_runs.append(tables, run)
         found[name] = Scored(scorer.version, run, {})
     return found

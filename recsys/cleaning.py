@@ -16,18 +16,7 @@ import pyarrow.compute as pc
 
 from recsys.config import Settings
 from recsys.config.sections import EventWeight
-from recsys.contracts import (
-    EVENT_ID,
-    EVENT_TIME,
-    EVENT_TYPE,
-    ITEM,
-    LIST_ID,
-    LOST_BYTES,
-    MAX_ID_BYTES,
-    USER,
-    VALUE,
-    WEIGHT_PARTS,
-)
+from recsys.contracts import EVENT_ID, EVENT_TIME, EVENT_TYPE, ITEM, LOST_BYTES, MAX_ID_BYTES, USER, VALUE, WEIGHT_PARTS
 from recsys.errors import InputError
 from recsys.parsing import parse_number, parse_time, strict_log2, to_micros
 
@@ -82,8 +71,8 @@ def judge(columns: Mapping[str, pa.Array], settings: Settings, now: datetime) ->
     """
     size = len(columns[USER])
     nothing = pa.nulls(size, pa.string())
-    users, items, kinds, event_ids, list_ids = (
-        _text(columns.get(name, nothing), name) for name in (USER, ITEM, EVENT_TYPE, EVENT_ID, LIST_ID)
+    users, items, kinds, event_ids = (
+        _text(columns.get(name, nothing), name) for name in (USER, ITEM, EVENT_TYPE, EVENT_ID)
     )
     event_ids = _given(event_ids)
     kinds = _given(kinds)
@@ -92,7 +81,7 @@ def judge(columns: Mapping[str, pa.Array], settings: Settings, now: datetime) ->
     values, numeric, value_given = _numbers(columns.get(VALUE, nothing))
     times, timed, time_given = _times(columns[EVENT_TIME])
     codes = _codes(kinds, list(settings.weights))
-    bad_users, bad_items, bad_lists = _is_broken(users), _is_broken(items), _is_broken(list_ids)
+    bad_users, bad_items = _is_broken(users), _is_broken(items)
     missing_kind = kinds.is_null().to_numpy(zero_copy_only=False)
     rules = {
         "missing user_id": _given(users).is_null().to_numpy(zero_copy_only=False),
@@ -100,10 +89,8 @@ def judge(columns: Mapping[str, pa.Array], settings: Settings, now: datetime) ->
         "user_id is not UTF-8": bad_users,
         "item_id is not UTF-8": bad_items,
         "event_id is not UTF-8": _is_broken(event_ids),
-        "list_id is not UTF-8": bad_lists,
         "user_id is too long": ~bad_users & _is_long(users),
         "item_id is too long": ~bad_items & _is_long(items),
-        "list_id is too long": ~bad_lists & _is_long(list_ids),
         "missing event_type": missing_kind,
         "unknown event_type": ~missing_kind & (codes < 0),
         "missing event_time": ~time_given,

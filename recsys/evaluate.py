@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
 from recsys.batches import events_per_batch
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 POPULARITY = "popularity"
 # Columns of the table of exposures that rates are made of.
-_SHOWN = ("user_id", "model_name", "model_version", "ranking", "propensity", "impressions", "clicks")
+_SHOWN = ("user_id", "list_id", "model_name", "model_version", "ranking", "propensity", "impressions", "clicks")
 # One batch in so many, from the first on, only warms up.
 WARM_UP_SHARE = 5
 _FIGURES = ("ndcg_at_{}", "recall_at_{}", "precision_at_{}", "f1_at_{}", "auc", "coverage_at_{}")
@@ -236,15 +237,16 @@ def click_rates(exposures: Any) -> "pd.DataFrame":
         InputError: a column is missing.
 
     Examples:
-        >>> shown = {"user_id": [f"u{n}" for n in range(200)], "model_name": ["m"] * 200, "model_version": ["3"] * 200,
-        ...          "ranking": ["als"] * 200, "propensity": [0.5] * 200, "impressions": [10] * 200,
+        >>> shown = {"user_id": [f"u{n}" for n in range(200)], "list_id": [f"l{n}" for n in range(200)],
+        ...          "model_name": ["m"] * 200, "model_version": ["3"] * 200, "ranking": ["als"] * 200,
+        ...          "propensity": [0.5] * 200, "impressions": [10] * 200,
         ...          "clicks": [1, 0] * 100}
         >>> click_rates(shown)[["version", "ranking", "clicks", "rate"]].to_dict("records")
         [{'version': 'm/3', 'ranking': 'als', 'clicks': 100, 'rate': 0.05}]
     """
-    columns = _shown(exposures)
-    known = [chance is not None for chance in columns["propensity"]]
-    pairs = zip(columns["model_name"], columns["model_version"], known, strict=True)
+    columns, seen = _shown(exposures)
+    known = seen & np.array([chance is not None for chance in columns["propensity"]], dtype=bool)
+    pairs = zip(columns["model_name"], columns["model_version"], known.tolist(), strict=True)
     shown = Shown(
         users=Vocabulary().extend(columns["user_id"]),
         versions=[f"{name}/{number}" if told else "" for name, number, told in pairs],
@@ -277,15 +279,16 @@ def arm_rates(exposures: Any, settings: Settings | Mapping[str, Any]) -> "pd.Dat
         ConfigError: a setting is unknown or wrong.
 
     Examples:
-        >>> shown = {"user_id": [f"u{n}" for n in range(400)], "model_name": ["m"] * 400, "model_version": ["3"] * 400,
-        ...          "ranking": ["als"] * 400, "propensity": [0.5] * 400, "impressions": [10] * 400,
+        >>> shown = {"user_id": [f"u{n}" for n in range(400)], "list_id": [f"l{n}" for n in range(400)],
+        ...          "model_name": ["m"] * 400, "model_version": ["3"] * 400, "ranking": ["als"] * 400,
+        ...          "propensity": [0.5] * 400, "impressions": [10] * 400,
         ...          "clicks": [1] * 400}
         >>> arms = {"control": {"share": 0.5}, "new": {"share": 0.5, "model": "models:/m/4"}}
         >>> arm_rates(shown, {"experiment.arms": arms})[["arm", "rate"]].round(2).to_dict("records")
         [{'arm': 'control', 'rate': 0.1}, {'arm': 'new', 'rate': 0.1}]
     """
-    experiment, columns = as_settings(settings).experiment, _shown(exposures)
-    known = np.array([chance is not None for chance in columns["propensity"]], dtype=bool)
+    experiment, (columns, seen) = as_settings(settings).experiment, _shown(exposures)
+    known = seen & np.array([chance is not None for chance in columns["propensity"]], dtype=bool)
     places, users = arms_of(columns["user_id"], experiment), Vocabulary().extend(columns["user_id"])
     impressions, clicks = (np.array(columns[name], dtype=np.int64) for name in ("impressions", "clicks"))
     found: dict[str, list[Any]] = {"arm": list(experiment.arms)}
@@ -297,13 +300,16 @@ def arm_rates(exposures: Any, settings: Settings | Mapping[str, Any]) -> "pd.Dat
     return frame
 
 
-def _shown(exposures: Any) -> dict[str, list[Any]]:
-    """Columns of a frame of exposures."""
+def _shown(exposures: Any) -> tuple[dict[str, list[Any]], npt.NDArray[np.bool_]]:
+    """Columns of a frame of exposures, and which rows are of lists that were shown: of others only clicks are told."""
     table = to_table(exposures)
     missing = [name for name in _SHOWN if name not in table.column_names]
     if missing:
         raise InputError(f"the exposures have no column '{missing[0]}': give a frame of the table exposures")
-    return {name: table[name].to_pylist() for name in _SHOWN}
+    columns = {name: table[name].to_pylist() for name in _SHOWN}
+    lists = Vocabulary().extend(columns["list_id"])
+    shown = np.bincount(lists, np.array(columns["impressions"], dtype=np.float64)) > 0
+    return columns, shown[lists]
 
 
 def _columns_of(rates: Sequence[RankingRates]) -> dict[str, list[Any]]:

@@ -19,6 +19,8 @@ IntArray = npt.NDArray[np.int64]
 
 # Estimates that rest on fewer users, or users' worth, are not given.
 MIN_USERS = 100
+# So rarely nothing is drawn that would be worth measuring; an id that says so is damaged, or forged.
+LEAST_PROPENSITY = 1e-4
 _CONFIDENCE = 0.95
 _LIST_ID = re.compile(
     r"(?P<name>.+)/(?P<version>[^/:]+):(?P<ranking>[^:]+):(?P<propensity>[^:]+):[0-9a-f]{16}", re.DOTALL
@@ -33,7 +35,7 @@ class Origin:
         model_name: the registered model.
         model_version: its version.
         ranking: the ranking that served the user.
-        propensity: with which chance it was drawn, above 0 and at most 1.
+        propensity: with which chance it was drawn, from `LEAST_PROPENSITY` to 1.
     """
 
     model_name: str
@@ -51,7 +53,7 @@ class Origin:
             propensity = float(found["propensity"])
         except ValueError:
             return None
-        if not 0 < propensity <= 1:
+        if not LEAST_PROPENSITY <= propensity <= 1:
             return None
         return cls(found["name"], found["version"], found["ranking"], propensity)
 
@@ -99,7 +101,7 @@ def click_rate(
     if not total:
         return None
     effective = total**2 / float((shown**2).sum())
-    if effective < MIN_USERS:
+    if not effective >= MIN_USERS:
         return None
     rate = float(clicked.sum()) / total
     deviate = NormalDist().inv_cdf((1 + _CONFIDENCE) / 2)
@@ -117,7 +119,8 @@ class Shown:
 
     Attributes:
         users: (n,) code of each list's user.
-        versions: n names of versions, `name/number`; empty for lists of unknown origin.
+        versions: n names of versions, `name/number`; empty for lists of unknown origin. A version is known only by the
+            users whose lists it has changed.
         rankings: n names of rankings.
         propensities: (n,) float64.
         impressions, clicks: (n,) int64.
@@ -158,7 +161,7 @@ class RankingRates:
         users: who were shown such a list.
         impressions, clicks: of them.
         observed: the click-through rate among these users.
-        for_all: what it would be if the ranking served everybody.
+        for_all: what it would be if the ranking served everybody whose list the version has changed.
     """
 
     version: str

@@ -68,6 +68,7 @@ def contents(names: Iterable[str]) -> Iterator[str]:
     """What is wrong with the files of a wheel: it holds the package, jobs and templates of the checkout, no others."""
     wanted = {file.relative_to(ROOT).as_posix() for file in (ROOT / "recsys").rglob("*.py")}
     wanted |= {"recsys/py.typed", "recsys/conf/log4j2.properties"}
+    wanted |= {f"recsys/report/{file.name}" for file in (ROOT / "recsys" / "report").glob("*.html")}
     wanted |= {f"recsys_jobs/{file.name}" for file in (ROOT / "jobs").glob("*.py")}
     wanted |= {f"recsys_conf/{file.name}" for file in (ROOT / "conf").glob("*.yaml")}
     wanted |= {f"recsys_conf/monitoring/{file.name}" for file in (ROOT / "conf" / "monitoring").iterdir()}

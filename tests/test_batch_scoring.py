@@ -419,6 +419,7 @@ def test_each_user_gets_the_list_of_the_version_of_their_arm(spark, scene):
     few = spark.createDataFrame([("w1",), ("u1",), (None,)], "user_id STRING")
     again = score_arms(tables, settings.model_copy(update={"experiment": other}), Inputs(users=few))
     assert sum(one.run.users for one in again.values()) == 2
+    assert [one.run.users_without_id for one in again.values()] == [1, 0]
     assert len(tables.read(RECOMMENDATIONS).collect()) == len(USERS) + 1
     with pytest.raises(ConfigError, match="setting 'batch_score.vectors'"):
         score_arms(tables, settings.model_copy(update={"batch_score": BatchScore(vectors=True)}))

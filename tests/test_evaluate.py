@@ -95,9 +95,12 @@ def test_a_history_without_anybody_to_measure_is_refused() -> None:
 def test_click_rates_are_nan_where_too_few_users_tell() -> None:
     users = [f"u{number}" for number in range(150)]
     of_version = {"model_name": "m", "model_version": "3", "ranking": "als", "propensity": 0.5}
-    shown = pd.DataFrame({"user_id": users, **of_version, "impressions": 4, "clicks": [1, 0, 0] * 50})
+    shown = pd.DataFrame({"user_id": users, "list_id": users, **of_version, "impressions": 4, "clicks": [1, 0, 0] * 50})
     few = shown.head(99).assign(ranking="trend_100")
-    frame = pd.concat([shown, few, shown], ignore_index=True)
+    told = shown.assign(
+        list_id=[f"{user} again" for user in users], impressions=0, clicks=1
+    )  # Never reported as shown.
+    frame = pd.concat([shown.assign(list_id="?"), few.assign(list_id=users[:99]), shown, told], ignore_index=True)
     frame.loc[:149, ["model_name", "model_version", "ranking", "propensity"]] = None  # Lists of another system.
     found = evaluate.click_rates(frame)
     assert found[["version", "ranking", "users"]].to_numpy().tolist() == [["m/3", "als", 150], ["m/3", "trend_100", 99]]

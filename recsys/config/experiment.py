@@ -15,6 +15,7 @@ class Arm(Section):
     )
     model: str | None = Field(
         None,
+        pattern=r"^models:/[^/@]+(/[0-9]+|@[\w.-]+)$",
         description="Version: `models:/NAME/VERSION` or `models:/NAME@ALIAS`, of any kind; `null`: the version that "
         "`batch_score` would use for all.",
     )

@@ -40,7 +40,8 @@ def unneeded(
     runs = runs_of(client, settings, stream_id)
     by_generation = {number: versions.of_run(client, name, run) for number, run in runs.items()}
     first = by_generation.get(generation, [])[-1:]
-    kept = {_chosen(settings), *(version.version for version in first), *in_use}
+    named = [settings.recommend.model, *(arm.model for arm in settings.experiment.arms.values())]
+    kept = {*(_chosen(settings, uri) for uri in named), *(version.version for version in first), *in_use}
     own = sorted((version for some in by_generation.values() for version in some), key=lambda one: int(one.version))
     return [
         version
@@ -92,9 +93,9 @@ def _aliases(client: MlflowClient, version: Version) -> list[str]:
         return list(client.get_model_version(version.name, version.version).aliases)
 
 
-def _chosen(settings: Settings) -> str | None:
-    """Number of the version that `batch_score` is set to, if it is one of this model."""
-    if settings.recommend.model is None:
+def _chosen(settings: Settings, uri: str | None) -> str | None:
+    """Number of the version that a setting names, if it is one of this model."""
+    if uri is None:
         return None
-    found = versions.parse(settings.recommend.model)
+    found = versions.parse(uri)
     return found["version"] if found["name"] == settings.mlflow.model_name else None

@@ -77,21 +77,27 @@ def exposure(sources: Sources) -> ReportSection:
     topic, runs = "Coverage and popularity bias", sources.runs
     if not runs:
         return ReportSection(topic, todo="No lists were made yet: run python jobs/batch_score.py.")
-    figures = {name: np.array([getattr(run, name) for run in runs], dtype=np.float64) for name, _, _ in _SCORING}
+    # Of an experiment, the plot and the headline show the first arm.
+    latest = next(run.arm for run in runs if run.scored_at == runs[-1].scored_at)
+    first = [run for run in runs if run.arm in (None, latest)]
+    figures, whole = (
+        {name: np.array([getattr(run, name) for run in some], dtype=np.float64) for name, _, _ in _SCORING}
+        for some in (first, runs)
+    )
     times = [words.moment(run.scored_at) for run in runs]
     points, curves = (
-        Points(range(1, len(runs) + 1), times),
+        Points(range(1, len(first) + 1), [words.moment(run.scored_at) for run in first]),
         [Curve(label, color, figures[name]) for name, label, color in _SCORING],
     )
     plots = []
-    if len(runs) > 1:
+    if len(first) > 1:
         plots = [
             ReportPlot("Lists of each run of batch scoring", charts.lines(points, curves, ".1%", ".0%", smooth=False))
         ]
-    head = ("time", "version", "users", "changed", "short", *(label for _, label, _ in _SCORING))
+    head = ("time", "version", "arm", "users", "changed", "short", *(label for _, label, _ in _SCORING))
     counts = [[f"{number:,}" for number in (run.users, run.changed, run.short_lists)] for run in runs]
     rows = [
-        (at, run.model_version, *counted, *(words.share(float(figures[name][place])) for name in figures))
+        (at, run.model_version, run.arm or "", *counted, *(words.share(float(whole[name][place])) for name in whole))
         for place, (at, run, counted) in enumerate(zip(times, runs, counts, strict=True))
     ]
     return ReportSection(

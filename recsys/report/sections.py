@@ -47,11 +47,12 @@ def _of_quality(sources: Sources, timeline: Timeline, k: int) -> Iterable[Tile]:
     if champion is not None:
         yield Tile("champion", f"v{champion[0]}", f"learned to batch {champion[2]}")
     if sources.runs:
-        coverage = sources.runs[-1].coverage
+        last = [run for run in sources.runs if run.scored_at == sources.runs[-1].scored_at]
+        coverage = last[0].coverage  # Of an experiment: that of the first arm.
         yield Tile(
             "catalog in lists",
             words.share(np.nan if coverage is None else coverage),
-            f"{sources.runs[-1].users:,} users",
+            f"{sum(run.users for run in last):,} users",
         )
 
 

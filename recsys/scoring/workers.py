@@ -231,11 +231,15 @@ def rows_of(ids: pa.Array, known: pa.Array) -> Array:
 
 
 def _drawn(version: WorkerVersion, rows: Array) -> list[pa.Array]:
-    """Name and chance of the ranking that serves each user by row, (n,); null for a version of an older release."""
+    """Name and chance of the ranking that serves each user by row, (n,).
+
+    Both are null for a version of an older release, and the chance is for an unknown user: there is one draw for all of
+    them.
+    """
     if not hasattr(version.ranker, "served_by"):
         return [pa.nulls(len(rows), pa.string()), pa.nulls(len(rows), pa.float64())]
     found = version.ranker.served_by(rows)
-    return [pa.array(found.names, pa.string()).take(pa.array(found.choices)), pa.array(found.chances)]
+    return [pa.array(found.names, pa.string()).take(pa.array(found.choices)), pa.array(found.chances, mask=rows < 0)]
 
 
 def _excluded(batch: pa.RecordBatch, version: WorkerVersion) -> Lists:

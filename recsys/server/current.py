@@ -69,6 +69,8 @@ class CurrentChampion:
         self.problem: str | None = None
         self.table_problem: str | None = None
         self.now = Answering(_loaded(versions.resolve(self._client, uri)), NO_LISTS)
+        if settings.experiment.arms:
+            logger.warning("experiment.arms is set: this service answers users of all arms with the champion")
         if self._table.path is None:
             logger.info("every list is computed: only a table in a folder of this machine is read")
         self._answer_with(self.now.served)

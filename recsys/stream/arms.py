@@ -1,8 +1,7 @@
 """The versions of an experiment's arms, measured by the stream beside its own."""
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
 from mlflow.tracking import MlflowClient
 
@@ -11,7 +10,6 @@ from recsys.errors import RegistryDownError, RegistryError
 from recsys.model.evaluation.prequential import BatchEvaluation
 from recsys.model.evaluation.trial import CHAMPION
 from recsys.registry import artifacts, versions
-from recsys.registry.versions import Version
 from recsys.serving import Served
 
 logger = logging.getLogger(__name__)
@@ -21,54 +19,60 @@ PREFIX = "experiment/"
 _DEVIATE = 1.96  # Of 95 %.
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    version: Version
-    served: Served
-
-
 class Arms:
     """The versions of the arms.
 
     Args:
-        settings: `experiment` is used.
+        settings: `experiment` is used, and for arms without a version `recommend.model`.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._arms = settings.experiment.arms
-        self._loaded: dict[str, _Loaded] = {}
-        self._told: set[str] = set()
+        self._models = {name: arm.model or settings.recommend.model for name, arm in settings.experiment.arms.items()}
+        # What each arm has now, and what has been loaded, by the URI of the version.
+        self._uris: dict[str, str] = {}
+        self._served: dict[str, Served] = {}
+        self._told: set[tuple[str, str]] = set()
 
-    def look(self, client: MlflowClient) -> None:
+    def look(self, client: MlflowClient, loaded: Callable[[str], Served | None]) -> None:
         """Load the versions that the arms name now. A version that has gone stays as it was loaded.
 
+        An arm whose version is not there is not measured: a stream has more to do than an experiment.
+
+        Args:
+            client: from `connect`.
+            loaded: what is loaded already, by the URI of a version, so that it is measured once.
+
         Raises:
-            RegistryError: MLflow failed, or an arm has never had a version.
+            RegistryDownError: MLflow does not answer.
         """
-        for name, arm in self._arms.items():
-            if arm.model is None:
-                continue
+        for name, model in self._models.items():
+            if model is None or (model == self._uris.get(name) and "@" not in model):
+                continue  # The champion's, or a number that has been loaded.
             try:
-                version = versions.resolve(client, arm.model)
-                if name not in self._loaded or self._loaded[name].version.uri != version.uri:
-                    self._loaded[name] = _Loaded(version, artifacts.load_served(version.uri, version.digest))
+                version = versions.resolve(client, model)
+                if version.uri not in self._served:
+                    own = loaded(version.uri)
+                    self._served[version.uri] = own or artifacts.load_served(version.uri, version.digest)
+                self._uris[name] = version.uri
             except RegistryDownError:
                 raise
             except RegistryError as error:
-                if name not in self._loaded:
-                    raise RegistryError(f"setting 'experiment.arms.{name}.model': {error}") from error
-                if name not in self._told:
-                    logger.warning("arm %s goes on with %s: %s", name, self._loaded[name].version.uri, error)
-                self._told.add(name)
+                if (name, str(error)) not in self._told:
+                    instead = f"goes on with {self._uris[name]}" if name in self._uris else "is not measured"
+                    logger.warning("experiment.arms.%s %s: %s", name, instead, error)
+                self._told.add((name, str(error)))
+        self._served = {uri: served for uri, served in self._served.items() if uri in self._uris.values()}
 
     def rivals(self, others: Mapping[str, Served]) -> dict[str, Served]:
-        """What the arms serve, by the names under which they are measured; an arm without a version has the champion's.
+        """What the arms serve, by the names under which they are measured; an arm without a model has the champion's.
 
         Args:
             others: what else is measured, by name.
         """
-        served = {name: loaded.served for name, loaded in self._loaded.items()}
-        own = {name: served.get(name, others.get(CHAMPION)) for name in self._arms}
+        own = {
+            name: others.get(CHAMPION) if model is None else self._served.get(self._uris.get(name, ""))
+            for name, model in self._models.items()
+        }
         return {f"{PREFIX}{name}": version for name, version in own.items() if version is not None}
 
 

@@ -178,7 +178,7 @@ class _Reading:
             quarantine.append(pipeline.tables, events, StepId(0, 0), application, counts.quarantined)
         pipeline.observe("quarantine", StepId(0, 0))
         if counts.listed:
-            exposures.append(pipeline.tables, events, settings.weights, StepId(0, 0), application)
+            exposures.append(pipeline.tables, events, settings.weights, StepId(0, 0), application, in_bulk=True)
             pipeline.observe("exposures", StepId(0, 0))
         history.append(pipeline.tables, events, settings.weights, counts, starts, application)
         pipeline.logged = Logged(len(starts) - 1)

@@ -101,6 +101,10 @@ class Contest:
         served = {name: None if entrant is None else entrant.served for name, entrant in entrants.items()}
         return {name: version for name, version in served.items() if version is not None}
 
+    def served_by(self, uri: str) -> Served | None:
+        """What a version serves, by its URI; None if it has not been loaded."""
+        return next((one.served for one in self._entrants.values() if one.version.uri == uri), None)
+
     def look(self, client: MlflowClient, first: Version | None) -> None:
         """Look who is what now, load what is measured, and let the trial run. Calling again is safe.
 

@@ -207,7 +207,7 @@ class Publisher:
         assert self.connection is not None, "`start` or `publish_due` has connected"
         client, run = self.connection.client, self.connection.run
         self.contest.look(client, self.connection.first)
-        self.arms.look(client)
+        self.arms.look(client, self.contest.served_by)
         newest = self.contest.challenger
         step = None if newest is None else newest.step
         if newest is None or step is None or step.generation != self.generation:
@@ -249,8 +249,8 @@ class Publisher:
         def call() -> None:
             connection = Connection.open(self.settings, self.generation, self._stream_id)
             self.contest.look(connection.client, connection.first)
-            self.arms.look(connection.client)
             self.connection = connection
+            self.arms.look(connection.client, self.contest.served_by)
 
         if self.connection is None and self._attempts.pace(call):
             assert self.connection is not None

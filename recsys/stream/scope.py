@@ -73,5 +73,7 @@ def without(batch: InteractionBatch, users: set[str]) -> InteractionBatch:
     """What of a batch is not of these users."""
     kept = np.array([user not in users for user in batch.user_ids], dtype=bool)
     batch = batch if kept.all() else batch.subset(np.flatnonzero(kept))
+    if users.isdisjoint(batch.left.user_ids):
+        return batch
     left = [pair for pair in zip(batch.left.user_ids, batch.left.item_ids, strict=True) if pair[0] not in users]
     return replace(batch, left=Left([user for user, _ in left], [item for _, item in left], batch.left.impressions))

@@ -89,7 +89,7 @@ def with_reasons(events: DataFrame, settings: Settings) -> DataFrame:
         }
     )
     rules = {
-        **_id_rules([name for name in (USER, ITEM, EVENT_ID, LIST_ID) if name in events.columns]),
+        **_id_rules([name for name in (USER, ITEM, EVENT_ID) if name in events.columns]),
         **_type_rules(settings.weights),
         **_time_rules(settings.source.earliest_time),
         **_value_rules(settings.weights),
@@ -110,8 +110,8 @@ def has_id() -> Column:
 
 
 def is_listed() -> Column:
-    """Whether a tagged record is good and says which recommendations it answers."""
-    return is_good() & F.isnotnull(_given(LIST_ID))
+    """Whether a tagged record is good and says, in a text of an id's length, which recommendations it answers."""
+    return is_good() & F.isnotnull(_given(LIST_ID)) & (F.octet_length(LIST_ID) <= MAX_ID_BYTES)
 
 
 def parse_time(text: Column) -> Column:
@@ -185,11 +185,13 @@ def totals(rows: DataFrame, within: Sequence[str] = (), sums: Sequence[str] = ()
         within: Further columns to group by; they come first in the result.
         sums: Further columns to add up; they come last.
     """
+    # Being shown moves no clock; what was only shown has no other times.
+    taken = F.col(EVENTS) > F.coalesce(IMPRESSIONS, F.lit(0))
     added = rows.groupBy(*within, USER, ITEM).agg(
         F.sum(WEIGHT).alias(WEIGHT),
         F.sum(EVENTS).alias(EVENTS),
-        F.min(FIRST_TIME).alias(FIRST_TIME),
-        F.max(LAST_TIME).alias(LAST_TIME),
+        F.coalesce(F.min(F.when(taken, F.col(FIRST_TIME))), F.min(FIRST_TIME)).alias(FIRST_TIME),
+        F.coalesce(F.max(F.when(taken, F.col(LAST_TIME))), F.max(LAST_TIME)).alias(LAST_TIME),
         F.sum(F.coalesce(IMPRESSIONS, F.lit(0))).alias(IMPRESSIONS),
         *(F.sum(name).alias(name) for name in sums),
     )
@@ -214,8 +216,7 @@ def _id_rules(names: Sequence[str]) -> dict[str, Column]:
     broken = {f"{column} is not UTF-8": F.isnotnull(column) & ~text[column] for column in names}
     long = {
         f"{column} is too long": F.isnotnull(column) & text[column] & (F.octet_length(column) > MAX_ID_BYTES)
-        for column in names
-        if column != EVENT_ID
+        for column in (USER, ITEM)
     }
     return missing | broken | long
 

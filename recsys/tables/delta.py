@@ -246,6 +246,12 @@ class Tables:
         """Latest Delta version of a table."""
         return self._driver(name).version()
 
+    def columns(self, name: str) -> list[str]:
+        """Names of the columns that a table has."""
+        if self._on_path:
+            return [field["name"] for field in json.loads(self._on_path[name].schema())["fields"]]
+        return self.read(name).columns
+
     def identity(self, name: str) -> str:
         """Delta's id of a table. It survives a move; a table that is created again has another one."""
         return self._driver(name).identity()

@@ -1,6 +1,6 @@
 """The table `exposures`: which lists of recommendations were shown to whom, and what became of them, by batch."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -17,9 +17,11 @@ from recsys.contracts import (
     GENERATION,
     IMPRESSIONS,
     INGESTED_AT,
+    ITEM,
     LIST_ID,
     PROPENSITY,
     RANKING,
+    TABLE_SCHEMAS,
     USER,
     WEIGHT,
     StepId,
@@ -36,8 +38,9 @@ _COLUMNS = pa.schema(
     [
         (GENERATION, pa.int64()),
         (BATCH, pa.int64()),
-        (USER, pa.string()),
-        (LIST_ID, pa.string()),
+        # 64-bit offsets: the ids of a batch may pass 2 GiB.
+        (USER, pa.large_string()),
+        (LIST_ID, pa.large_string()),
         ("model_name", pa.string()),
         ("model_version", pa.string()),
         (RANKING, pa.string()),
@@ -49,11 +52,18 @@ _COLUMNS = pa.schema(
 )
 
 
-def append(tables: Tables, tagged: DataFrame, weights: Mapping[str, EventWeight], step: StepId, app_id: str) -> int:
+def append(
+    tables: Tables,
+    tagged: DataFrame,
+    weights: Mapping[str, EventWeight],
+    step: StepId,
+    app_id: str,
+    in_bulk: bool = False,
+) -> None:
     """Append what a batch says about lists, once.
 
-    A click is an event of positive weight that answers a list. This computes the batch a second time, so skip it if
-    `log.collect` counted no such records.
+    An item of a list counts as shown once, and as clicked once: by any event of positive weight that answers the list.
+    This goes through the batch again, so skip it if `log.collect` counted no such records.
 
     Args:
         tables: The tables.
@@ -61,18 +71,29 @@ def append(tables: Tables, tagged: DataFrame, weights: Mapping[str, EventWeight]
         weights: Weight of each event type.
         step: Step of the batch; the batch id is the transaction version.
         app_id: Identifies the stream; the same after every restart.
-
-    Returns:
-        Delta version of `exposures` that holds the rows.
+        in_bulk: Leave the rows to Spark, because they may be too many for the driver.
     """
-    clicked = F.when((F.col(IMPRESSIONS) == 0) & (F.col(WEIGHT) > 0), 1).otherwise(0)
-    listed = weigh(tagged.filter(is_listed()), weights).groupBy(USER, LIST_ID)
-    counted = listed.agg(
-        F.sum(IMPRESSIONS).alias(IMPRESSIONS),
-        F.sum(clicked).alias(CLICKS),
+    clicked = (F.col(IMPRESSIONS) == 0) & (F.col(WEIGHT) > 0)
+    items = weigh(tagged.filter(is_listed()), weights).groupBy(USER, LIST_ID, ITEM)
+    each = items.agg(
+        F.max(IMPRESSIONS).alias(IMPRESSIONS),
+        F.max(clicked.cast("bigint")).alias(CLICKS),
         F.max(INGESTED_AT).alias(INGESTED_AT),
     )
-    return tables.append(EXPOSURES, _rows(counted.toArrow(), step), app_id, step.batch_id)
+    counted = each.groupBy(USER, LIST_ID).agg(
+        F.sum(IMPRESSIONS).alias(IMPRESSIONS), F.sum(CLICKS).alias(CLICKS), F.max(INGESTED_AT).alias(INGESTED_AT)
+    )
+    if not in_bulk:
+        rows = _rows(counted.toArrow(), step).sort_by([(name, "ascending") for name in (USER, LIST_ID)])
+        tables.append(EXPOSURES, rows, app_id, step.batch_id)
+        return
+
+    def with_origins(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            yield from _rows(pa.Table.from_batches([batch]), step).to_batches()
+
+    frame = counted.mapInArrow(with_origins, TABLE_SCHEMAS[EXPOSURES].replace(" NOT NULL", ""))
+    tables.append(EXPOSURES, frame, app_id, step.batch_id)
 
 
 def figures(tables: Tables, step: StepId, experiment: Experiment) -> dict[str, float]:
@@ -87,12 +108,16 @@ def figures(tables: Tables, step: StepId, experiment: Experiment) -> dict[str, f
         Sums by the names of `METRICS`. Of each arm `experiment/ARM/impressions` and `experiment/ARM/clicks`, and where
         the batch has enough users `experiment/ARM/click_rate`, and the ends of its interval, `..._lower`, `..._upper`.
     """
-    rows = tables.rows(EXPOSURES, [USER, *METRICS], of_step(step))
+    rows = tables.rows(EXPOSURES, [USER, PROPENSITY, *METRICS], of_step(step))
     if not len(rows):
         return {}
     found = {metric: float(pc.sum(rows[name]).as_py()) for name, metric in METRICS.items()}
-    users = rows[USER].to_pylist()
-    arms, codes = arms_of(users, experiment), np.unique(users, return_inverse=True)[1]
+    if not experiment.arms:
+        return found
+    rows = rows.filter(pc.is_valid(rows[PROPENSITY]))
+    users = rows[USER].combine_chunks().dictionary_encode()
+    codes = users.indices.to_numpy().astype(np.int64)
+    arms = arms_of(users.dictionary.to_pylist(), experiment)[codes]
     impressions, clicks = (rows[name].to_numpy() for name in METRICS)
     for place, arm in enumerate(experiment.arms):
         own = arms == place
@@ -108,22 +133,20 @@ def figures(tables: Tables, step: StepId, experiment: Experiment) -> dict[str, f
 
 def _rows(counted: pa.Table, step: StepId) -> pa.Table:
     """With where the lists come from."""
-    encoded = counted[LIST_ID].combine_chunks().dictionary_encode()
+    encoded = counted[LIST_ID].cast(pa.large_string()).combine_chunks().dictionary_encode()
     origins = [Origin.of(list_id) for list_id in encoded.dictionary.to_pylist()]
-    places = encoded.indices.to_pylist()
 
-    def of_origin(name: str) -> list[object]:
-        values = [None if origin is None else getattr(origin, name) for origin in origins]
-        return [values[place] for place in places]
+    def of_origin(field: pa.Field) -> pa.Array:
+        values = [None if origin is None else getattr(origin, field.name) for origin in origins]
+        return pa.array(values, field.type).take(encoded.indices)
 
-    known = {name: of_origin(name) for name in ("model_name", "model_version", RANKING, PROPENSITY)}
-    numbers = {GENERATION: [step.generation] * len(counted), BATCH: [step.batch_id] * len(counted)}
-    given = {name: counted[name] for name in (USER, LIST_ID, IMPRESSIONS, CLICKS, INGESTED_AT)}
-    columns = {**numbers, **known, **given}
-    arrays = [
-        column.cast(field.type) if isinstance(column, pa.ChunkedArray) else pa.array(column, field.type)
-        for field in _COLUMNS
-        for column in [columns[field.name]]
-    ]
-    order = [(name, "ascending") for name in (USER, LIST_ID)]
-    return pa.Table.from_arrays(arrays, schema=_COLUMNS).sort_by(order)
+    numbers = {GENERATION: step.generation, BATCH: step.batch_id}
+    columns = []
+    for field in _COLUMNS:
+        if field.name in numbers:
+            columns.append(pa.repeat(pa.scalar(numbers[field.name], field.type), len(counted)))
+        elif field.name in counted.column_names:
+            columns.append(counted[field.name].cast(field.type))
+        else:
+            columns.append(of_origin(field))
+    return pa.table(columns, _COLUMNS)

@@ -8,7 +8,11 @@ from recsys.tables.delta import Tables
 from recsys.tables.keyed import Synced
 
 # Another version, another time or another score alone is no other list.
-_CHANGED = f"NOT (old.items.{ITEM} <=> new.items.{ITEM}) OR old.model_name <> new.model_name"
+_CHANGED = (
+    f"NOT (old.items.{ITEM} <=> new.items.{ITEM}) OR old.model_name <> new.model_name "
+    # What an earlier release has written has no id yet.
+    f"OR (old.{LIST_ID} IS NULL AND new.{LIST_ID} IS NOT NULL)"
+)
 
 
 def sync(tables: Tables, frame: DataFrame, others_stay: bool = False) -> Synced:

@@ -65,6 +65,8 @@ def append(tables: Tables, run: ScoringRun) -> None:
 
 
 def read(tables: Tables) -> list[ScoringRun]:
-    """All runs, in order of time."""
-    rows = tables.rows(SCORING_RUNS, _COLUMNS.names).to_pylist()
-    return sorted((ScoringRun(**row) for row in rows), key=lambda run: run.scored_at)
+    """All runs, in order of time and arm."""
+    there = tables.columns(SCORING_RUNS)
+    # A table that an earlier release has made lacks the last ones until the next run.
+    rows = tables.rows(SCORING_RUNS, [name for name in _COLUMNS.names if name in there]).to_pylist()
+    return sorted((ScoringRun(**row) for row in rows), key=lambda run: (run.scored_at, run.arm or ""))

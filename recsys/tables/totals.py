@@ -7,6 +7,7 @@ the job dies.
 import json
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 
 from recsys.contracts import (
@@ -28,6 +29,7 @@ from recsys.tables.clean import TOTALS, totals
 from recsys.tables.conditions import Conditions, between, to_column
 from recsys.tables.delta import Tables
 
+_TAKEN = " of what was taken"
 # Commits that leave the rows unchanged. After any other commit that is not a refresh, the totals cannot be trusted.
 _KEEP_ROWS = {"CREATE TABLE", "SET TBLPROPERTIES", "OPTIMIZE", "VACUUM START", "VACUUM END"}
 # So many rows are merged on the driver, which starts sooner than Spark does.
@@ -63,10 +65,21 @@ def refresh(tables: Tables) -> StepId | None:
 
 
 def _merged_on_driver(tables: Tables, missing: Conditions, keep: bool) -> pa.Table:
-    rows = [tables.rows(INTERACTION_LOG, TOTALS, missing), *([tables.rows(INTERACTIONS, TOTALS)] if keep else [])]
+    parts = [tables.rows(INTERACTION_LOG, TOTALS, missing), *([tables.rows(INTERACTIONS, TOTALS)] if keep else [])]
+    rows = pa.concat_tables(parts)
+    impressions = pc.fill_null(rows[IMPRESSIONS], 0)
+    rows = rows.set_column(rows.schema.get_field_index(IMPRESSIONS), IMPRESSIONS, impressions)
+    # As in `clean.totals`: what was only shown has times of its own only where there are no others.
+    taken = pc.greater(rows[EVENTS], impressions)
+    for name in (FIRST_TIME, LAST_TIME):
+        rows = rows.append_column(f"{name}{_TAKEN}", pc.if_else(taken, rows[name], None))
     kinds = {WEIGHT: "sum", EVENTS: "sum", FIRST_TIME: "min", LAST_TIME: "max", IMPRESSIONS: "sum"}
-    merged = pa.concat_tables(rows).group_by([USER, ITEM]).aggregate(list(kinds.items()))
-    return merged.select([USER, ITEM, *(f"{column}_{kind}" for column, kind in kinds.items())]).rename_columns(TOTALS)
+    kinds |= {f"{FIRST_TIME}{_TAKEN}": "min", f"{LAST_TIME}{_TAKEN}": "max"}
+    merged = rows.group_by([USER, ITEM]).aggregate(list(kinds.items()))
+    found = {column: merged[f"{column}_{kind}"] for column, kind in kinds.items()}
+    for name in (FIRST_TIME, LAST_TIME):
+        found[name] = pc.coalesce(found[f"{name}{_TAKEN}"], found[name])
+    return pa.table({name: merged[name] if name in (USER, ITEM) else found[name] for name in TOTALS})
 
 
 def _merged_by_spark(tables: Tables, missing: Conditions, keep: bool) -> DataFrame:

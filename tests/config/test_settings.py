@@ -57,6 +57,7 @@ def test_reader_options_may_be_written_as_yaml_likes_them() -> None:
         ("weights.seen={weight: 1, impression: true}", "weight is not 0, and impression is true"),
         ("experiment.arms={a: {share: 1}}", "an experiment has two arms or more"),
         ("experiment.arms={a: {share: 0.5}, b: {share: 0.4}}", "the shares add up to 0.9, not to 1"),
+        ("experiment.arms={a: {share: 0.5}, b: {share: 0.5, model: recsys}}", "setting 'experiment.arms.b.model'"),
         ("experiment.arms={a: {share: 0.5}, a/b: {share: 0.5}}", "'a/b' is no name of an arm"),
         ("experiment.arms={a: {share: 0.5}, b: {share: 0.5, kind: als}}", "unknown setting 'experiment.arms.b.kind'"),
         ("sources=[{watermark: 2 hours}]", "source.watermark holds for all sources"),

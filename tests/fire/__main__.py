@@ -122,7 +122,8 @@ def _under_fire(job: str, config: Path, targets: list[str], draw: random.Random,
             continue
         tally.kills += 1
         tally.killed.add((job, target))
-        if draw.random() < 1 / 8:
+        # A rebuild that has ended by then would be started again as another one.
+        if job != "rebuild" and draw.random() < 1 / 8:
             process = jobs.start(job, config)
             if jobs.end(process, config, within=draw.uniform(1, time.monotonic() - started)) == -signal.SIGKILL:
                 tally.kills += 1
@@ -140,7 +141,7 @@ def _config(folder: Path, name: str, kind: str) -> Path:
     file = write_config(folder, name)
     settings = yaml.safe_load(file.read_text())
     settings["model"] |= {"kind": kind}
-    settings["source"]["max_records_per_batch"] = 150
+    settings["source"]["max_records_per_batch"] = 195
     settings["maintain"] = {"versions_kept": 1, "quarantine_days": 1e-9}
     file.write_text(yaml.safe_dump(settings))
     return file

@@ -25,6 +25,7 @@ def totals_of_log(tables: Tables) -> DataFrame:
             F.sum("events").alias("events"),
             F.min("first_event_time").alias("first_event_time"),
             F.max("last_event_time").alias("last_event_time"),
+            F.sum("impressions").alias("impressions"),
         )
     )
 

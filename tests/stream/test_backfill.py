@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from jobs.backfill import backfill_history
 from recsys.cli import BAD_INPUT, DONE, run_job
 from recsys.config import Settings, load_settings
-from recsys.contracts import INTERACTION_LOG, INTERACTIONS, MODEL_UPDATES, QUARANTINE, TRIALS, StepId
+from recsys.contracts import EXPOSURES, INTERACTION_LOG, INTERACTIONS, MODEL_UPDATES, QUARANTINE, TRIALS, StepId
 from recsys.errors import InputError, SolveError
 from recsys.model import snapshot
 from recsys.model.als.incremental_als import IncrementalAls
@@ -93,11 +93,11 @@ def test_a_history_ends_where_a_stream_of_it_ends(spark: SparkSession, tmp_path:
     batches = 8
     write_event_files(tmp_path / "events", batches)
     streamed, filled = (load_settings(write_config(tmp_path, name)) for name in ("streamed", "filled"))
-    cut = filled.source.model_copy(update={"max_records_per_batch": 150})
+    cut = filled.source.model_copy(update={"max_records_per_batch": 195})
     run_stream(streamed)
     summary = backfill(filled.model_copy(update={"source": cut}))
 
-    assert (summary.batches, summary.learned, summary.events) == (batches, batches, 150 * batches)
+    assert (summary.batches, summary.learned, summary.events) == (batches, batches, 195 * batches)
     assert summary.duplicates == 3 * batches + 5 * (batches - 1)
     assert summary.quarantined == {
         "not JSON": 2 * batches,
@@ -118,7 +118,7 @@ def test_a_history_ends_where_a_stream_of_it_ends(spark: SparkSession, tmp_path:
 def learned(spark: SparkSession, settings: Settings) -> list[dict[str, Any]]:
     """The ledger, without where a record came in: a history counts its bad ones in batch 0, and has one log version."""
     rows = table(spark, settings, MODEL_UPDATES).drop("log_version", "input").orderBy("batch_id").collect()
-    assert sum(figures(row)["records"] for row in rows) == 154 * len(rows)
+    assert sum(figures(row)["records"] for row in rows) == 199 * len(rows)
     return [
         {
             **row.asDict(),
@@ -252,17 +252,17 @@ def test_a_backfill_interrupted_after_every_stage_ends_where_an_undisturbed_one_
     """The quick form of `tests.fire`."""
     write_event_files(tmp_path / "events", 6)
     disturbed, undisturbed = (load_settings(write_config(tmp_path, name)) for name in ("disturbed", "undisturbed"))
-    cut = undisturbed.source.model_copy(update={"max_records_per_batch": 150})
+    cut = undisturbed.source.model_copy(update={"max_records_per_batch": 195})
     disturbed, undisturbed = (made.model_copy(update={"source": cut}) for made in (disturbed, undisturbed))
     seen: dict[str, int] = {}
     backfill(undisturbed, observe=lambda stage, step: seen.setdefault(stage, step.batch_id))
     assert seen.keys() == {
-        "quarantine", "log", "evaluate", "learn", "snapshot", "trials", "ledger", "metrics", "batch", "version",
-        "alias", "end",
+        "quarantine", "exposures", "log", "evaluate", "learn", "snapshot", "trials", "ledger", "metrics", "batch",
+        "version", "alias", "end",
     }  # fmt: skip
     interrupted_after(disturbed, sorted(seen.items(), key=lambda item: list(seen).index(item[0])))
     assert backfill(disturbed).finished
-    for name in (INTERACTION_LOG, INTERACTIONS, QUARANTINE, TRIALS, MODEL_UPDATES):
+    for name in (INTERACTION_LOG, INTERACTIONS, QUARANTINE, EXPOSURES, TRIALS, MODEL_UPDATES):
         assert_tables_are_equal(spark, name, disturbed, undisturbed)
     assert_arrays_are_equal(disturbed, undisturbed, 6)
     assert registry_content(disturbed) == registry_content(undisturbed)

@@ -9,6 +9,7 @@ from recsys.config import Settings
 from recsys.contracts import EXPOSURES, Left, StepId
 from recsys.tables import exposures, log
 from recsys.tables.clean import tag
+from recsys.tables.conditions import of_step
 from recsys.tables.delta import Tables
 from tests.tables.helpers import event
 from tests.tables.test_clean import as_text
@@ -23,21 +24,26 @@ def test_lists_are_counted_once_and_what_was_left_is_told_from_what_was_taken(
     configured = settings(tmp_path)
     shown = [event(user_id="u", item_id=item, event_type="impression", list_id=OURS) for item in ITEMS]
     again = event(user_id="u", item_id="x", event_type="impression", event_time="2024-05-01T09:00:00Z")
-    taken = [event(user_id="u", item_id="x", event_type=kind, list_id=OURS) for kind in ("click", "hate")]
+    taken = [event(user_id="u", item_id="x", event_type=kind, list_id=OURS) for kind in ("click", "purchase", "hate")]
     others = [event(user_id="v", list_id=STRANGE), event(user_id="v", list_id=" "), event(user_id=None, list_id=OURS)]
     tagged = tag(as_text(spark, *shown, again, *taken, *others), configured).persist()
     rows, counts = log.collect(tagged, configured.weights)
-    assert (counts.records, counts.quarantined, counts.listed) == (9, 1, 6)
+    assert (counts.records, counts.quarantined, counts.listed) == (10, 1, 7)
     batch = log.to_batch(rows)
     assert batch.left == Left(["u", "u"], ["y", "z"], 4)
-    assert list(zip(batch.user_ids, batch.events.tolist(), strict=True)) == [("u", 2), ("v", 2)]
-    assert batch.records == 8
+    assert list(zip(batch.user_ids, batch.events.tolist(), strict=True)) == [("u", 3), ("v", 2)]
+    assert batch.records == 9
 
-    for _ in range(2):  # A batch that comes again writes nothing.
-        exposures.append(tables, tagged, configured.weights, StepId(0, 7), "app")
-    found = tables.rows(EXPOSURES, ["user_id", "list_id", "model_version", "propensity", "impressions", "clicks"])
+    for in_bulk in (False, True):  # A batch that comes again writes nothing.
+        exposures.append(tables, tagged, configured.weights, StepId(0, 7), "app", in_bulk)
+    exposures.append(tables, tagged, configured.weights, StepId(0, 1), "history", in_bulk=True)
+    columns = [name for name in tables.columns(EXPOSURES) if name != "batch_id"]
+    rows_of = [tables.rows(EXPOSURES, columns, of_step(StepId(0, batch))).sort_by("user_id") for batch in (7, 1)]
+    assert rows_of[0].equals(rows_of[1]), "Spark and the driver count alike"
+    names = ["user_id", "list_id", "model_version", "propensity", "impressions", "clicks"]
+    found = tables.rows(EXPOSURES, names, of_step(StepId(0, 7)))
     assert [tuple(row.values()) for row in found.sort_by("user_id").to_pylist()] == [
-        ("u", OURS, "3", 0.25, 3, 1),  # The dislike is no click.
+        ("u", OURS, "3", 0.25, 3, 1),  # One item, in two ways; the dislike is no click.
         ("v", STRANGE, None, None, 0, 1),
     ]
     sums = {"exposure/impressions": 3.0, "exposure/clicks": 2.0}
