@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from recsys.errors import ConfigError
 
-EVENTS = "events"
-READ = ("USE SCHEMA", "SELECT", "EXECUTE")
+_EVENTS = "events"
+_READ = ("USE SCHEMA", "SELECT", "EXECUTE")
 
 
 def places(chosen: Mapping[str, str]) -> list[str]:
@@ -26,7 +26,7 @@ def places(chosen: Mapping[str, str]) -> list[str]:
     if catalog:
         volumes = f"/Volumes/{catalog}/{schema}"
         return [
-            f"source.path={volumes}/{EVENTS}",
+            f"source.path={volumes}/{_EVENTS}",
             f"storage.root={volumes}/{chosen['volume']}/recsys",
             f"storage.catalog={catalog}.{schema}",
             "mlflow.tracking_uri=databricks",
@@ -39,7 +39,7 @@ def places(chosen: Mapping[str, str]) -> list[str]:
             "choose a catalog (widget or RECSYS_NOTEBOOK_CATALOG), or without Databricks a folder "
             "(RECSYS_NOTEBOOK_FOLDER), such as the one that the quickstart has printed"
         )
-    return [f"source.path={folder}/{EVENTS}", f"storage.root={folder}/recsys", f"mlflow.model_name={model}"]
+    return [f"source.path={folder}/{_EVENTS}", f"storage.root={folder}/recsys", f"mlflow.model_name={model}"]
 
 
 def setup_statements(chosen: Mapping[str, str], readers: str = "", producers: str = "") -> list[str]:
@@ -55,13 +55,13 @@ def setup_statements(chosen: Mapping[str, str], readers: str = "", producers: st
         'CREATE VOLUME IF NOT EXISTS `main`.`shop`.`events`'
     """
     schema = f"{_quoted(chosen['catalog'])}.{_quoted(chosen['schema'])}"
-    events, state = (f"{schema}.{_quoted(name)}" for name in (EVENTS, chosen["volume"]))
+    events, state = (f"{schema}.{_quoted(name)}" for name in (_EVENTS, chosen["volume"]))
     made = [
         f"CREATE SCHEMA IF NOT EXISTS {schema}",
         f"CREATE VOLUME IF NOT EXISTS {events}",
         f"CREATE VOLUME IF NOT EXISTS {state}",
     ]
-    read = [f"GRANT {', '.join(READ)} ON SCHEMA {schema} TO {_quoted(readers)}"] if readers else []
+    read = [f"GRANT {', '.join(_READ)} ON SCHEMA {schema} TO {_quoted(readers)}"] if readers else []
     write = [
         f"GRANT USE SCHEMA ON SCHEMA {schema} TO {_quoted(producers)}",
         f"GRANT READ VOLUME, WRITE VOLUME ON VOLUME {events} TO {_quoted(producers)}",
