@@ -2,8 +2,8 @@
 # MAGIC %md
 # MAGIC # Operate the stream
 # MAGIC
-# MAGIC Upkeep, rejected records, versions, the report and experiments. Each cell looks; with the widget `change` set to
-# MAGIC `yes`, it also does what it has found. All of it may run beside the stream.
+# MAGIC Upkeep, rejected records, versions, the report and experiments. Each cell only looks, unless the widget `change` says
+# MAGIC `upkeep`, `rollback` or both. All of it may run beside the stream.
 # MAGIC
 # MAGIC `config` is the file with the settings of the stream, such as `../conf/databricks.yaml`. Without it, they are
 # MAGIC those of the quickstart.
@@ -21,7 +21,7 @@
 import os
 
 widgets = {"catalog": "", "schema": "recsys", "volume": "state", "model": "recommender", "folder": ""}
-widgets |= {"config": "", "change": "no"}
+widgets |= {"config": "", "change": ""}
 try:
     for name, default in widgets.items():
         dbutils.widgets.text(name, default)  # type: ignore[name-defined]
@@ -37,7 +37,7 @@ from recsys.databricks import places
 
 quickstart = ["source.columns.event_id=null", "weights.purchase.weight=1", "recommend.exclude_seen=false"]
 settings = load_settings(chosen["config"] or None, [*places(chosen), *([] if chosen["config"] else quickstart)])
-change = chosen["change"] == "yes"
+change = chosen["change"].split()
 
 # COMMAND ----------
 
@@ -50,7 +50,7 @@ change = chosen["change"] == "yes"
 
 from recsys.stream.maintenance import maintain
 
-upkeep = maintain(settings, dry_run=not change)
+upkeep = maintain(settings, dry_run="upkeep" not in change)
 print("\n".join(upkeep) or "nothing to do")
 
 # COMMAND ----------
@@ -64,7 +64,7 @@ print("\n".join(upkeep) or "nothing to do")
 
 from recsys.stream.requeue import requeue
 
-requeued = requeue(settings, dry_run=not change)
+requeued = requeue(settings, dry_run="upkeep" not in change)
 print(f"{requeued.records:,} records; still bad: {dict(requeued.remaining)}")
 
 # COMMAND ----------
@@ -72,8 +72,8 @@ print(f"{requeued.records:,} records; still bad: {dict(requeued.remaining)}")
 # MAGIC %md
 # MAGIC ## The registry
 # MAGIC
-# MAGIC With `change`, the stream promotes nothing for as long as this cell takes, and the champion before becomes
-# MAGIC champion again. Who decided and why is in tags.
+# MAGIC With `rollback`, the champion before becomes champion again, while a hold keeps the stream from promoting. A hold
+# MAGIC of somebody else stays. Who decided and why is in tags.
 
 # COMMAND ----------
 
@@ -83,11 +83,14 @@ from recsys.registry.decisions import RegistryDecision
 name = settings.mlflow.model_name
 client = versions.connect_to_existing(settings, f"models:/{name}")
 print(overview.table(client, name))
-if change:
-    decision = RegistryDecision("a notebook", "to try it")
-    decisions.hold(client, name, decision)
+held = decisions.standing(client, name).hold
+print(f"hold: {held or 'none'}")
+if "rollback" in change:
+    decision = RegistryDecision("a notebook", "lists look wrong")
+    decisions.hold(client, name, held or decision)
     rolled_back = decisions.rollback(client, name, None, decision)
-    decisions.release(client, name)
+    if held is None:
+        decisions.release(client, name)
     print(overview.card(rolled_back))
 
 # COMMAND ----------

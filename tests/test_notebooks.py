@@ -68,7 +68,7 @@ def test_the_notebooks_run_cell_by_cell(
     assert looked["arms"]["users"].sum() == 0
     assert looked["page"].stat().st_size > 100_000
 
-    monkeypatch.setenv("RECSYS_NOTEBOOK_CHANGE", "yes")
+    monkeypatch.setenv("RECSYS_NOTEBOOK_CHANGE", "upkeep rollback")
     did = run("04_operate.py")
     assert any(line.startswith("compacted") for line in did["upkeep"])
     assert did["rolled_back"].version != champion
