@@ -2,8 +2,8 @@
 # MAGIC %md
 # MAGIC # Operate the stream
 # MAGIC
-# MAGIC Upkeep, rejected records, versions, the report and experiments. Each cell only looks, unless the widget `change` says
-# MAGIC `upkeep`, `rollback` or both. All of it may run beside the stream.
+# MAGIC Upkeep, rejected records, versions, the report and experiments. Each cell only looks, unless the widget `change`
+# MAGIC says `upkeep`, `rollback` or both. All of it may run beside the stream.
 # MAGIC
 # MAGIC `config` is the file with the settings of the stream, such as `../conf/databricks.yaml`. Without it, they are
 # MAGIC those of the quickstart.
@@ -72,8 +72,8 @@ print(f"{requeued.records:,} records; still bad: {dict(requeued.remaining)}")
 # MAGIC %md
 # MAGIC ## The registry
 # MAGIC
-# MAGIC With `rollback`, the champion before becomes champion again, while a hold keeps the stream from promoting. A hold
-# MAGIC of somebody else stays. Who decided and why is in tags.
+# MAGIC With `rollback`, the champion before becomes champion again, while a hold keeps the stream from promoting. A
+# MAGIC hold of somebody else stays. Who decided and why is in tags.
 
 # COMMAND ----------
 
