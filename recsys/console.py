@@ -33,7 +33,12 @@ def main() -> None:
         sys.stdout.write(templates[template.parse_args(given.arguments).name].read_text("utf-8"))
         return
     sys.argv = [f"recsys {given.job}", *given.arguments]
-    runpy.run_module(f"{JOBS}.{jobs[given.job]}", run_name="__main__")
+    try:
+        runpy.run_module(f"{JOBS}.{jobs[given.job]}", run_name="__main__")
+    except SystemExit as ended:
+        # Databricks calls this function in a notebook's Python, where an exit with 0 is a failed task, too.
+        if ended.code:
+            raise
 
 
 def _folder(package: str) -> Path:

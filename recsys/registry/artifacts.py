@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import tempfile
 import warnings
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ _ARRAYS_FILE = "arrays.safetensors"
 _ADDED = "registered_model_meta"
 # What travels with every version, so that it always scores as it did when it was evaluated.
 _SERVED_CODE, _SERVING = "pyfunc.py", "serving"
+_NOT_IN_NAMES = r"""[/:.%"']"""
 _SERVED_PACKAGES = ("mlflow", "numba", "numpy", "pandas", "pyarrow", "safetensors")
 
 
@@ -57,7 +59,8 @@ def upload(
     """
     # Not with `mlflow.pyfunc.log_model`, which copies the history of all metrics of the run: it grows with the stream.
     experiment = client.get_run(run_id).info.experiment_id
-    name = f"{settings.mlflow.model_name}-{step}"
+    # MLflow refuses dots in the name of a logged model, and that of a model in Unity Catalog has two.
+    name = f"{re.sub(_NOT_IN_NAMES, '-', settings.mlflow.model_name)}-{step}"
     uploaded = client.search_logged_models([experiment], f"source_run_id = '{run_id}' AND name = '{name}'")
     for model in uploaded:
         if model.status == LoggedModelStatus.READY and DIGEST in model.tags:

@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 
 from recsys.errors import RegistryError
 from recsys.registry.client import registry_errors
+from recsys.registry.tags import read, stored
 from recsys.registry.versions import CHAMPION, Version, by_alias, champion, find_model, resolve, tag
 
 PREVIOUS = "previous"
@@ -95,7 +96,7 @@ def hold(client: MlflowClient, name: str, decision: RegistryDecision) -> None:
         RegistryError: there is no such model, or MLflow failed.
     """
     with registry_errors(f"cannot hold models:/{name}"):
-        for key, value in decision.tags(_HOLD).items():
+        for key, value in stored(name, decision.tags(_HOLD)).items():
             client.set_registered_model_tag(name, key, value)
 
 
@@ -107,7 +108,7 @@ def release(client: MlflowClient, name: str) -> None:
     """
     with registry_errors(f"cannot release models:/{name}"):
         there = client.get_registered_model(name).tags
-        for key in RegistryDecision("", "").tags(_HOLD).keys() & there.keys():
+        for key in stored(name, RegistryDecision("", "").tags(_HOLD)).keys() & there.keys():
             client.delete_registered_model_tag(name, key)
 
 
@@ -145,7 +146,8 @@ def standing(client: MlflowClient, name: str) -> Standing:
         model = find_model(client, name)
     if model is None:
         return Standing({}, None)
-    return Standing({alias: str(number) for alias, number in model.aliases.items()}, _recorded(model.tags, _HOLD))
+    aliases = {alias: str(number) for alias, number in model.aliases.items()}
+    return Standing(aliases, _recorded(read(name, model.tags), _HOLD))
 
 
 def _recorded(tags: Mapping[str, str], what: str) -> RegistryDecision | None:

@@ -17,6 +17,7 @@ from recsys.contracts import BATCH, GENERATION, StepId
 from recsys.errors import ConfigError, RegistryError
 from recsys.registry import artifacts
 from recsys.registry.client import connect, registry_errors
+from recsys.registry.tags import read, stored
 from recsys.serving import Served
 from recsys.storage import mlflow_database
 from recsys.version import VERSION
@@ -98,7 +99,9 @@ def register(
                 **tags,
             }
             _make_model(client, name)
-            made = client.create_model_version(name, f"models:/{model_id}", run_id, tags=every_tag, model_id=model_id)
+            made = client.create_model_version(
+                name, f"models:/{model_id}", run_id, tags=stored(name, every_tag), model_id=model_id
+            )
             version = Version(name, str(made.version), run_id, every_tag)
         client.set_registered_model_alias(name, CHALLENGER, version.version)
     return version
@@ -123,7 +126,7 @@ def tag(client: MlflowClient, version: Version, tags: Mapping[str, str]) -> Vers
         RegistryError: MLflow failed. Calling again is safe.
     """
     with registry_errors(f"cannot tag {version.uri}"):
-        for key, value in tags.items():
+        for key, value in stored(version.name, tags).items():
             client.set_model_version_tag(version.name, version.version, key, value)
     return replace(version, tags={**version.tags, **tags})
 
@@ -320,4 +323,4 @@ def _get(client: MlflowClient, name: str, number: str) -> Version | None:
 def _version(client: MlflowClient, found: ModelVersion) -> Version:
     """Convert a search result. Unity Catalog lists versions without their tags, so they are fetched."""
     whole = found if found.tags else client.get_model_version(found.name, found.version)
-    return Version(whole.name, str(whole.version), whole.run_id or "", dict(whole.tags))
+    return Version(whole.name, str(whole.version), whole.run_id or "", read(whole.name, whole.tags))

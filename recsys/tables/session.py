@@ -34,6 +34,8 @@ ON_A_CLUSTER = {
     SHUFFLE: "16",
     LISTING: "64",
 }
+# Set in sessions of this package, and in no session that a caller has made.
+_OURS = "spark.recsys.session"
 # A session that `begin_session` is starting.
 _beginning: "list[Future[SparkSession]]" = []
 
@@ -50,10 +52,11 @@ def begin_session(settings: Settings) -> None:
 
 
 def build_session(settings: Settings) -> SparkSession:
-    """Get the active session (Databricks, notebooks, tests) or start one.
+    """Get the session of this package, or start one.
 
-    `settings.spark` overrides every default. In a session that is already active, only settings that can still change
-    are applied.
+    Where Spark runs already (Databricks, a notebook), it is a session beside that of the caller, whose settings stay as
+    they are. `settings.spark` overrides every default; while Spark runs, only settings that can still change are
+    applied.
 
     Raises:
         ConfigError: Spark Connect is asked for.
@@ -66,31 +69,25 @@ def build_session(settings: Settings) -> SparkSession:
 
 
 def separate_session(settings: Settings) -> SparkSession:
-    """A session beside that of the caller, who has settings of its own; without one, Spark is started.
+    """A new session beside the current one; without one, Spark is started.
 
-    It shares Spark with the caller's and begins with the caller's settings, but what is set in it stays in it.
+    It shares Spark with the other and begins with its settings, but what is set in it stays in it. Temporary views, and
+    the schema that `USE` has chosen, are not shared: to ask for that schema would already change the other's settings.
 
     Raises:
         InputError: see `build_session`.
     """
     if SparkContext._active_spark_context is None:
         return build_session(settings)
-    caller = SparkSession.builder.getOrCreate()  # Without options it changes none.
-    session = caller.newSession()
-    for key, value in {**caller.conf.getAll, **ALWAYS, **settings.spark}.items():
-        if session.conf.isModifiable(key):
-            session.conf.set(key, value)
-    return session
+    refuse_connect(settings.spark)
+    return _set(_beside(_current()), settings)
 
 
 def _build(settings: Settings) -> SparkSession:
     refuse_connect(settings.spark)
-    active = SparkSession.getActiveSession()
-    if active is not None:
-        for key, value in {**ALWAYS, **settings.spark}.items():
-            if active.conf.isModifiable(key):
-                active.conf.set(key, value)
-        return active
+    if SparkContext._active_spark_context is not None:
+        current = _current()
+        return _set(current if current.conf.get(_OURS, None) else _beside(current), settings)
     values = {**_defaults(settings.spark), **ALWAYS, **DELTA, **settings.spark}
     if not is_submitted():
         values |= _start_settings(
@@ -99,7 +96,29 @@ def _build(settings: Settings) -> SparkSession:
         if SparkContext._gateway is None:
             _start_spark(values)
     session = SparkSession.builder.config(conf=_conf(values)).getOrCreate()
+    session.conf.set(_OURS, "true")
     refuse_unsuitable(session, settings.storage.root)
+    return session
+
+
+def _current() -> SparkSession:
+    return SparkSession.getActiveSession() or SparkSession.builder.getOrCreate()  # Without options it changes none.
+
+
+def _beside(caller: SparkSession) -> SparkSession:
+    """A new session with the settings of another."""
+    session = caller.newSession()
+    for key, value in caller.conf.getAll.items():
+        if session.conf.isModifiable(key):
+            session.conf.set(key, value)
+    session.conf.set(_OURS, "true")
+    return session
+
+
+def _set(session: SparkSession, settings: Settings) -> SparkSession:
+    for key, value in {**ALWAYS, **settings.spark}.items():
+        if session.conf.isModifiable(key):
+            session.conf.set(key, value)
     return session
 
 

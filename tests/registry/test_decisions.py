@@ -125,3 +125,29 @@ def test_people_decide_on_the_command_line(
         assert line.count("\n") == 1
     assert run_job(job.registry, ["list", f"storage.root={tmp_path}"], options=job.OPTIONS) == BAD_INPUT
     assert not list(tmp_path.iterdir()), "no registry is made by looking for one"
+
+
+def test_unity_catalog_takes_all_names_and_keys(
+    registry: tuple[MlflowClient, Settings], open_run: Callable[..., GenerationRun]
+) -> None:
+    """It refuses these characters in keys of tags, and MLflow refuses dots in names of logged models."""
+    client, settings = registry
+    name = f"main.shop.{settings.mlflow.model_name}"
+    settings = settings.model_copy(update={"mlflow": settings.mlflow.model_copy(update={"model_name": name})})
+    run, served = open_run(), Served.of_packed(ARRAYS)
+    tags = versions.gate_tags("passed", "7", ["0.2 >= 0.1"], {"version": 0.2})
+    for n in (1, 2):
+        made = versions.register(client, settings, run.run_id, served, StepId(0, n), tags)
+        decisions.promote(client, made, NIGHT)
+    decisions.rollback(client, name, "1", NIGHT)
+    decisions.hold(client, name, NIGHT)
+    found = [client.get_registered_model(name).tags, *(client.get_model_version(name, n).tags for n in ("1", "2"))]
+    assert all(found)
+    assert not [key for tags in found for key in tags if set(key) & set(".,-=/:")]
+
+    read = versions.resolve(client, f"models:/{name}/1").tags
+    assert read["rolled_back.by"] == "ann"
+    assert read.items() >= tags.items()
+    assert decisions.standing(client, name).hold == NIGHT
+    decisions.release(client, name)
+    assert decisions.standing(client, name) == Standing({"champion": "1", "previous": "2", "challenger": "2"}, None)

@@ -68,9 +68,24 @@ def test_what_java_printed_becomes_one_line(printed: str, words: list[str]) -> N
     assert all(word in line for word in words)
 
 
-def test_an_active_session_is_taken_over(spark: SparkSession) -> None:
+def test_the_session_of_this_package_is_used_again(spark: SparkSession) -> None:
     spark.conf.set("spark.sql.session.timeZone", "Asia/Tokyo")
     taken = build_session(Settings(spark={"spark.master": "local[7]", "recsys.mark": "seen"}))
     assert taken is spark
     assert taken.conf.get("spark.sql.session.timeZone") == "UTC"
     assert taken.conf.get("recsys.mark", "not set") == ("seen" if spark.conf.isModifiable("recsys.mark") else "not set")
+
+
+def test_a_session_of_a_caller_stays_as_it_is(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    caller = spark.newSession()
+    monkeypatch.setattr(SparkSession, "_activeSession", caller)
+    caller.conf.set("spark.sql.session.timeZone", "Asia/Tokyo")
+    caller.conf.set("spark.sql.shuffle.partitions", "3")
+    before = dict(caller.conf.getAll)
+    made = build_session(Settings(spark={"spark.sql.ansi.enabled": "false"}))
+    assert made is not caller
+    assert caller.conf.getAll == before
+    names = ("session.timeZone", "shuffle.partitions", "ansi.enabled")
+    found = [made.conf.get(f"spark.sql.{name}") for name in names]
+    assert found == ["UTC", "3", "false"], "the caller's settings, but for those that the jobs need"
+    assert made.sql("SELECT timestamp '1970-01-01' AS t").selectExpr("CAST(t AS BIGINT)").first()[0] == 0
