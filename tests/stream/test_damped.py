@@ -22,6 +22,7 @@ def test_what_counts_less_than_it_weighs_is_listed_with_its_share() -> None:
         "events": [1, 1, 1_000],
         "first_event_time": [NOON] * 3,
         "last_event_time": [NOON] * 3,
+        "impressions": [0] * 3,
     }
     rows = pa.table(columns, schema=log.ROWS)
     settings = Settings.model_validate({"device": "cpu", "model": {"kind": "als", "factors": 4}})
