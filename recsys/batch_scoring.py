@@ -10,10 +10,7 @@ from pyspark.sql import functions as F
 
 from recsys.config import Settings
 from recsys.config.experiment import Experiment
-from recsys.contracts import (
-    RECOMMENDATIONS,
-    USER,
-)
+from recsys.contracts import RECOMMENDATIONS, USER
 from recsys.errors import ConfigError
 from recsys.experiment import DIGITS, ends
 from recsys.registry import versions

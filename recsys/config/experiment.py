@@ -27,7 +27,7 @@ class Experiment(Section):
     name: str = Field(
         "experiment",
         pattern=r"^[\w.-]+$",
-        description="Name of the experiment. Another name assigns the users anew.",
+        description="Name of the experiment. Another name assigns the users again.",
     )
     arms: dict[str, Arm] = Field(
         default_factory=dict,
