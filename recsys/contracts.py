@@ -51,6 +51,7 @@ INGESTED_AT = "ingested_at"
 DECISIONS = "decisions"
 INPUT = "input"
 SETTINGS = "settings"
+ARTIFACTS = "artifacts"
 RECORD = "record"
 AGAINST = "against"
 
@@ -87,7 +88,7 @@ TABLE_SCHEMAS = {
         users BIGINT NOT NULL, items BIGINT NOT NULL, duration_ms BIGINT NOT NULL,
         metrics MAP<STRING, DOUBLE> NOT NULL, model_version STRING, state_uri STRING,
         {INGESTED_AT} TIMESTAMP NOT NULL, {DECISIONS} ARRAY<STRING>, {INPUT} STRING,
-        {SETTINGS} MAP<STRING, STRING>""",
+        {SETTINGS} MAP<STRING, STRING>, {ARTIFACTS} MAP<STRING, STRING>""",
     RECOMMENDATIONS: f"""
         {USER} STRING NOT NULL, items ARRAY<STRUCT<{ITEM}: STRING, score: DOUBLE>> NOT NULL,
         model_name STRING NOT NULL, model_version STRING NOT NULL, scored_at TIMESTAMP NOT NULL,
@@ -216,6 +217,8 @@ class LedgerRow:
         decisions: how learning was adapted to concept drift, one line per decision with its reason.
         input: fingerprint of what the batch read from the source, see `tables.checkpoint.Plan`.
         settings: `Settings.shaping` of the batch.
+        artifacts: SHA-256 of the registered versions that the batch was to measure, by the name of the ranker
+            (`champion`, `challenger`, ...).
     """
 
     step: StepId
@@ -231,6 +234,7 @@ class LedgerRow:
     decisions: tuple[str, ...] = ()
     input: str | None = None
     settings: dict[str, str] = field(default_factory=dict)
+    artifacts: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,15 @@
 """The versions of an experiment's arms, measured by the stream beside its own."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from mlflow.tracking import MlflowClient
 
 from recsys.config import Settings
 from recsys.errors import RegistryDownError, RegistryError
 from recsys.model.evaluation.prequential import BatchEvaluation
-from recsys.model.evaluation.trial import CHAMPION
 from recsys.registry import artifacts, versions
+from recsys.registry.versions import Version
 from recsys.serving import Served
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class Arms:
         self._models = {name: arm.model or settings.recommend.model for name, arm in settings.experiment.arms.items()}
         # What each arm has now, and what has been loaded, by the URI of the version.
         self._uris: dict[str, str] = {}
-        self._served: dict[str, Served] = {}
+        self._loaded: dict[str, tuple[Version, Served]] = {}
         self._told: set[tuple[str, str]] = set()
 
     def look(self, client: MlflowClient, loaded: Callable[[str], Served | None]) -> None:
@@ -50,9 +50,9 @@ class Arms:
                 continue  # The champion's, or a number that has been loaded.
             try:
                 version = versions.resolve(client, model)
-                if version.uri not in self._served:
-                    own = loaded(version.uri)
-                    self._served[version.uri] = own or artifacts.load_served(version.uri, version.digest)
+                if version.uri not in self._loaded:
+                    served = loaded(version.uri) or artifacts.load_served(version.uri, version.digest)
+                    self._loaded[version.uri] = version, served
                 self._uris[name] = version.uri
             except RegistryDownError:
                 raise
@@ -61,19 +61,19 @@ class Arms:
                     instead = f"goes on with {self._uris[name]}" if name in self._uris else "is not measured"
                     logger.warning("experiment.arms.%s %s: %s", name, instead, error)
                 self._told.add((name, str(error)))
-        self._served = {uri: served for uri, served in self._served.items() if uri in self._uris.values()}
+        self._loaded = {uri: one for uri, one in self._loaded.items() if uri in self._uris.values()}
 
-    def rivals(self, others: Mapping[str, Served]) -> dict[str, Served]:
-        """What the arms serve, by the names under which they are measured; an arm without a model has the champion's.
+    def measured(self, champion: tuple[Version, Served] | None) -> dict[str, tuple[Version, Served]]:
+        """The versions of the arms and what they serve, by the names under which they are measured.
 
         Args:
-            others: what else is measured, by name.
+            champion: that of the arms without a model; None if there is none.
         """
         own = {
-            name: others.get(CHAMPION) if model is None else self._served.get(self._uris.get(name, ""))
+            name: champion if model is None else self._loaded.get(self._uris.get(name, ""))
             for name, model in self._models.items()
         }
-        return {f"{PREFIX}{name}": version for name, version in own.items() if version is not None}
+        return {f"{PREFIX}{name}": one for name, one in own.items() if one is not None}
 
 
 def intervals_of_arms(evaluation: BatchEvaluation) -> dict[str, float]:

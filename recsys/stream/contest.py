@@ -86,8 +86,8 @@ class Contest:
         return ended or (trial is not None and trial.result.decided)
 
     @property
-    def rivals(self) -> dict[str, Served]:
-        """What the versions serve, by the names under which they are measured.
+    def measured(self) -> dict[str, tuple[Version, Served]]:
+        """The versions and what they serve, by the names under which they are measured.
 
         Where a look was interrupted, the trial may still be one beside an earlier champion: it has no place here.
         """
@@ -98,8 +98,11 @@ class Contest:
             if trial is not None and not trial.result.decided and trial.key.against == against:
                 numbers[trial.measured_as] = trial.key.version
         entrants = {name: self._entrants.get(number) for name, number in numbers.items() if number is not None}
-        served = {name: None if entrant is None else entrant.served for name, entrant in entrants.items()}
-        return {name: version for name, version in served.items() if version is not None}
+        return {
+            name: (entrant.version, entrant.served)
+            for name, entrant in entrants.items()
+            if entrant is not None and entrant.served is not None
+        }
 
     def served_by(self, uri: str) -> Served | None:
         """What a version serves, by its URI; None if it has not been loaded."""

@@ -309,6 +309,7 @@ class Pipeline:
             model_version=self.publisher.champion_version,
             input=stored.plan.input,
             settings=self.shaping,
+            artifacts=self.publisher.artifacts,
         )
 
     def record(self, rows: Sequence[LedgerRow], application: str) -> None:

@@ -17,7 +17,7 @@ from recsys.errors import RegistryDownError
 from recsys.model.recommender import OnlineModel
 from recsys.registry import versions
 from recsys.registry.attempts import Attempts
-from recsys.registry.versions import Version
+from recsys.registry.versions import CHAMPION, Version
 from recsys.serving import Served
 from recsys.storage import plot_file
 from recsys.stream.arms import Arms
@@ -93,8 +93,13 @@ class Publisher:
     @property
     def rivals(self) -> dict[str, Served]:
         """What the live model is compared with, by name."""
-        rivals = self.contest.rivals
-        return rivals | self.arms.rivals(rivals)
+        return {name: served for name, (_, served) in self._measured.items()}
+
+    @property
+    def artifacts(self) -> dict[str, str]:
+        """SHA-256 of the artifacts of what the live model is compared with, by name."""
+        digests = {name: version.digest for name, (version, _) in self._measured.items()}
+        return {name: digest for name, digest in digests.items() if digest is not None}
 
     @property
     def waiting(self) -> int:
@@ -181,6 +186,11 @@ class Publisher:
             RegistryError: MLflow failed.
         """
         return self.contest.champion is None and self._settle(step, log_stage, at_the_end=True)
+
+    @property
+    def _measured(self) -> dict[str, tuple[Version, Served]]:
+        measured = self.contest.measured
+        return measured | self.arms.measured(measured.get(CHAMPION))
 
     def _version_is_due(self, step: StepId) -> bool:
         """Whether it is time for another version.

@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from recsys.contracts import (
+    ARTIFACTS,
     BATCH,
     DECISIONS,
     EVENTS,
@@ -33,6 +34,7 @@ _COLUMNS = pa.schema(
         (DECISIONS, pa.list_(pa.string())),
         (INPUT, pa.string()),
         (SETTINGS, pa.map_(pa.string(), pa.string())),
+        (ARTIFACTS, pa.map_(pa.string(), pa.string())),
     ]
 )
 
@@ -124,6 +126,7 @@ def _values(row: LedgerRow) -> dict[str, Any]:
         DECISIONS: list(row.decisions),
         INPUT: row.input,
         SETTINGS: row.settings,
+        ARTIFACTS: row.artifacts,
     }
 
 
@@ -131,5 +134,5 @@ def _row(values: dict[str, Any]) -> LedgerRow:
     step = StepId(values.pop(GENERATION), values.pop(BATCH))
     # Columns are null in rows that are older.
     values |= {"metrics": dict(values["metrics"]), DECISIONS: tuple(values[DECISIONS] or ())}
-    values[SETTINGS] = dict(values[SETTINGS] or ())
+    values |= {name: dict(values[name] or ()) for name in (SETTINGS, ARTIFACTS)}
     return LedgerRow(step=step, **values)

@@ -142,7 +142,7 @@ def test_scripts_that_look_at_tables_run(spark, settings, tmp_path, monkeypatch,
         spark.sql(
             f"""INSERT INTO delta.`{Tables(spark, chosen.storage).location("model_updates")}`
             SELECT 0, 7, 0, 1, 1, 1, 12, map('records', 1.0D), NULL, NULL, timestamp '2024-05-01 12:00:00', array(),
-            NULL, NULL"""
+            NULL, NULL, NULL"""
         )
     monkeypatch.chdir(tmp_path)
     (script,) = blocks(ROOT / "docs" / "how-to" / f"{page}.md", "python")

@@ -52,6 +52,8 @@ def test_arms_are_measured_and_their_clicks_counted(
     assert row.metrics[f"experiment/shadow/{ndcg}"] == row.metrics[f"experiment/old/{ndcg}"]
     ends = (row.metrics[f"experiment/old/ndcg_{end}"] for end in ("lower", "upper"))
     assert next(ends) <= row.metrics[f"experiment/old/{ndcg}"] <= next(ends)
+    assert row.artifacts["experiment/old"] == row.artifacts["experiment/shadow"] == kept.digest
+    assert row.artifacts["experiment/control"] == row.artifacts["champion"]
     places = arms_of(USERS, experiment)
     for place, name in enumerate(("control", "old")):
         own = places == place

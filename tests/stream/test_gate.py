@@ -64,6 +64,13 @@ def test_only_what_was_measured_to_be_no_worse_is_promoted(
     assert "gate: challenger 1 without a champion: passed" in rows[3].decisions[-1], "beside popularity"
     assert (found["1"], found[BAD], found["3"]) == ("passed", "rejected", "passed")
     assert {row.model_version for row in rows.values()} == {None, "1", "3"}, "the bad version never serves"
+    digests = {version.version: version.digest for version in versions.all_versions(client, NAME)}
+    assert len(set(digests.values())) == len(digests)
+    assert None not in digests.values()
+    for row in rows.values():
+        assert row.artifacts.get("champion") == (row.model_version and digests[row.model_version])
+        if "challenger/ndcg_at_5" in row.metrics:
+            assert row.artifacts["challenger"] in digests.values()
 
     # Tags, ledger, run and table say the same.
     bad = versions.resolve(client, f"models:/{NAME}/{BAD}")
