@@ -15,7 +15,7 @@ from recsys.config.settings import as_settings
 from recsys.contracts import InteractionBatch, StepId
 from recsys.errors import ConfigError, InputError
 from recsys.experiment import arms_of
-from recsys.exposure import ClickRate, RankingRates, Shown, click_rate
+from recsys.exposure import ClickRate, RankingRates, Shown, rates_by_group
 from recsys.frames import given_events, to_frame, to_table
 from recsys.model.evaluation.prequential import evaluate
 from recsys.model.interactions.vocab import Vocabulary
@@ -291,11 +291,10 @@ def arm_rates(exposures: Any, settings: Settings | Mapping[str, Any]) -> "pd.Dat
     known = seen & np.array([chance is not None for chance in columns["propensity"]], dtype=bool)
     places, users = arms_of(columns["user_id"], experiment), Vocabulary().extend(columns["user_id"])
     impressions, clicks = (np.array(columns[name], dtype=np.int64) for name in ("impressions", "clicks"))
+    arms = rates_by_group(places[known], len(experiment.arms), users[known], impressions[known], clicks[known])
     found: dict[str, list[Any]] = {"arm": list(experiment.arms)}
-    own = [known & (places == place) for place in range(len(experiment.arms))]
-    found["users"] = [len(np.unique(users[one])) for one in own]
-    found["impressions"], found["clicks"] = ([int(count[one].sum()) for one in own] for count in (impressions, clicks))
-    found |= _rate_columns("rate", [click_rate(users[one], impressions[one], clicks[one]) for one in own])
+    found |= {name: [getattr(arm, name) for arm in arms] for name in ("users", "impressions", "clicks")}
+    found |= _rate_columns("rate", [arm.observed for arm in arms])
     frame: pd.DataFrame = to_frame(found)
     return frame
 

@@ -114,6 +114,42 @@ def click_rate(
 
 
 @dataclass(frozen=True)
+class GroupRates:
+    """How the lists of a group of users did.
+
+    Attributes:
+        users: who were shown a list.
+        impressions, clicks: of their lists.
+        observed: the click-through rate.
+    """
+
+    users: int
+    impressions: int
+    clicks: int
+    observed: ClickRate | None
+
+
+def rates_by_group(
+    groups: IntArray, number: int, users: IntArray, impressions: IntArray, clicks: IntArray
+) -> list[GroupRates]:
+    """Click-through rates of groups of users, such as the arms of an experiment.
+
+    Args:
+        groups: (n,) group of each list's user, from 0.
+        number: number of groups.
+        users: (n,) code of each list's user.
+        impressions, clicks: (n,) of each list.
+    """
+    found = []
+    for group in range(number):
+        own = groups == group
+        counts = users[own], impressions[own], clicks[own]
+        sums = int(impressions[own].sum()), int(clicks[own].sum())
+        found.append(GroupRates(len(np.unique(users[own])), *sums, click_rate(*counts)))
+    return found
+
+
+@dataclass(frozen=True)
 class Shown:
     """n lists that were shown, with what became of them.
 

@@ -65,7 +65,7 @@ MAY_IMPORT = {
     "door": LIGHT | FRAMES | {"item_texts", "lists", "model", "serving"},
     "champion": LIGHT | FRAMES | {"lists", "registry"},
     "item_texts": LIGHT,
-    "report": LIGHT | {"champion", "item_texts", "registry", "stream", "tables"},
+    "report": LIGHT | {"champion", "evaluate", "item_texts", "registry", "stream", "tables"},
     "evaluate": LIGHT | FRAMES | {"exposure", "experiment", "model", "serving", "stream"},
     "notebook": LIGHT | {"champion", "frames", "item_texts", "registry", "stream", "tables"},
     "__init__": LIGHT | {"door", "champion", "evaluate", "notebook"},

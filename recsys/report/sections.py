@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from recsys.config import Settings
-from recsys.report import data_sections, model_sections, words
+from recsys.report import data_sections, model_sections, shown_section, words
 from recsys.report.layout import ReportSection, Tile
 from recsys.report.sources import Sources
 from recsys.report.timeline import Timeline, last_mean
@@ -24,6 +24,7 @@ def sections(sources: Sources, settings: Settings) -> list[ReportSection]:
             model_sections.drift(timeline),
             data_sections.pace(timeline),
             data_sections.quarantine(sources, timeline),
+            shown_section.shown(sources, timeline, settings),
         ]
     else:
         of_stream = [ReportSection("Quality over the stream", todo=_NOTHING), model_sections.gate(sources, timeline)]

@@ -27,9 +27,9 @@ from recsys.contracts import (
     StepId,
 )
 from recsys.experiment import arms_of
-from recsys.exposure import Origin, click_rate
+from recsys.exposure import Origin, rates_by_group
 from recsys.tables.clean import is_listed, weigh
-from recsys.tables.conditions import of_step
+from recsys.tables.conditions import between, of_step
 from recsys.tables.delta import Tables
 
 # Of a batch, for the ledger: items of lists that were shown, and clicks on them.
@@ -119,16 +119,21 @@ def figures(tables: Tables, step: StepId, experiment: Experiment) -> dict[str, f
     codes = users.indices.to_numpy().astype(np.int64)
     arms = arms_of(users.dictionary.to_pylist(), experiment)[codes]
     impressions, clicks = (rows[name].to_numpy() for name in METRICS)
-    for place, arm in enumerate(experiment.arms):
-        own = arms == place
-        found[f"experiment/{arm}/impressions"] = float(impressions[own].sum())
-        found[f"experiment/{arm}/clicks"] = float(clicks[own].sum())
-        rate = click_rate(codes[own], impressions[own], clicks[own])
-        if rate is not None:
-            found[f"experiment/{arm}/click_rate"] = rate.rate
-            found[f"experiment/{arm}/click_rate_lower"] = rate.lower
-            found[f"experiment/{arm}/click_rate_upper"] = rate.upper
+    rates = rates_by_group(arms, len(experiment.arms), codes, impressions, clicks)
+    for arm, group in zip(experiment.arms, rates, strict=True):
+        found[f"experiment/{arm}/impressions"] = float(group.impressions)
+        found[f"experiment/{arm}/clicks"] = float(group.clicks)
+        if group.observed is not None:
+            found[f"experiment/{arm}/click_rate"] = group.observed.rate
+            found[f"experiment/{arm}/click_rate_lower"] = group.observed.lower
+            found[f"experiment/{arm}/click_rate_upper"] = group.observed.upper
     return found
+
+
+def newest(tables: Tables, after: StepId | None) -> pa.Table:
+    """Read the rows of the batches after a step (None: all), without generation, batch and time."""
+    names = [USER, LIST_ID, "model_name", "model_version", RANKING, PROPENSITY, IMPRESSIONS, CLICKS]
+    return tables.rows(EXPOSURES, names, between(after, None))
 
 
 def _rows(counted: pa.Table, step: StepId) -> pa.Table:

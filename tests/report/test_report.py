@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+import yaml
 from deltalake import DeltaTable, write_deltalake
 
 import recsys
@@ -18,6 +20,7 @@ from recsys.cli import BAD_INPUT, DONE, run_job
 from recsys.config import Settings
 from recsys.contracts import (
     ALERTS,
+    EXPOSURES,
     INTERACTION_LOG,
     MODEL_UPDATES,
     SCORING_RUNS,
@@ -28,13 +31,14 @@ from recsys.contracts import (
     TrialBatch,
     TrialKey,
 )
+from recsys.exposure import MIN_USERS
 from recsys.registry import decisions, versions
 from recsys.registry.client import connect
 from recsys.registry.runs import GenerationRun
 from recsys.report import charts
 from recsys.report.timeline import MOST_POINTS, Timeline, last_mean
 from recsys.storage import report_file, table_path
-from recsys.tables import alerts, ledger, scoring_runs, trials
+from recsys.tables import alerts, exposures, ledger, scoring_runs, trials
 from recsys.tables.delta import Tables
 from recsys.tables.scoring_runs import ScoringRun
 from tests.registry.served import BY_TEST
@@ -45,6 +49,7 @@ from tests.test_door import SMALL, history
 ATTACK = "</script><script>alert(1)</script><img src=http://127.0.0.1:9/x onerror=alert(2)>"
 TITLE = "Tea </script><script>alert(3)</script>"
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
+EXPERIMENT = {"name": "tea", "arms": {"old": {"share": 0.5}, "new": {"share": 0.5, "model": "models:/teas/2"}}}
 BATCHES = 30
 LAST = StepId(0, BATCHES - 1)
 
@@ -54,6 +59,12 @@ def row(batch: int, **metrics: float) -> LedgerRow:
         "model/ndcg_at_20": 0.25,
         "popularity/ndcg_at_20": 0.1,
         "champion/ndcg_at_20": 0.19,
+        **{
+            f"experiment/{arm}/ndcg_{name}": 0.25 + more + (arm == "new") / 100
+            for arm in ("old", "new")
+            for name, more in (("at_20", 0), ("lower", -0.01), ("upper", 0.01))
+        },
+        "exposure/impressions": 100.0,
         "records": 110.0,
         "quarantined": 10.0,
         f"quarantined/{ATTACK}": 10.0,
@@ -81,7 +92,7 @@ def ran(tmp_path: Path, settings: MakeSettings, empty_registry: Callable[[str], 
     events = history(600).assign(item_id=lambda frame: ATTACK + frame["item_id"].astype(str))
     items = events["item_id"].unique()
     pd.DataFrame({"item_id": items[1:], "title": TITLE, "text": "a tea"}).to_csv(catalog, index=False)
-    made = settings(tmp_path, items={"path": str(catalog)}, mlflow={"model_name": "teas"})
+    made = settings(tmp_path, items={"path": str(catalog)}, mlflow={"model_name": "teas"}, experiment=EXPERIMENT)
     empty_registry(made.storage.root)
     gate = {"gate/estimate": 0.02, "gate/lower": -0.01, "gate/upper": 0.05}
     key = TrialKey("teas", "1", None)
@@ -103,6 +114,18 @@ def ran(tmp_path: Path, settings: MakeSettings, empty_registry: Callable[[str], 
         "events": [5, 1, 3],
     }
     write_deltalake(table_path(made.storage.root, INTERACTION_LOG), pd.DataFrame(log))
+    lists = [f"teas/1:{ranking}:5.000000e-01:{'a' * 16}" for ranking in ("reranker", "trend_500")]
+    users = 2 * MIN_USERS
+    counted = pa.table(
+        {
+            "user_id": [f"u{number}" for number in range(users)],
+            "list_id": [lists[number % 2] for number in range(users)],
+            "impressions": [10] * users,
+            "clicks": [1 + number % 2 for number in range(users)],
+            "ingested_at": pa.array([NOW] * users, pa.timestamp("us", "UTC")),
+        }
+    )
+    write_deltalake(table_path(made.storage.root, EXPOSURES), exposures._rows(counted, LAST))
     client = connect(made)
     opened = GenerationRun.open(client, made, 0, "stream")
     served = recsys.fit(events, SMALL)._model.served()
@@ -124,6 +147,10 @@ def with_ledger(settings: Settings, rows: list[LedgerRow]) -> Tables:
 
 def overrides(settings: Settings) -> list[str]:
     words = [f"storage.root={settings.storage.root}", f"mlflow.model_name={settings.mlflow.model_name}"]
+    if settings.experiment.arms:
+        words += [
+            f"experiment.{name}={yaml.safe_dump(value, default_flow_style=True)}" for name, value in EXPERIMENT.items()
+        ]
     return words + ([f"items.path={settings.items.path}"] if settings.items.path else [])
 
 
@@ -138,7 +165,7 @@ def test_the_page_in_a_browser(ran: Settings, tmp_path: Path, capsys: pytest.Cap
     for width in (390, 1120):
         seen = visit(page, tmp_path, width)
         assert (seen.console, seen.requests) == ([], [])
-        assert seen.elements["svg"] == text.count('class="plot"') == 9
+        assert seen.elements["svg"] == text.count('class="plot"') == 10
         # The plots' data, the library and what starts it; no hostile image either.
         assert (seen.elements["script"], seen.elements["img"]) == (3, 0)
     shown = html.unescape(text)
@@ -153,6 +180,9 @@ def test_the_page_in_a_browser(ran: Settings, tmp_path: Path, capsys: pytest.Cap
         "95% of the events are learned within 3.0 s",
         "300 of 3,300 records were refused (9.1%); 1 alert about the feed",
         "The lists hold 50% of the catalog",
+        "300 clicks on 2,000 items shown (15%); arm new of tea has the highest NDCG, .260",
+        "10% (10% to 10%)",
+        ".260 (±.007)",
         "recommends to 3 users of batch 0-29",
         "Personal data.",
     ):
