@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import pandas as pd
-import pandas as pd
 import pyarrow as pa
 
 from recsys.config import Settings
