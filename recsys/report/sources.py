@@ -77,9 +77,7 @@ def read_sources(settings: Settings) -> Sources:
         alerts=alerts.read(tables) if tables.exists(ALERTS) else [],
         versions=_tried(lambda: _versions(settings)),
         click_rates=[] if shown is None else _records(click_rates(shown)),
-        arm_rates=[]
-        if shown is None or not settings.experiment.arms
-        else _records(arm_rates(shown, settings)),
+        arm_rates=[] if shown is None or not settings.experiment.arms else _records(arm_rates(shown, settings)),
         samples=_tried(lambda: sample_lists(settings, tables, rows, read_titles(settings.items))),
     )
 

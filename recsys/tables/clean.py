@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import reduce
+from operator import add
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -38,8 +39,9 @@ _SLOT = "time_slot"
 
 # Column with the reason why a record could not be parsed, or null.
 UNREADABLE = "unreadable"
-# Columns with the parsed value and time, which the rules compare with the text.
+# Columns with the parsed value and time, which the rules compare with the text, and with the rules that are broken.
 _VALUE, _TIME = "_value", "_time"
+_BROKEN = "_broken"
 
 # Digits match in one way only: `\d+\.?\d*` would try every cut of a long row of them.
 _NUMBER = r"^\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*$"
@@ -94,9 +96,16 @@ def with_reasons(events: DataFrame, settings: Settings) -> DataFrame:
         **_time_rules(settings.source.earliest_time),
         **_value_rules(settings.weights),
     }
-    broken = [F.when(F.coalesce(rule, F.lit(True)), F.lit(reason)) for reason, rule in rules.items()]
-    reasons = F.when(F.isnotnull(UNREADABLE), F.array(UNREADABLE)).otherwise(F.array_compact(F.array(*broken)))
-    return typed.withColumn(REASONS, reasons)
+    # One bit for each rule: as a list of texts, they would be more code than Java compiles at once.
+    bits = {reason: 1 << place for place, reason in enumerate(rules)}
+    broken = [F.when(F.coalesce(rule, F.lit(True)), bits[reason]).otherwise(0) for reason, rule in rules.items()]
+    judged = typed.withColumn(_BROKEN, reduce(add, broken))
+    # `concat_ws` leaves out nulls.
+    told = [F.when(F.col(_BROKEN).bitwiseAND(bit) != 0, F.lit(reason)) for reason, bit in bits.items()]
+    reasons = F.when(F.col(_BROKEN) == 0, F.array().cast("array<string>")).otherwise(
+        F.split(F.concat_ws("\n", *told), "\n")
+    )
+    return judged.withColumn(REASONS, F.when(F.isnotnull(UNREADABLE), F.array(UNREADABLE)).otherwise(reasons))
 
 
 def is_good() -> Column:
@@ -200,8 +209,9 @@ def totals(rows: DataFrame, within: Sequence[str] = (), sums: Sequence[str] = ()
 
 def is_written(text: Column) -> Column:
     """Whether a text holds more than white space; null for null."""
-    # All white space of `\S` sorts before `!`, so most texts need no regular expression.
-    return (text >= F.lit("!")) | text.rlike(r"\S")
+    # All white space of `\S` sorts before `!`, so most texts need no regular expression. Behind an `|` it would be
+    # computed for all of them wherever a text is looked at twice.
+    return F.when(text >= F.lit("!"), F.lit(True)).otherwise(text.rlike(r"\S"))
 
 
 def _given(column: str) -> Column:
@@ -231,12 +241,13 @@ def _type_rules(weights: Mapping[str, EventWeight]) -> dict[str, Column]:
 def _time_rules(earliest: datetime) -> dict[str, Column]:
     given, time = _given(EVENT_TIME), F.col(_TIME)
     earliest = earliest if earliest.tzinfo else earliest.replace(tzinfo=UTC)
-    too_late = F.col(INGESTED_AT) + F.expr("INTERVAL 1 DAY")
+    # In microseconds: adding a day to a timestamp asks the calendar.
+    too_late = F.unix_micros(INGESTED_AT) + 86_400_000_000
     return {
         "missing event_time": F.isnull(given),
         "unparsable event_time": F.isnotnull(given) & F.isnull(time),
         f"event_time before {earliest:%Y-%m-%d}": F.coalesce(time < F.lit(earliest), F.lit(False)),
-        "event_time in the future": F.coalesce(time > too_late, F.lit(False)),
+        "event_time in the future": F.coalesce(F.unix_micros(time) > too_late, F.lit(False)),
     }
 
 

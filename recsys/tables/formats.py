@@ -103,8 +103,10 @@ def parse_json(
 
 def _whole(column: str) -> Column:
     """An id, in which a `?` that stands for half a character is marked as lost, so that a rule refuses it."""
-    lost = F.contains(column, F.lit("?")) & F.col(RAW).rlike(_HALF)
-    return F.when(lost, F.replace(column, F.lit("?"), F.lit(LOST_BYTES))).otherwise(F.col(column))
+    text = F.col(column)
+    marked = F.when(F.col(RAW).rlike(_HALF), F.replace(column, F.lit("?"), F.lit(LOST_BYTES))).otherwise(text)
+    # One within the other: what several columns have behind an `&`, Spark computes beforehand, for every record.
+    return F.when(F.contains(column, F.lit("?")), marked).otherwise(text)
 
 
 def _read_csv(spark: SparkSession, source: Source) -> DataFrame:
