@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from pyspark.sql import DataFrame
 
@@ -25,7 +24,7 @@ from recsys.contracts import EVENT_ID, INTERACTION_LOG, MODEL_UPDATES, QUARANTIN
 from recsys.errors import ConfigError, InputError, SolveError
 from recsys.frames import listed
 from recsys.logs import log_step
-from recsys.storage import writer_lock
+from recsys.storage import Place, writer_lock
 from recsys.stream import handover
 from recsys.stream.handover import Handover
 from recsys.stream.job import close, open_pipeline, planned, refuse_first_start_without_mlflow
@@ -66,7 +65,7 @@ class BackfillSummary:
     quarantined: Mapping[str, int] = field(default_factory=dict)
     finished: bool = True
     champion_version: str | None = None
-    plot: Path | None = None
+    plot: Place | None = None
 
 
 def backfill(settings: Settings, observe: Observer = log_stage) -> BackfillSummary:

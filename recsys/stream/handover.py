@@ -8,8 +8,6 @@ A file in the checkpoint folder records this. It is replaced atomically, so a ki
 """
 
 import json
-import os
-import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -17,7 +15,7 @@ from typing import Literal
 from recsys.config import Settings
 from recsys.config.sections import Source
 from recsys.errors import InputError
-from recsys.storage import checkpoint_folder
+from recsys.storage import checkpoint_folder, remove, written
 
 _FILE = "backfill.json"
 _NAMED = "table:"
@@ -79,14 +77,8 @@ def load(root: str) -> Handover | None:
 
 def save(root: str, handover: Handover) -> Handover:
     """Replace the stored handover, and return the new one."""
-    folder = checkpoint_folder(root)
-    folder.mkdir(parents=True, exist_ok=True)
-    hidden = folder / f".{_FILE}.tmp"
-    with hidden.open("w", encoding="utf-8") as file:
-        json.dump(asdict(handover), file)
-        file.flush()
-        os.fsync(file.fileno())
-    hidden.replace(folder / _FILE)
+    with written(checkpoint_folder(root) / _FILE) as file:
+        file.write_text(json.dumps(asdict(handover)), "utf-8")
     return handover
 
 
@@ -94,10 +86,8 @@ def empty_checkpoint(root: str) -> None:
     """Delete Spark's files in the checkpoint folder, if there is one."""
     folder = checkpoint_folder(root)
     for entry in folder.iterdir() if folder.exists() else ():
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        elif entry.name != _FILE:
-            entry.unlink()
+        if entry.name != _FILE:
+            remove(entry)
 
 
 def refuse_unfinished(root: str) -> Handover | None:

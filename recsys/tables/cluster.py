@@ -13,6 +13,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession, is_remote
 
 from recsys.errors import ConfigError, InputError
+from recsys.remote import is_uri
 from recsys.storage import note_to_executors
 from recsys.tables.failures import explain_failure, first_line
 from recsys.tables.jars import delta_package
@@ -88,6 +89,32 @@ def refuse_unsuitable(session: SparkSession, root: str) -> None:
         _refuse_unshared(session, root)
 
 
+def refuse_unreachable(session: SparkSession, root: str) -> None:
+    """Ask Spark for a storage root in a store of objects.
+
+    Args:
+        session: the session.
+        root: `storage.root`.
+
+    Raises:
+        InputError: Spark has no client of such a store, or the store refuses it.
+        OutsideDownError: the store does not answer.
+    """
+    if not is_uri(root):
+        return
+    try:
+        path = session._jvm.org.apache.hadoop.fs.Path(root)  # type: ignore[union-attr]
+        path.getFileSystem(session._jsc.hadoopConfiguration()).exists(path)
+    except Py4JJavaError as error:
+        explained = explain_failure(error)
+        if explained is not None:
+            raise type(explained)(f"storage.root {root}: {explained}") from error
+        raise InputError(
+            f"Spark cannot use storage.root {root} ({first_line(error):.200}): add the package of Hadoop's client for "
+            f"it to spark.spark.jars.packages, and its settings to spark (spark.hadoop.fs...)"
+        ) from error
+
+
 def _refuse_untested(session: SparkSession) -> None:
     refuse_line("Spark", session.version, SPARK_TESTED)
     try:
@@ -128,7 +155,7 @@ def _line(version: str) -> tuple[int, ...]:
 def _refuse_unshared(session: SparkSession, root: str) -> None:
     """Have the executors read what the driver writes under the storage root, unless they are threads of the driver."""
     context = session.sparkContext
-    if LOCAL.fullmatch(str(context.master)) or ":/" in root:
+    if LOCAL.fullmatch(str(context.master)) or is_uri(root):
         return
     with note_to_executors(root, "\n" * _LINES_OF_NOTE) as note:
         try:
