@@ -65,7 +65,7 @@ def refuse_unsupported(root: str, tracking_uri: str | None) -> None:
     if tracking_uri is None:
         raise ConfigError(
             f"mlflow.tracking_uri is null, and no database can lie under storage.root {root}: set it to the address "
-            f"of a tracking server, or to sqlite:////FOLDER/mlflow.db"
+            "of a tracking server"
         )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from recsys.tables.jars import S3_BUNDLE, s3_packages
 from scripts import maven
 from scripts.kafka_broker import free_ports
 
@@ -106,6 +107,11 @@ class S3Server:
         except OSError:
             return False
         return True
+
+
+def client_settings() -> dict[str, str]:
+    """Settings of Spark that put its client of S3 on the class path."""
+    return {"spark.jars.packages": ",".join(s3_packages()), "spark.jars.excludes": S3_BUNDLE}
 
 
 @contextmanager
