@@ -5,6 +5,7 @@ The driver's process holds the model; executors read, clean, aggregate and score
 
 import os
 import re
+import socket
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession, is_remote
 
-from recsys.errors import ConfigError, InputError
+from recsys.errors import ConfigError, InputError, OutsideDownError
 from recsys.remote import is_uri
 from recsys.storage import note_to_executors
 from recsys.tables.failures import explain_failure, first_line
@@ -21,6 +22,7 @@ from recsys.version import DELTA_TESTED, SPARK_TESTED
 
 LOCAL = re.compile(r"local(\[[^\]]*\])?")
 _LINES_OF_NOTE = 1_000
+_MASTER_SECONDS = 10
 _UNSEEN = re.compile(
     r"does not exist|No such file|FileNotFound|PATH_NOT_FOUND|Permission denied|denied for user|AccessControlException"
 )
@@ -69,6 +71,33 @@ def quiet_java(java: Any) -> None:
     # In a zip file the settings have no path of their own, and Java reads them at once.
     with resources.as_file(resources.files("recsys") / "conf" / "log4j2.properties") as settings:
         context.setConfigLocation(java.java.io.File(str(settings)).toURI())
+
+
+def refuse_silent_master(master: str) -> None:
+    """Refuse a master of a standalone cluster to which no connection can be made: Spark itself would try for minutes.
+
+    Args:
+        master: `spark.master`; other kinds than `spark://HOST:PORT,HOST:PORT` pass.
+
+    Raises:
+        ConfigError: it names no port.
+        OutsideDownError: none of its hosts takes the connection.
+    """
+    if not master.startswith("spark://"):
+        return
+    why = ""
+    for place in master.removeprefix("spark://").split(","):
+        host, _, port = place.rpartition(":")
+        if not host or not port.isdigit():
+            raise ConfigError(f"spark.spark.master {master}: a master is spark://HOST:PORT")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), _MASTER_SECONDS).close()
+            return
+        except OSError as error:
+            why = f"{place}: {error.strerror or error}"
+    raise OutsideDownError(
+        f"no Spark master answers at {master} ({why}): start again once it does, or correct spark.spark.master"
+    )
 
 
 def refuse_unsuitable(session: SparkSession, root: str) -> None:

@@ -9,7 +9,15 @@ from pyspark.sql import SparkSession
 
 from recsys.config import Settings
 from recsys.tables import jars
-from recsys.tables.cluster import LOCAL, is_submitted, quiet_java, refuse_connect, refuse_unreachable, refuse_unsuitable
+from recsys.tables.cluster import (
+    LOCAL,
+    is_submitted,
+    quiet_java,
+    refuse_connect,
+    refuse_silent_master,
+    refuse_unreachable,
+    refuse_unsuitable,
+)
 from recsys.tables.jars import S3_BUNDLE, delta_package, kafka_package, s3_packages
 from recsys.tables.java import OPTIONS, start_java
 
@@ -93,9 +101,12 @@ def _build(settings: Settings) -> SparkSession:
         refuse_unreachable(session, settings.storage.root)
         return session
     values = {**_defaults(settings.spark), **ALWAYS, **DELTA, **settings.spark}
+    refuse_silent_master(values.get(MASTER) or SparkConf().get(MASTER, ""))
     if not is_submitted():
-        kafka = any(one.source.format == "kafka" for one in settings.each_source)
-        values |= _start_settings(settings.spark, kafka, settings.storage.root)
+        sources = [one.source for one in settings.each_source]
+        kafka = any(source.format == "kafka" for source in sources)
+        s3 = any(path.startswith("s3a://") for path in (settings.storage.root, *(source.path for source in sources)))
+        values |= _start_settings(settings.spark, kafka, s3)
         if SparkContext._gateway is None:
             _start_spark(values)
     session = SparkSession.builder.config(conf=_conf(values)).getOrCreate()
@@ -153,7 +164,7 @@ def _defaults(given: dict[str, str]) -> dict[str, str]:
     return {key: value for key, value in values.items() if key not in submitted}
 
 
-def _start_settings(given: dict[str, str], kafka: bool, root: str) -> dict[str, str]:
+def _start_settings(given: dict[str, str], kafka: bool, s3: bool) -> dict[str, str]:
     """What can only be set before Java starts."""
     # In local mode executors are threads of the driver.
     gigabytes = max(1, min(8, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**32))
@@ -163,7 +174,7 @@ def _start_settings(given: dict[str, str], kafka: bool, root: str) -> dict[str, 
     if kafka and "spark-sql-kafka" not in brought:
         wanted.append(kafka_package())
     without = [given.get(EXCLUDES, "")]
-    if root.startswith("s3a://") and "hadoop-aws" not in brought:
+    if s3 and "hadoop-aws" not in brought:
         wanted += s3_packages()
         without.append(S3_BUNDLE)
     return {
