@@ -123,7 +123,11 @@ class Trigger(Section):
 class Storage(Section):
     """Where tables, checkpoints, snapshots and the default MLflow database live."""
 
-    root: str = Field("var/recsys", description="Folder for everything that the jobs store. One stream per folder.")
+    root: str = Field(
+        "var/recsys",
+        description="Folder for everything that the jobs store, or a URI such as `s3a://BUCKET/FOLDER`, "
+        "which needs `mlflow.tracking_uri`. One stream per folder.",
+    )
     catalog: str | None = Field(
         None, description="`catalog.schema` for the tables; `null`: paths under `storage.root`."
     )
