@@ -27,7 +27,7 @@ _REPORTED = (
             r"NoSuchBucket|NO_SUCH_BUCKET|Bucket not found|bucket does not exist|ContainerNotFound", re.IGNORECASE
         ),
         InputError,
-        "there is no such bucket: create it, or correct storage.root",
+        "there is no such bucket: create it, or correct its name",
     ),
     (
         re.compile(
@@ -41,14 +41,15 @@ _REPORTED = (
         "there, or let this user read, write and delete there",
     ),
     (
-        re.compile(r"InsufficientStorage|QuotaExceeded|\b507\b"),
+        re.compile(r"InsufficientStorage|QuotaExceeded|507 Insufficient"),
         OutsideDownError,
         "the store is full: free space, then start again",
     ),
     (
         re.compile(
             r"NETWORK_CONNECTION|Couldn't connect|Connection refused|Could not resolve host|timed? ?out|SlowDown"
-            r"|error sending request|SERVICE_UNAVAILABLE|INTERNAL_FAILURE|\b50[0234] |HTTP response code 50\d"
+            r"|error sending request|SERVICE_UNAVAILABLE|INTERNAL_FAILURE|HTTP response code 50\d"
+            r"|\b50[0234] (?:Internal|Bad|Service|Gateway)"
             r"|Connection reset|Unable to execute HTTP request",
             re.IGNORECASE,
         ),

@@ -42,8 +42,10 @@ class Columns(Section):
 class Source(Section):
     """Where events are read from."""
 
-    format: Literal["json", "csv", "parquet", "delta", "kafka"] = Field(
-        "json", description="Format of the event files, `delta` for a table, or `kafka` for topics."
+    format: Literal["json", "csv", "parquet", "delta", "kafka", "cloudFiles"] = Field(
+        "json",
+        description="Format of the event files, `delta` for a table, or `kafka` for topics. `cloudFiles`: JSON lines "
+        "by Auto Loader, on Databricks.",
     )
     path: str = Field(
         "var/events",

@@ -76,7 +76,7 @@ def backfill(settings: Settings, observe: Observer = log_stage) -> BackfillSumma
         observe: called after every completed stage of a batch.
 
     Raises:
-        ConfigError: the source is Kafka, which the stream reads in bounded batches anyway.
+        ConfigError: the source is Kafka or Auto Loader, which the stream reads in bounded batches anyway.
         InputError: the source cannot be used or has no good event, or the storage has batches already.
         LeaseError: another job writes the tables.
         RegistryError: the tracking server refuses, or does not answer before the first batch is learned.
@@ -85,6 +85,11 @@ def backfill(settings: Settings, observe: Observer = log_stage) -> BackfillSumma
     if any(one.source.format == "kafka" for one in settings.each_source):
         raise ConfigError(
             "a backfill reads files or a Delta table, and source.format is kafka: let jobs/stream_update.py read them"
+        )
+    if any(one.source.format == "cloudFiles" for one in settings.each_source):
+        raise ConfigError(
+            "a backfill reads files without Auto Loader (source.format is cloudFiles), and a stream with it would read "
+            "them again: set source.format to json for both, or let jobs/stream_update.py read the old files"
         )
     settings = _in_bulk(settings)
     with writer_lock(root), stop_signals() as stop, ExitStack() as holding:

@@ -26,7 +26,7 @@ class Handover:
     """Progress of a backfill, and the state of its checkpoint.
 
     Attributes:
-        kind: what was read; Spark keeps one list of files read, whatever their format and folder.
+        kind: what was read; Spark keeps one list of files read, whatever their format and folder, Auto Loader another.
         path: path of the source, absolute if it is local; `table:` and the name, for a table of the catalog.
         has_ids: whether there was de-duplication by event id, which Spark cannot change in a checkpoint.
         batches: number of batches of the history in the ledger; None until they are in the log.
@@ -34,7 +34,7 @@ class Handover:
         checkpoint: `history`: that of the backfill; `emptied`: to be emptied for another source; `fresh`: emptied.
     """
 
-    kind: Literal["files", "delta", "kafka"]
+    kind: Literal["files", "delta", "kafka", "cloudFiles"]
     path: str
     has_ids: bool
     batches: int | None = None
@@ -50,7 +50,7 @@ class Handover:
 def described(settings: Settings, has_ids: bool) -> Handover:
     """The handover of a backfill that has not begun."""
     read = settings.source.format
-    return Handover(read if read in ("delta", "kafka") else "files", source_path(settings), has_ids)
+    return Handover(read if read in ("delta", "kafka", "cloudFiles") else "files", source_path(settings), has_ids)
 
 
 def source_path(settings: Settings) -> str:
@@ -121,6 +121,11 @@ def first_batch(settings: Settings, has_ids: bool) -> int:
         return 0
     wanted = described(settings, has_ids)
     if held.checkpoint == "history" and not _has_streamed(root) and not _continues(wanted, held):
+        if wanted.kind == "cloudFiles" and _overlap(replace(wanted, kind="files"), held):
+            raise InputError(
+                f"{held.path} was backfilled, and Auto Loader would read its files again: set source.path to another "
+                "folder, or source.format to json"
+            )
         if _overlap(wanted, held):
             raise InputError(
                 f"{held.path} was backfilled {'with' if held.has_ids else 'without'} event ids, and the stream would "

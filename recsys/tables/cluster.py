@@ -33,6 +33,11 @@ def is_submitted() -> bool:
     return "PYSPARK_GATEWAY_PORT" in os.environ
 
 
+def on_databricks() -> bool:
+    """Whether this is a cluster of Databricks."""
+    return "DATABRICKS_RUNTIME_VERSION" in os.environ
+
+
 def refuse_connect(given: Mapping[str, str]) -> None:
     """Refuse Spark Connect.
 
@@ -113,7 +118,7 @@ def refuse_unsuitable(session: SparkSession, root: str) -> None:
         OutsideDownError: its file system does not answer, or is full.
     """
     # The Spark and Delta of Databricks are versions of its own, and its volumes are the same everywhere.
-    if "DATABRICKS_RUNTIME_VERSION" not in os.environ:
+    if not on_databricks():
         _refuse_untested(session)
         _refuse_unshared(session, root)
 

@@ -121,7 +121,7 @@ def test_a_bucket_gives_what_a_folder_gives_whatever_is_killed(
     rebuilt = rebuild(made)
     assert_equal(arrays(made, StepId(1, FILES - 1)), arrays(stream, StepId(1, FILES - 1)))
     batch_score(made)
-    listed = [one["user_id"] for one in tables.rows(RECOMMENDATIONS, ["user_id"]).to_pylist()]
+    listed = [one.user_id for one in tables.read(RECOMMENDATIONS).select("user_id").collect()]
     assert len(set(listed)) == len(listed) == rebuilt.users
 
     with taken(tables, UPKEEP):
