@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyspark
 from filelock import FileLock
+from pyspark.find_spark_home import _find_spark_home
 
 from recsys.version import DELTA_TESTED
 
@@ -41,7 +42,7 @@ def s3_packages() -> list[str]:
 
     By itself it would ask for `S3_BUNDLE`, which has the clients of all of Amazon's services, in 600 MB.
     """
-    hadoop = next(Path(pyspark.__file__).parent.glob("jars/hadoop-client-api-*.jar")).stem.rpartition("-")[2]
+    hadoop = next(Path(_find_spark_home(), "jars").glob("hadoop-client-api-*.jar")).stem.rpartition("-")[2]
     parts = [f"software.amazon.awssdk:{part}:{_AWS_SDK}" for part in ("s3", "s3-transfer-manager", "sts")]
     return [f"org.apache.hadoop:hadoop-aws:{hadoop}", *parts]
 
