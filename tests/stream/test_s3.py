@@ -24,7 +24,8 @@ from recsys.config import Settings
 from recsys.contracts import RECOMMENDATIONS, UPKEEP, WRITERS, StepId
 from recsys.remote import RemotePath
 from recsys.report.make import write_report
-from recsys.storage import snapshot_folder
+from recsys.storage import at_hand, snapshot_folder, written, written_folder
+from recsys.stream import recovery
 from recsys.stream.job import run_stream
 from recsys.stream.maintenance import maintain
 from recsys.stream.rebuild import rebuild
@@ -131,6 +132,9 @@ def test_a_bucket_gives_what_a_folder_gives_whatever_is_killed(
     assert any(line == "deleted s3a://bucket/root/state/generation-0" for line in maintain(made))
     assert [path.name for path in snapshot_folder(made.storage.root).iterdir()] == ["generation-1"]
     assert run() == DONE
+    restored = recovery._newest_snapshot(made, StepId(1, FILES - 1))
+    assert restored is not None
+    assert_equal(restored.state(), arrays(stream, StepId(1, FILES - 1)))
     page = write_report(made)
     assert str(page) == "s3a://bucket/root/plots/report.html"
     assert "</html>" in page.read_text("utf-8")
@@ -163,6 +167,12 @@ def test_a_bucket_that_cannot_be_used_is_refused_in_one_line(
     assert "canary" not in line
 
 
+def write_half(place: RemotePath) -> None:
+    with written(place) as file:
+        file.write_text("half of it")
+        raise ZeroDivisionError
+
+
 def test_files_in_a_bucket(s3: S3Server, tmp_path: Path) -> None:
     folder = RemotePath("s3a://bucket/files")
     assert not folder.exists()
@@ -176,6 +186,17 @@ def test_files_in_a_bucket(s3: S3Server, tmp_path: Path) -> None:
     assert sorted(folder.files()) == ["a.json", "b/c.json"]
     assert (folder / "a.json").read_text("utf-8") == '{"again": 1}'
     assert [entry.name for entry in folder.glob("*.json")] == ["a.json"]
+    with written(folder / "b" / "c.json") as file:
+        file.write_text("[2]")
+    with pytest.raises(ZeroDivisionError):
+        write_half(folder / "a.json")
+    with written_folder(folder / "whole", last="last") as files:
+        for name in ("last", "other"):
+            (files / name).write_text(name)
+    with at_hand(folder) as near:
+        found = {str(file.relative_to(near)): file.read_text() for file in near.rglob("*") if file.is_file()}
+    assert found == {"a.json": '{"again": 1}', "b/c.json": "[2]", "whole/last": "last", "whole/other": "other"}
+    (folder / "whole").remove()
     (folder / "b").remove()
     (folder / "a.json").remove()
     (folder / "a.json").remove()
