@@ -40,7 +40,7 @@ def kafka_package() -> str:
 def s3_packages() -> list[str]:
     """Maven coordinates of Hadoop's client of S3, for the Hadoop of the installed Spark, and of what it needs.
 
-    By itself it would ask for `S3_BUNDLE`, which has the clients of all of Amazon's services, in 600 MB.
+    By itself it would ask for `S3_BUNDLE`, which has the clients of all of Amazon's services, in 690 MB.
     """
     hadoop = next(Path(_find_spark_home(), "jars").glob("hadoop-client-api-*.jar")).stem.rpartition("-")[2]
     parts = [f"software.amazon.awssdk:{part}:{_AWS_SDK}" for part in ("s3", "s3-transfer-manager", "sts")]
