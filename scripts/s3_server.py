@@ -111,7 +111,11 @@ class S3Server:
 
 def client_settings() -> dict[str, str]:
     """Settings of Spark that put its client of S3 on the class path."""
-    return {"spark.jars.packages": ",".join(s3_packages()), "spark.jars.excludes": S3_BUNDLE}
+    packages = s3_packages()
+    # First on the class path: what Spark has itself has to be its own.
+    without = [S3_BUNDLE, "io.netty:*", "org.slf4j:*", "commons-codec:*", "commons-logging:*"]
+    name = packages[0].replace(":", "-")
+    return {"spark.driver.extraClassPath": f"{maven.jars(name, {','.join(packages): ','.join(without)})}/*"}
 
 
 @contextmanager

@@ -5,6 +5,7 @@ its folder, so nobody has to mark it; a test that starts something without a mar
 """
 
 import importlib.util
+import os
 import shutil
 import sys
 import threading
@@ -118,17 +119,18 @@ def spark(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     from recsys.tables.session import build_session
 
     asked = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
-    connector: dict[str, str] = {}
+    clients = []
     if "broker" in asked:
         from scripts.kafka_broker import connector_settings
 
-        connector = connector_settings()
+        clients += connector_settings().values()
     if "s3" in asked:
         from scripts.s3_server import client_settings
 
-        connector |= client_settings()
+        clients += client_settings().values()
+    path = {"spark.driver.extraClassPath": os.pathsep.join(clients)} if clients else {}
     warehouse = {"spark.sql.warehouse.dir": str(tmp_path_factory.mktemp("warehouse"))}
-    session = build_session(Settings(spark={**SPARK_SETTINGS, **connector, **warehouse}))
+    session = build_session(Settings(spark={**SPARK_SETTINGS, **path, **warehouse}))
     yield session
     session.stop()
 
