@@ -1,6 +1,7 @@
 """spark-submit jobs/batch_score.py --config conf/local.yaml [key.sub=value ...]"""
 
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from recsys.cli import run_job
@@ -41,6 +42,7 @@ def batch_score(settings: Settings) -> None:
     # Imported here, so that neither help nor a wrong setting waits for Spark and torch.
     from recsys.batch_scoring import chosen_version, score, score_arms
     from recsys.scoring.inputs import Inputs
+    from recsys.tables import lease
     from recsys.tables.delta import Tables
     from recsys.tables.session import build_session
 
@@ -48,15 +50,16 @@ def batch_score(settings: Settings) -> None:
     tables = Tables(build_session(settings), settings.storage)
     inputs = Inputs().completed(tables.spark, settings.batch_score)  # Refused before a table is made.
     tables.create_missing()
-    if version is None:
-        for name, scored in score_arms(tables, settings, inputs).items():
-            print(f"arm {name}:")
+    with lease.upkeep(tables, settings.storage, "batch_score") if tables.one_committer else nullcontext():
+        if version is None:
+            for name, scored in score_arms(tables, settings, inputs).items():
+                print(f"arm {name}:")
+                _tell(scored.run)
+        else:
+            scored = score(tables, version, settings, inputs)
             _tell(scored.run)
-    else:
-        scored = score(tables, version, settings, inputs)
-        _tell(scored.run)
-        for name, written in scored.vectors.items():
-            print(f"{name}: {written:,} other vectors than before; {tables.location(name)}")
+            for name, written in scored.vectors.items():
+                print(f"{name}: {written:,} other vectors than before; {tables.location(name)}")
     for row in tables.read(RECOMMENDATIONS).orderBy(USER).limit(USERS_SHOWN).collect():
         print(f"  {row[USER]}: {', '.join(item[ITEM] for item in row['items'][:ITEMS_SHOWN])}")
     print(f"recommendations: {tables.location(RECOMMENDATIONS)}")

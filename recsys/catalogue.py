@@ -1,7 +1,6 @@
 """The item catalog: reads it, embeds its texts, and adds its cold items to versions."""
 
 import logging
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,11 @@ from recsys.contracts import StepId
 from recsys.errors import InputError
 from recsys.item_texts import read_texts
 from recsys.model.recommender import OnlineModel
-from recsys.model.text.adapter import train_adapter
+from recsys.model.text.adapter import WEIGHTS, train_adapter
 from recsys.model.text.cold_start import ColdItems, Texts
 from recsys.model.text.encoder import Catalog, TextEmbeddings, encoder_folder, load_encoder
 from recsys.serving import Served
-from recsys.storage import adapter_folder
+from recsys.storage import Place, adapter_folder
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +43,7 @@ class NewItems:
         if settings.items.path is not None:
             adapter = adapter_folder(settings.storage.root, generation)
             self._catalog = read_catalog(settings.items)
-            self._embeddings = TextEmbeddings(settings, adapter if adapter.is_dir() else None)
+            self._embeddings = TextEmbeddings(settings, adapter if (adapter / WEIGHTS).exists() else None)
 
     def join(self, served: Served) -> Served:
         """A version with the cold items of the catalog added.
@@ -68,7 +67,7 @@ class NewItems:
         return self._cold.extend(served, texts)
 
 
-def fit_adapter(settings: Settings, model: OnlineModel, step: StepId) -> Path:
+def fit_adapter(settings: Settings, model: OnlineModel, step: StepId) -> Place:
     """Train the adapter of a generation on the texts and factors of the items with the most users.
 
     Args:

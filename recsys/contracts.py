@@ -63,6 +63,7 @@ QUARANTINE = "quarantine"
 MODEL_UPDATES = "model_updates"
 RECOMMENDATIONS = "recommendations"
 WRITERS = "writers"
+UPKEEP = "upkeep"
 REQUEUED = "requeued"
 ALERTS = "alerts"
 TRIALS = "trials"
@@ -129,6 +130,9 @@ VECTOR_SCHEMAS = {
 REQUEUED_SCHEMA = f"""
     {GENERATION} BIGINT NOT NULL, {BATCH} BIGINT NOT NULL, {RECORD} STRING NOT NULL, records BIGINT NOT NULL,
     file STRING NOT NULL, requeued_at TIMESTAMP NOT NULL"""
+
+# Made by the first `maintain` or `requeue` under a root in a store of objects: who does the upkeep, as in `writers`.
+UPKEEP_SCHEMA = TABLE_SCHEMAS[WRITERS]
 
 # --- values passed between the packages -----------------------------------------------------------------------------
 

@@ -5,7 +5,6 @@ Broker and jars come from Maven, through the Ivy that pyspark brings. COMMAND fi
 """
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -19,9 +18,9 @@ from pathlib import Path
 import pyspark
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
-from filelock import FileLock
 
-from recsys.tables.jars import cache_folder, kafka_package
+from recsys.tables.jars import kafka_package
+from scripts import maven
 
 _KAFKA = "3.9.2"
 # The connector of this Spark, without a part of it that not every mirror has in this version, and that part apart.
@@ -65,29 +64,7 @@ message.max.bytes={largest}
 
 def jars() -> Path:
     """The folder with the jars of broker and connector; the first call downloads 40 MB."""
-    cache = cache_folder()
-    cache.mkdir(parents=True, exist_ok=True)
-    folder = cache / f"kafka-{_KAFKA}-spark-{metadata.version('pyspark')}"
-    with FileLock(cache / "kafka.lock"):
-        if not folder.exists():
-            with tempfile.TemporaryDirectory(dir=cache) as hidden:
-                for packages, without in _RESOLVED.items():
-                    _resolve(packages, without, Path(hidden))
-                (Path(hidden) / "jars").rename(folder)
-    return folder
-
-
-def _resolve(packages: str, without: str, folder: Path) -> None:
-    """Download packages, and what they need, into `jars` in a folder."""
-    submit = Path(pyspark.__file__).parent / "bin" / "spark-submit"
-    settings = {"spark.jars.packages": packages, "spark.jars.excludes": without, "spark.jars.ivy": str(folder)}
-    command = [str(submit), "--master", "local[1]"]
-    command += [word for key, value in settings.items() for word in ("--conf", f"{key}={value}")]
-    # Any class with a `main` that does little will do, once the packages are there.
-    command += ["--class", "org.apache.hadoop.util.VersionInfo", "spark-internal"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{packages} did not come from Maven: {done.stderr[-3000:]}")
+    return maven.jars(f"kafka-{_KAFKA}-spark-{metadata.version('pyspark')}", _RESOLVED)
 
 
 def connector_settings() -> dict[str, str]:
@@ -114,7 +91,7 @@ class Broker:
         self._log = folder / "broker.log"
         self._settings = folder / "server.properties"
         self._process: subprocess.Popen[bytes] | None = None
-        plain, sasl, controller = _free_ports(3)
+        plain, sasl, controller = free_ports(3)
         self.servers, self.sasl_servers = f"127.0.0.1:{plain}", f"127.0.0.1:{sasl}"
         users = " ".join(f'user_{name}="{password}"' for name, password in USERS.items())
         text = _SETTINGS.format(
@@ -150,15 +127,12 @@ class Broker:
     def _run(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
         scala = Path(pyspark.__file__).parent / "jars"
         path = os.pathsep.join([f"{jars()}/*", *map(str, scala.glob("scala-library-*.jar"))])
-        java = shutil.which(
-            "java", path=os.path.join(os.environ["JAVA_HOME"], "bin") if "JAVA_HOME" in os.environ else None
-        )
         options = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
         options += ["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
         with self._log.open("ab") as output:
             # In a group of its own, so that a Ctrl-C reaches the command first.
             return subprocess.Popen(
-                [java or "java", *options, "-cp", path, program, *arguments],
+                [maven.java(), *options, "-cp", path, program, *arguments],
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
@@ -176,7 +150,7 @@ def running(folder: Path) -> Iterator[Broker]:
         broker.kill()
 
 
-def _free_ports(number: int) -> list[int]:
+def free_ports(number: int) -> list[int]:
     """Ports that are free now; all are taken before one is given back, so that they differ."""
     taken = [socket.socket() for _ in range(number)]
     try:

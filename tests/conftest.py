@@ -5,6 +5,7 @@ its folder, so nobody has to mark it; a test that starts something without a mar
 """
 
 import importlib.util
+import os
 import shutil
 import sys
 import threading
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from scripts.kafka_broker import Broker
+    from scripts.s3_server import S3Server
 
 SPARK_SETTINGS = {
     # Tests run each query a few times only: compiling it to the last is time lost.
@@ -40,6 +42,7 @@ FIXTURE_MARKS = {
     "empty_registry": "mlflow",
     "encoder": "encoder",
     "broker": "heavy",
+    "s3": "heavy",
 }
 FOLDER_MARKS = {"tests/bench": "bench", "tests/registry": "mlflow"}
 # What the interpreter reports when something is started that takes a mark.
@@ -112,16 +115,22 @@ def _starts_nothing_unmarked(request: pytest.FixtureRequest, _watch: Watch) -> I
 
 @pytest.fixture(scope="session")
 def spark(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> "Iterator[SparkSession]":
-    """One real session with Delta, started as the jobs start theirs; with the connector if a test asks for Kafka."""
+    """One real session with Delta, started as the jobs start theirs; with the clients of Kafka and S3 for who asks."""
     from recsys.tables.session import build_session
 
-    connector: dict[str, str] = {}
-    if any("broker" in getattr(item, "fixturenames", ()) for item in request.session.items):
+    asked = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
+    clients = []
+    if "broker" in asked:
         from scripts.kafka_broker import connector_settings
 
-        connector = connector_settings()
+        clients += connector_settings().values()
+    if "s3" in asked:
+        from scripts.s3_server import client_settings
+
+        clients += client_settings().values()
+    path = {"spark.driver.extraClassPath": os.pathsep.join(clients)} if clients else {}
     warehouse = {"spark.sql.warehouse.dir": str(tmp_path_factory.mktemp("warehouse"))}
-    session = build_session(Settings(spark={**SPARK_SETTINGS, **connector, **warehouse}))
+    session = build_session(Settings(spark={**SPARK_SETTINGS, **path, **warehouse}))
     yield session
     session.stop()
 
@@ -152,6 +161,21 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Broker]":
     from scripts.kafka_broker import running
 
     with running(tmp_path_factory.mktemp("kafka")) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def s3(spark: "SparkSession", tmp_path_factory: pytest.TempPathFactory) -> "Iterator[S3Server]":
+    """A real server of S3's interface, which the session of the tests and this process have the credentials of."""
+    from scripts.s3_server import PASSWORD, USER, running
+
+    with running(tmp_path_factory.mktemp("s3")) as started, pytest.MonkeyPatch.context() as patched:
+        for name, value in started.variables.items():
+            patched.setenv(name, value)
+        client = {**started.spark_settings(), "spark.hadoop.fs.s3a.access.key": USER}
+        hadoop = spark.sparkContext._jsc.hadoopConfiguration()
+        for name, value in {**client, "spark.hadoop.fs.s3a.secret.key": PASSWORD}.items():
+            hadoop.set(name.removeprefix("spark.hadoop."), value)
         yield started
 
 

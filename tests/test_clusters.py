@@ -4,7 +4,9 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -16,7 +18,7 @@ import pytest
 import yaml
 
 from jobs.batch_score import batch_score
-from recsys.cli import BAD_INPUT, DONE, run_job
+from recsys.cli import BAD_INPUT, DONE, TRY_AGAIN, run_job
 from recsys.config import load_settings
 from recsys.contracts import RECOMMENDATIONS
 from recsys.errors import ConfigError, InputError
@@ -241,6 +243,42 @@ def test_another_line_of_spark_is_refused(found: str) -> None:
 @pytest.mark.parametrize("found", ["4.1.0", "4.2.0", "4.2.7-amzn-1"])
 def test_a_patch_of_a_tested_line_is_not(found: str) -> None:
     cluster.refuse_line("Spark", found, ("4.1", "4.2.0"))
+
+
+BUILD = """
+import sys
+from recsys.cli import run_job
+from recsys.tables.session import build_session
+sys.exit(run_job(build_session, sys.argv[1:]))
+"""
+
+
+@pytest.mark.process
+def test_a_master_that_does_not_answer_is_told_at_once(free_address: str) -> None:
+    masters = f"spark://{ADDRESS}:1,{free_address}"
+    command = [sys.executable, "-c", BUILD, f"spark.spark.master={masters}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (
+        TRY_AGAIN,
+        f"error: no Spark master answers at {masters} ({free_address}: Connection refused): start again once it does, "
+        "or correct spark.spark.master\n",
+    )
+    with pytest.raises(ConfigError, match="a master is spark://HOST:PORT"):
+        cluster.refuse_silent_master("spark://host")
+
+
+@pytest.fixture
+def free_address() -> str:
+    with socket.create_server((ADDRESS, 0)) as taken:
+        return f"{ADDRESS}:{taken.getsockname()[1]}"
+
+
+@pytest.mark.process
+def test_a_master_that_answers_and_other_kinds_of_masters_pass() -> None:
+    with socket.create_server((ADDRESS, 0)) as master:
+        cluster.refuse_silent_master(f"spark://127.0.0.1:1,{ADDRESS}:{master.getsockname()[1]}")
+    for other in ("local[2]", "yarn", "k8s://https://host:6443", ""):
+        cluster.refuse_silent_master(other)
 
 
 @pytest.mark.parametrize(

@@ -35,12 +35,13 @@ BANNED = {
     "exposure": HEAVY | {"pandas", "pyarrow"},
     "experiment": HEAVY | {"pandas", "pyarrow"},
     "storage": HEAVY,
+    "remote": HEAVY,
     "item_texts": HEAVY,
     "report": {"torch"},
     "errors": HEAVY,
     "version": HEAVY,
 }
-LIGHT = {"errors", "contracts", "config", "storage", "version"}
+LIGHT = {"errors", "contracts", "config", "remote", "storage", "version"}
 # What reads frames of events.
 FRAMES = {"batches", "parsing", "cleaning", "frames"}
 # Parts of the package that a part may import, besides itself; the parts that are not listed may import everything.
@@ -51,7 +52,8 @@ MAY_IMPORT = {
     "contracts": set(),
     "exposure": set(),
     "experiment": {"config"},
-    "storage": {"errors"},
+    "remote": {"errors"},
+    "storage": {"errors", "remote"},
     "config": {"errors", "storage"},
     "serving": set(),
     "model": LIGHT | {"serving"},

@@ -42,8 +42,10 @@ class Columns(Section):
 class Source(Section):
     """Where events are read from."""
 
-    format: Literal["json", "csv", "parquet", "delta", "kafka"] = Field(
-        "json", description="Format of the event files, `delta` for a table, or `kafka` for topics."
+    format: Literal["json", "csv", "parquet", "delta", "kafka", "cloudFiles"] = Field(
+        "json",
+        description="Format of the event files, `delta` for a table, or `kafka` for topics. `cloudFiles`: JSON lines "
+        "by Auto Loader, on Databricks.",
     )
     path: str = Field(
         "var/events",
@@ -123,7 +125,11 @@ class Trigger(Section):
 class Storage(Section):
     """Where tables, checkpoints, snapshots and the default MLflow database live."""
 
-    root: str = Field("var/recsys", description="Folder for everything that the jobs store. One stream per folder.")
+    root: str = Field(
+        "var/recsys",
+        description="Folder for everything that the jobs store, or a URI such as `s3a://BUCKET/FOLDER`, "
+        "which needs `mlflow.tracking_uri`. One stream per folder.",
+    )
     catalog: str | None = Field(
         None, description="`catalog.schema` for the tables; `null`: paths under `storage.root`."
     )

@@ -43,7 +43,7 @@ from recsys.config.sections import (
     Trigger,
 )
 from recsys.errors import ConfigError
-from recsys.storage import mlflow_database
+from recsys.storage import mlflow_database, refuse_unsupported
 
 ENVIRONMENT_PREFIX = "RECSYS__"
 # Settings that may hold secrets: never shown, logged or saved with a model.
@@ -222,12 +222,14 @@ def check_settings(values: Any) -> Settings:
     """Settings from nested values.
 
     Raises:
-        ConfigError: a key is unknown, or a value has the wrong type.
+        ConfigError: a key is unknown, a value has the wrong type, or `storage.root` is not supported.
     """
     try:
-        return Settings.model_validate(values)
+        settings = Settings.model_validate(values)
     except ValidationError as error:
         raise ConfigError("; ".join(_describe(problem) for problem in error.errors())) from error
+    refuse_unsupported(settings.storage.root, settings.mlflow.tracking_uri)
+    return settings
 
 
 def _read_yaml(file: Path) -> DictConfig:

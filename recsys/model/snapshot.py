@@ -1,12 +1,10 @@
-"""The model's state on disk."""
+"""The model's state in a file."""
 
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numba
@@ -22,7 +20,7 @@ from recsys.errors import InputError
 from recsys.model.common.device import resolve_device
 from recsys.model.learner import State
 from recsys.model.recommender import OnlineModel
-from recsys.storage import earlier_generations, remove, sync
+from recsys.storage import Place, at_hand, earlier_generations, remove, written
 
 FORMAT = "7"
 _SUFFIX = ".safetensors"
@@ -33,18 +31,18 @@ class UnusableSnapshotError(InputError):
     """A snapshot is damaged or of another format; the log can replace it."""
 
 
-def path_for(folder: Path, step: StepId) -> Path:
+def path_for(folder: Place, step: StepId) -> Place:
     """Where the snapshot of a step lies."""
-    return folder / f"{_GENERATION}{step.generation}" / f"batch-{step.batch_id}{_SUFFIX}"
+    return _generation_folder(folder, step.generation) / f"batch-{step.batch_id}{_SUFFIX}"
 
 
-def steps(folder: Path, not_after: StepId) -> list[StepId]:
+def steps(folder: Place, not_after: StepId) -> list[StepId]:
     """Steps of the snapshots of the generation of `not_after` that are not newer than that step, newest first."""
     batches = sorted(_batches(folder, not_after.generation), reverse=True)
     return [StepId(not_after.generation, batch_id) for batch_id in batches if batch_id <= not_after.batch_id]
 
 
-def unneeded(folder: Path, generation: int, keep: int) -> list[Path]:
+def unneeded(folder: Place, generation: int, keep: int) -> list[Place]:
     """What a stream in this generation needs no more: files and folders that may be removed beside a live stream.
 
     These are all of its snapshots but the newest `keep`, and the folders of earlier generations.
@@ -56,12 +54,12 @@ def unneeded(folder: Path, generation: int, keep: int) -> list[Path]:
     ]
 
 
-def prune(folder: Path, generation: int, keep: int) -> None:
+def prune(folder: Place, generation: int, keep: int) -> None:
     """Remove what a stream in this generation needs no more, and files that a crash left half written."""
     for path in unneeded(folder, generation, keep):
         remove(path)
-    for orphan in folder.glob(f"{_GENERATION}*/.*.tmp"):
-        orphan.unlink(missing_ok=True)
+    for orphan in _generation_folder(folder, generation).glob(".*.tmp"):
+        remove(orphan)
 
 
 @dataclass(frozen=True)
@@ -93,17 +91,18 @@ class Snapshot:
         """The same for a model that learns on meanwhile."""
         return replace(self, state={name: array.copy() for name, array in self.state.items()})
 
-    def save_in(self, folder: Path) -> Path:
+    def save_in(self, folder: Place) -> Place:
         """Save it under the name of its step, and return the file; see `save`."""
         path = path_for(folder, self.step)
         self.save(path)
         return path
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Place) -> None:
         """Write it to a file. At any instant there is either the old file, the new one, or none.
 
         Raises:
             OSError: the file cannot be written.
+            InputError, OutsideDownError: the store of objects refuses it, or does not answer.
         """
         state = {name: np.ascontiguousarray(array) for name, array in self.state.items()}
         metadata = {
@@ -114,28 +113,23 @@ class Snapshot:
             "fingerprint": self.settings.fingerprint(),
             "made_with": json.dumps(_made_with(self.settings)),
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            save_file(state, temporary, metadata)
-            sync(temporary)
-            os.replace(temporary, path)
-        except SafetensorError as error:
-            raise OSError(str(error)) from error
-        finally:
-            temporary.unlink(missing_ok=True)
-        sync(path.parent)
+        with written(path) as file:
+            try:
+                save_file(state, file, metadata)
+            except SafetensorError as error:
+                raise OSError(str(error)) from error
 
 
-def load(path: Path, settings: Settings) -> OnlineModel:
+def load(path: Place, settings: Settings) -> OnlineModel:
     """Read a snapshot back.
 
     Raises:
         UnusableSnapshotError: the file is missing, damaged or of another format.
         InputError: it was made with settings under which the same events would have given another model.
+        OutsideDownError: the store of objects does not answer.
     """
     try:
-        with safe_open(path, framework="numpy") as file:
+        with at_hand(path) as near, safe_open(near, framework="numpy") as file:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (OSError, SafetensorError) as error:
@@ -172,7 +166,11 @@ def _checksum(state: Mapping[str, npt.NDArray[Any]]) -> str:
     return digest.hexdigest()
 
 
-def _batches(folder: Path, generation: int) -> list[int]:
-    names = [path.name for path in (folder / f"{_GENERATION}{generation}").glob(f"batch-*{_SUFFIX}")]
+def _generation_folder(folder: Place, generation: int) -> Place:
+    return folder / f"{_GENERATION}{generation}"
+
+
+def _batches(folder: Place, generation: int) -> list[int]:
+    names = [path.name for path in _generation_folder(folder, generation).glob(f"batch-*{_SUFFIX}")]
     numbers = [name.removeprefix("batch-").removesuffix(_SUFFIX) for name in names]
     return [int(number) for number in numbers if number.removeprefix("-").isdigit()]

@@ -10,10 +10,10 @@ from recsys.report import words
 from recsys.report.page import page
 from recsys.report.sections import sections, tiles
 from recsys.report.sources import Sources, read_sources
-from recsys.storage import report_file
+from recsys.storage import Place, report_file, written
 
 
-def write_report(settings: Settings, output: Path | None = None) -> Path:
+def write_report(settings: Settings, output: Path | None = None) -> Place:
     """Write the report of the stream that the settings describe.
 
     Args:
@@ -27,16 +27,15 @@ def write_report(settings: Settings, output: Path | None = None) -> Path:
         InputError: there is no ledger, or the file cannot be written.
         OutsideDownError: the storage does not answer.
     """
-    output = output or report_file(settings.storage.root)
+    place = output or report_file(settings.storage.root)
     text = report(read_sources(settings), settings, datetime.now(UTC))
-    unfinished = output.with_name(f".{output.name}")
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(text, "utf-8")
-        return unfinished.replace(output)
+        with written(place) as file:
+            file.write_text(text, "utf-8")
     except OSError as error:
         kind = OutsideDownError if is_outage(error) else InputError
-        raise kind(f"cannot write the report {output}: {error.strerror or error}") from error
+        raise kind(f"cannot write the report {place}: {error.strerror or error}") from error
+    return place
 
 
 def report(sources: Sources, settings: Settings, at: datetime) -> str:

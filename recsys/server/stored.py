@@ -48,15 +48,14 @@ NO_LISTS = StoredLists(pa.schema(_COLUMNS).empty_table())
 
 
 class StoredTable:
-    """The table, read without Spark. A table of a catalog, or on a store of objects, counts as one without lists.
+    """The table, read without Spark. A table of a catalog counts as one without lists.
 
     Args:
         storage: Where it is.
     """
 
     def __init__(self, storage: Storage) -> None:
-        local = not storage.catalog and ":/" not in storage.root
-        self.path = table_path(storage.root, RECOMMENDATIONS) if local else None
+        self.path = None if storage.catalog else table_path(storage.root, RECOMMENDATIONS)
         self._read: tuple[str, int] | None = None
 
     def newer(self, version: Version) -> StoredLists | None:

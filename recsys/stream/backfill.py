@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from pyspark.sql import DataFrame
 
@@ -25,7 +24,7 @@ from recsys.contracts import EVENT_ID, INTERACTION_LOG, MODEL_UPDATES, QUARANTIN
 from recsys.errors import ConfigError, InputError, SolveError
 from recsys.frames import listed
 from recsys.logs import log_step
-from recsys.storage import writer_lock
+from recsys.storage import Place, writer_lock
 from recsys.stream import handover
 from recsys.stream.handover import Handover
 from recsys.stream.job import close, open_pipeline, planned, refuse_first_start_without_mlflow
@@ -66,7 +65,7 @@ class BackfillSummary:
     quarantined: Mapping[str, int] = field(default_factory=dict)
     finished: bool = True
     champion_version: str | None = None
-    plot: Path | None = None
+    plot: Place | None = None
 
 
 def backfill(settings: Settings, observe: Observer = log_stage) -> BackfillSummary:
@@ -77,7 +76,7 @@ def backfill(settings: Settings, observe: Observer = log_stage) -> BackfillSumma
         observe: called after every completed stage of a batch.
 
     Raises:
-        ConfigError: the source is Kafka, which the stream reads in bounded batches anyway.
+        ConfigError: the source is Kafka or Auto Loader, which the stream reads in bounded batches anyway.
         InputError: the source cannot be used or has no good event, or the storage has batches already.
         LeaseError: another job writes the tables.
         RegistryError: the tracking server refuses, or does not answer before the first batch is learned.
@@ -86,6 +85,11 @@ def backfill(settings: Settings, observe: Observer = log_stage) -> BackfillSumma
     if any(one.source.format == "kafka" for one in settings.each_source):
         raise ConfigError(
             "a backfill reads files or a Delta table, and source.format is kafka: let jobs/stream_update.py read them"
+        )
+    if any(one.source.format == "cloudFiles" for one in settings.each_source):
+        raise ConfigError(
+            "a backfill reads files without Auto Loader (source.format is cloudFiles), and a stream with it would read "
+            "them again: set source.format to json for both, or let jobs/stream_update.py read the old files"
         )
     settings = _in_bulk(settings)
     with writer_lock(root), stop_signals() as stop, ExitStack() as holding:

@@ -8,8 +8,6 @@ A file in the checkpoint folder records this. It is replaced atomically, so a ki
 """
 
 import json
-import os
-import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -17,7 +15,7 @@ from typing import Literal
 from recsys.config import Settings
 from recsys.config.sections import Source
 from recsys.errors import InputError
-from recsys.storage import checkpoint_folder
+from recsys.storage import checkpoint_folder, remove, written
 
 _FILE = "backfill.json"
 _NAMED = "table:"
@@ -28,7 +26,7 @@ class Handover:
     """Progress of a backfill, and the state of its checkpoint.
 
     Attributes:
-        kind: what was read; Spark keeps one list of files read, whatever their format and folder.
+        kind: what was read; Spark keeps one list of files read, whatever their format and folder, Auto Loader another.
         path: path of the source, absolute if it is local; `table:` and the name, for a table of the catalog.
         has_ids: whether there was de-duplication by event id, which Spark cannot change in a checkpoint.
         batches: number of batches of the history in the ledger; None until they are in the log.
@@ -36,7 +34,7 @@ class Handover:
         checkpoint: `history`: that of the backfill; `emptied`: to be emptied for another source; `fresh`: emptied.
     """
 
-    kind: Literal["files", "delta", "kafka"]
+    kind: Literal["files", "delta", "kafka", "cloudFiles"]
     path: str
     has_ids: bool
     batches: int | None = None
@@ -52,7 +50,7 @@ class Handover:
 def described(settings: Settings, has_ids: bool) -> Handover:
     """The handover of a backfill that has not begun."""
     read = settings.source.format
-    return Handover(read if read in ("delta", "kafka") else "files", source_path(settings), has_ids)
+    return Handover(read if read in ("delta", "kafka", "cloudFiles") else "files", source_path(settings), has_ids)
 
 
 def source_path(settings: Settings) -> str:
@@ -79,14 +77,8 @@ def load(root: str) -> Handover | None:
 
 def save(root: str, handover: Handover) -> Handover:
     """Replace the stored handover, and return the new one."""
-    folder = checkpoint_folder(root)
-    folder.mkdir(parents=True, exist_ok=True)
-    hidden = folder / f".{_FILE}.tmp"
-    with hidden.open("w", encoding="utf-8") as file:
-        json.dump(asdict(handover), file)
-        file.flush()
-        os.fsync(file.fileno())
-    hidden.replace(folder / _FILE)
+    with written(checkpoint_folder(root) / _FILE) as file:
+        file.write_text(json.dumps(asdict(handover)), "utf-8")
     return handover
 
 
@@ -94,10 +86,8 @@ def empty_checkpoint(root: str) -> None:
     """Delete Spark's files in the checkpoint folder, if there is one."""
     folder = checkpoint_folder(root)
     for entry in folder.iterdir() if folder.exists() else ():
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        elif entry.name != _FILE:
-            entry.unlink()
+        if entry.name != _FILE:
+            remove(entry)
 
 
 def refuse_unfinished(root: str) -> Handover | None:
@@ -131,6 +121,11 @@ def first_batch(settings: Settings, has_ids: bool) -> int:
         return 0
     wanted = described(settings, has_ids)
     if held.checkpoint == "history" and not _has_streamed(root) and not _continues(wanted, held):
+        if wanted.kind == "cloudFiles" and _overlap(replace(wanted, kind="files"), held):
+            raise InputError(
+                f"{held.path} was backfilled, and Auto Loader would read its files again: set source.path to another "
+                "folder, or source.format to json"
+            )
         if _overlap(wanted, held):
             raise InputError(
                 f"{held.path} was backfilled {'with' if held.has_ids else 'without'} event ids, and the stream would "

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ParamSpec
 
 from pyspark.sql import DataFrame, SparkSession
@@ -14,7 +13,7 @@ from recsys.config import Settings
 from recsys.contracts import EVENT_ID, LedgerRow, StepId
 from recsys.logs import log_step
 from recsys.registry.client import connect
-from recsys.storage import checkpoint_folder, snapshot_folder, writer_lock
+from recsys.storage import Place, checkpoint_folder, snapshot_folder, writer_lock
 from recsys.stream.feed import FeedWatch
 from recsys.stream.handover import first_batch
 from recsys.stream.monitoring import watched
@@ -52,7 +51,7 @@ class StreamSummary:
     events: int
     duplicates: int
     champion_version: str | None
-    plot: Path | None
+    plot: Place | None
 
 
 def run_stream(
@@ -185,7 +184,7 @@ def planned(settings: Settings, batch_id: int) -> Plan:
     return plan
 
 
-def close(pipeline: Pipeline) -> Path | None:
+def close(pipeline: Pipeline) -> Place | None:
     """Bring tables and MLflow up to date after the last complete batch; return the plot if anything was learned."""
     pipeline.close()
     plot = pipeline.publisher.plot() if pipeline.publisher.rows else None

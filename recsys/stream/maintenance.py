@@ -6,9 +6,9 @@ the stream reads, now or when it starts again, so the lock of the writer is not 
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from recsys.config import Settings
 from recsys.contracts import (
@@ -27,10 +27,10 @@ from recsys.model import snapshot
 from recsys.registry import retention
 from recsys.registry.client import connect
 from recsys.registry.versions import Version
-from recsys.storage import earlier_adapters, mlflow_database, remove, snapshot_folder, upkeep_lock
+from recsys.storage import Place, earlier_adapters, mlflow_database, remove, snapshot_folder
 from recsys.stream.pipeline import SNAPSHOTS_KEPT
 from recsys.stream.recovery import current_generation
-from recsys.tables import maintenance
+from recsys.tables import lease, maintenance
 from recsys.tables.delta import Tables
 from recsys.tables.session import build_session
 
@@ -62,6 +62,7 @@ def maintain(settings: Settings, dry_run: bool = False) -> list[str]:
 
     Raises:
         InputError: there are no tables, or another upkeep is running.
+        LeaseError: the same in a store of objects, where it does not run beside a writer either.
         RegistryError: MLflow failed; everything else is done by then.
     """
     tables = Tables(build_session(settings), settings.storage)
@@ -72,7 +73,9 @@ def maintain(settings: Settings, dry_run: bool = False) -> list[str]:
         )
     if dry_run:
         return [_logged(f"would {task.planned}") for task in _plan(settings, tables)]
-    with upkeep_lock(settings.storage.root):
+    with lease.upkeep(tables, settings.storage, "maintain"), ExitStack() as holding:
+        if tables.one_committer:
+            holding.enter_context(lease.held(tables, "maintain", settings.storage.lease_seconds))
         done = (task.run() for task in _plan(settings, tables))
         return [_logged(line) for line in done if line is not None]
 
@@ -139,7 +142,7 @@ def _files(settings: Settings, generation: int) -> Iterator[Task]:
     snapshots = snapshot.unneeded(snapshot_folder(root), generation, SNAPSHOTS_KEPT)
     for path in [*snapshots, *earlier_adapters(root, generation)]:
 
-        def run(path: Path = path) -> str:
+        def run(path: Place = path) -> str:
             remove(path)
             return f"deleted {path}"
 

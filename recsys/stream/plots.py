@@ -1,7 +1,6 @@
 """Plots of a stream's quality and cost. They use no global state of matplotlib, so any thread may plot."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from recsys.contracts import LedgerRow
+from recsys.storage import Place, written
 
 Array = npt.NDArray[np.float64]
 
@@ -25,7 +25,7 @@ INK, PALE = "#333333", "#d9d9d9"
 BATCHES_PER_MEAN = 12  # About this many independent means fit the width of the plot.
 
 
-def quality(rows: Sequence[LedgerRow], path: Path, k: int) -> Path:
+def quality(rows: Sequence[LedgerRow], path: Place, k: int) -> Place:
     """Write the figure of `quality_figure` to a file.
 
     Args:
@@ -37,10 +37,9 @@ def quality(rows: Sequence[LedgerRow], path: Path, k: int) -> Path:
         The path.
     """
     figure = quality_figure(rows, k)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}")
-    figure.savefig(unfinished, format="png")
-    return unfinished.replace(path)
+    with written(path) as file:
+        figure.savefig(file, format="png")
+    return path
 
 
 def quality_figure(rows: Sequence[LedgerRow], k: int) -> Figure:

@@ -8,7 +8,6 @@ delays metrics, versions and promotions; it never stops the stream.
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 
 from recsys.catalogue import NewItems
 from recsys.config import Settings
@@ -19,7 +18,7 @@ from recsys.registry import versions
 from recsys.registry.attempts import Attempts
 from recsys.registry.versions import CHAMPION, Version
 from recsys.serving import Served
-from recsys.storage import plot_file
+from recsys.storage import Place, at_hand, plot_file
 from recsys.stream.arms import Arms
 from recsys.stream.connection import Connection
 from recsys.stream.contest import Contest
@@ -229,14 +228,15 @@ class Publisher:
             run.log_lineage(self.tables.location(INTERACTION_LOG), log_begin, log_version)
             run.mark_published(step.batch_id)
 
-    def plot(self) -> Path:
+    def plot(self) -> Place:
         """Plot quality and cost over the batches, and log the plot to the run if MLflow has answered."""
         from recsys.stream import plots  # matplotlib is not waited for at the start
 
         path = plot_file(self.settings.storage.root)
         plots.quality(self.rows, path, self.settings.recommend.k)
         if self.connection is not None:
-            self.connection.run.log_plot(path)
+            with at_hand(path) as file:
+                self.connection.run.log_plot(file)
         return path
 
     def close(self, failed: bool) -> None:

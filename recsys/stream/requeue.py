@@ -24,9 +24,10 @@ import pyarrow.compute as pc
 from recsys.config import Settings
 from recsys.contracts import MODEL_UPDATES, QUARANTINE, StepId
 from recsys.errors import ConfigError, InputError
-from recsys.storage import sync, upkeep_lock
+from recsys.remote import is_uri
+from recsys.storage import sync
 from recsys.stream.recovery import current_generation, refuse_other_settings, returning
-from recsys.tables import ledger, quarantine
+from recsys.tables import lease, ledger, quarantine
 from recsys.tables import requeue as records
 from recsys.tables.clean import is_good
 from recsys.tables.delta import Tables
@@ -73,6 +74,7 @@ def requeue(
 
     Raises:
         InputError: there is no quarantine, another upkeep is running, or the folder cannot be written to.
+        LeaseError: another upkeep is running on a store of objects.
         ConfigError: the source is not a folder of JSON lines, and no other folder is set.
     """
     refuse_unusable(settings)
@@ -83,7 +85,7 @@ def requeue(
     if dry_run:
         rows, remaining = _judged(tables, settings)
         return RequeueSummary(pc.sum(rows[records.RECORDS]).as_py() or 0, (), remaining)
-    with upkeep_lock(settings.storage.root):
+    with lease.upkeep(tables, settings.storage, "requeue"):
         records.create_missing(tables)
         files = _finish(tables, folder)
         rows, remaining = _judged(tables, settings)
@@ -119,7 +121,7 @@ def requeue_batches(settings: Settings, dry_run: bool = False) -> list[StepId]:
     tables = Tables(build_session(settings), settings.storage)
     _refuse_missing(tables, MODEL_UPDATES)
     generation = current_generation(tables)
-    with nullcontext() if dry_run else upkeep_lock(settings.storage.root):
+    with nullcontext() if dry_run else lease.upkeep(tables, settings.storage, "requeue"):
         rows = ledger.read(tables, generation.number, after=-1)
         learned = {batch_id for row in rows for batch_id, done in ledger.returned(row).items() if done}
         gone = learned | set(returning(tables, generation))
@@ -139,8 +141,14 @@ def target(settings: Settings) -> tuple[Path, str]:
     Raises:
         ConfigError: see `requeue`.
     """
-    if settings.requeue.path is not None:
-        return Path(settings.requeue.path).absolute(), "\n"
+    set_path = settings.requeue.path
+    if set_path is not None and is_uri(set_path):
+        raise ConfigError(
+            "setting 'requeue.path': requeue shows a file by renaming it, which a store of objects cannot do: set it "
+            "to a folder of a file system, and add what comes into it to the source"
+        )
+    if set_path is not None:
+        return Path(set_path).absolute(), "\n"
     source = settings.source
     options = {key.lower(): value for key, value in source.options.items()}
     pattern, line_end = options.get("pathglobfilter", "*"), options.get("linesep", "\n")

@@ -5,7 +5,8 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+
+from recsys.storage import Place
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Plan:
     planned_at: datetime
 
 
-def query_id(folder: Path) -> str | None:
+def query_id(folder: Place) -> str | None:
     """Id of the streaming query that a checkpoint belongs to, or None without a checkpoint. It survives restarts."""
     try:
         return str(json.loads((folder / "metadata").read_text("utf-8"))["id"])
@@ -29,12 +30,12 @@ def query_id(folder: Path) -> str | None:
         return None
 
 
-def last_planned(folder: Path) -> int:
+def last_planned(folder: Place) -> int:
     """Number of the last batch that was planned; -1 if there is none."""
     return _last(folder / "offsets")
 
 
-def last_position(folder: Path, number: int = 0) -> str | None:
+def last_position(folder: Place, number: int = 0) -> str | None:
     """Position of a source after the last batch that was planned, as JSON; None if there is none.
 
     Args:
@@ -45,12 +46,12 @@ def last_position(folder: Path, number: int = 0) -> str | None:
     return lines[1 + number] if lines and len(lines) > 1 + number else None
 
 
-def last_finished(folder: Path) -> int:
+def last_finished(folder: Place) -> int:
     """Number of the last batch that Spark has marked as done; -1 if there is none."""
     return _last(folder / "commits")
 
 
-def plan(folder: Path, batch_id: int) -> Plan | None:
+def plan(folder: Place, batch_id: int) -> Plan | None:
     """The plan of a batch; None if Spark has none, or keeps it no longer.
 
     Args:
@@ -72,7 +73,7 @@ def plan(folder: Path, batch_id: int) -> Plan | None:
     return Plan(fingerprint, planned_at)
 
 
-def _files(log: Path, begin: str | None, end: str) -> Iterator[str]:
+def _files(log: Place, begin: str | None, end: str) -> Iterator[str]:
     """Files that a source of files reads between two positions, one text each; nothing for other kinds of sources."""
     last = _last_listed(end)
     if last is None:
@@ -85,7 +86,7 @@ def _files(log: Path, begin: str | None, end: str) -> Iterator[str]:
                 yield f"{entry['path']} {entry['timestamp']}"
 
 
-def _begin(source: Path, end: str) -> str | None:
+def _begin(source: Place, end: str) -> str | None:
     """Position before the first batch, where the source writes one, as Kafka's does; None for the start of the source.
 
     Args:
@@ -104,7 +105,7 @@ def _last_listed(end: str) -> int | None:
     return listed if isinstance(listed, int) else None
 
 
-def _lines(file: Path) -> list[str] | None:
+def _lines(file: Place) -> list[str] | None:
     """Lines of a file of Spark's metadata logs, without the first, which is the version of the format."""
     try:
         return file.read_text("utf-8").splitlines()[1:]
@@ -112,6 +113,6 @@ def _lines(file: Path) -> list[str] | None:
         return None
 
 
-def _last(folder: Path) -> int:
+def _last(folder: Place) -> int:
     numbers = [int(entry.name) for entry in folder.iterdir() if entry.name.isdigit()] if folder.exists() else []
     return max(numbers, default=-1)

@@ -5,6 +5,7 @@ The driver's process holds the model; executors read, clean, aggregate and score
 
 import os
 import re
+import socket
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession, is_remote
 
-from recsys.errors import ConfigError, InputError
+from recsys.errors import ConfigError, InputError, OutsideDownError
+from recsys.remote import is_uri
 from recsys.storage import note_to_executors
 from recsys.tables.failures import explain_failure, first_line
 from recsys.tables.jars import delta_package
@@ -20,6 +22,7 @@ from recsys.version import DELTA_TESTED, SPARK_TESTED
 
 LOCAL = re.compile(r"local(\[[^\]]*\])?")
 _LINES_OF_NOTE = 1_000
+_MASTER_SECONDS = 10
 _UNSEEN = re.compile(
     r"does not exist|No such file|FileNotFound|PATH_NOT_FOUND|Permission denied|denied for user|AccessControlException"
 )
@@ -28,6 +31,11 @@ _UNSEEN = re.compile(
 def is_submitted() -> bool:
     """Whether `spark-submit` has started Java before this process."""
     return "PYSPARK_GATEWAY_PORT" in os.environ
+
+
+def on_databricks() -> bool:
+    """Whether this is a cluster of Databricks."""
+    return "DATABRICKS_RUNTIME_VERSION" in os.environ
 
 
 def refuse_connect(given: Mapping[str, str]) -> None:
@@ -70,6 +78,33 @@ def quiet_java(java: Any) -> None:
         context.setConfigLocation(java.java.io.File(str(settings)).toURI())
 
 
+def refuse_silent_master(master: str) -> None:
+    """Refuse a master of a standalone cluster to which no connection can be made: Spark itself would try for minutes.
+
+    Args:
+        master: `spark.master`; other kinds than `spark://HOST:PORT,HOST:PORT` pass.
+
+    Raises:
+        ConfigError: it names no port.
+        OutsideDownError: none of its hosts takes the connection.
+    """
+    if not master.startswith("spark://"):
+        return
+    why = ""
+    for place in master.removeprefix("spark://").split(","):
+        host, _, port = place.rpartition(":")
+        if not host or not port.isdigit():
+            raise ConfigError(f"spark.spark.master {master}: a master is spark://HOST:PORT")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), _MASTER_SECONDS).close()
+            return
+        except OSError as error:
+            why = f"{place}: {error.strerror or error}"
+    raise OutsideDownError(
+        f"no Spark master answers at {master} ({why}): start again once it does, or correct spark.spark.master"
+    )
+
+
 def refuse_unsuitable(session: SparkSession, root: str) -> None:
     """Refuse a session that was started for a job and cannot do its work.
 
@@ -83,9 +118,35 @@ def refuse_unsuitable(session: SparkSession, root: str) -> None:
         OutsideDownError: its file system does not answer, or is full.
     """
     # The Spark and Delta of Databricks are versions of its own, and its volumes are the same everywhere.
-    if "DATABRICKS_RUNTIME_VERSION" not in os.environ:
+    if not on_databricks():
         _refuse_untested(session)
         _refuse_unshared(session, root)
+
+
+def refuse_unreachable(session: SparkSession, root: str) -> None:
+    """Ask Spark for a storage root in a store of objects.
+
+    Args:
+        session: the session.
+        root: `storage.root`.
+
+    Raises:
+        InputError: Spark has no client of such a store, or the store refuses it.
+        OutsideDownError: the store does not answer.
+    """
+    if not is_uri(root):
+        return
+    try:
+        path = session._jvm.org.apache.hadoop.fs.Path(root)  # type: ignore[union-attr]
+        path.getFileSystem(session._jsc.hadoopConfiguration()).exists(path)
+    except Py4JJavaError as error:
+        explained = explain_failure(error)
+        if explained is not None:
+            raise type(explained)(f"storage.root {root}: {explained}") from error
+        raise InputError(
+            f"Spark cannot use storage.root {root} ({first_line(error):.200}): add the package of Hadoop's client for "
+            f"it to spark.spark.jars.packages, and its settings to spark (spark.hadoop.fs...)"
+        ) from error
 
 
 def _refuse_untested(session: SparkSession) -> None:
@@ -128,7 +189,7 @@ def _line(version: str) -> tuple[int, ...]:
 def _refuse_unshared(session: SparkSession, root: str) -> None:
     """Have the executors read what the driver writes under the storage root, unless they are threads of the driver."""
     context = session.sparkContext
-    if LOCAL.fullmatch(str(context.master)) or ":/" in root:
+    if LOCAL.fullmatch(str(context.master)) or is_uri(root):
         return
     with note_to_executors(root, "\n" * _LINES_OF_NOTE) as note:
         try:

@@ -1,4 +1,4 @@
-"""Access to the Delta tables: by path under the storage root, or by name in a catalog.
+"""Access to the Delta tables: by path or URI under the storage root, or by name in a catalog.
 
 Large reads and writes are Spark's. What the driver reads or appends itself goes through delta-rs where the tables are
 on a path, see `path_table`, and through Spark in a catalog, which may manage the commits of its tables.
@@ -28,11 +28,13 @@ from recsys.contracts import (
     REQUEUED,
     TABLE_SCHEMAS,
     TRIALS,
+    UPKEEP,
     VECTOR_SCHEMAS,
     WRITERS,
     StepId,
 )
 from recsys.errors import InputError
+from recsys.remote import is_uri
 from recsys.storage import table_path
 from recsys.tables.conditions import Conditions
 from recsys.tables.failures import explain_failure, first_line
@@ -50,7 +52,10 @@ PROPERTIES = {
     TRIALS: _STREAMED,
     EXPOSURES: _STREAMED,
     # One row that is replaced every few minutes: the history of a day is enough.
-    WRITERS: {f"delta.{kept}RetentionDuration": "interval 1 days" for kept in ("deletedFile", "log")},
+    **{
+        name: {f"delta.{kept}RetentionDuration": "interval 1 days" for kept in ("deletedFile", "log")}
+        for name in (WRITERS, UPKEEP)
+    },
 }
 # The tables that only the holder of the lease may append to. The totals say themselves how far they are, and an alert
 # harms nothing.
@@ -91,11 +96,20 @@ class Tables:
         self.fence: Fence | None = None
         self._storage = storage
         named = bool(storage.catalog)
-        names = (*TABLE_SCHEMAS, REQUEUED, *VECTOR_SCHEMAS)
+        names = (*TABLE_SCHEMAS, REQUEUED, UPKEEP, *VECTOR_SCHEMAS)
         places = {name: self._identifier(name) if named else self.location(name) for name in names}
         self._by_spark = {} if spark is None else {name: SparkTable(spark, at, named) for name, at in places.items()}
         local = {name: PathTable(place, name in _WRITTEN_BY_SPARK) for name, place in places.items()}
         self._on_path = local if read_on_driver(storage) else {}
+
+    @property
+    def one_committer(self) -> bool:
+        """Whether only one process at a time may commit with Spark, and none beside it.
+
+        Delta's writer for S3 looks whether a commit is there before it puts one, in two steps: it can overwrite what
+        another process has committed in between. Those of delta-rs are put under the condition that there is none.
+        """
+        return not self._storage.catalog and is_uri(self._storage.root)
 
     @property
     def spark(self) -> SparkSession:
@@ -280,9 +294,7 @@ class Tables:
         """Whether a table has been made."""
         if self._storage.catalog:
             return self.spark.catalog.tableExists(self._identifier(name))
-        return (
-            self._on_path[name].exists() if self._on_path else DeltaTable.isDeltaTable(self.spark, self.location(name))
-        )
+        return self._on_path[name].exists()
 
     def sql_name(self, name: str) -> str:
         """What a table is called in SQL, for statements that have no other interface."""
@@ -314,11 +326,6 @@ class Tables:
             if not table.exists():
                 table.create(defined.json(), properties)
             return StructType.fromJson(json.loads(table.schema()))
-        if not self._storage.catalog:
-            builder = DeltaTable.createIfNotExists(self.spark).addColumns(defined).location(self.location(name))
-            for key, value in properties.items():
-                builder = builder.property(key, value)
-            return builder.execute().toDF().schema
         # SQL from our own constants, because the builder takes no three-part name.
         pairs = ", ".join(f"'{key}' = '{value}'" for key, value in properties.items())
         listed = f"TBLPROPERTIES ({pairs})" if pairs else ""
@@ -342,8 +349,8 @@ class Tables:
 
 
 def read_on_driver(storage: Storage) -> bool:
-    """Whether the driver reads the tables by itself, because they are in a folder of this machine."""
-    return not storage.catalog and ":/" not in storage.root
+    """Whether the driver reads the tables by itself, because they are on a path."""
+    return not storage.catalog
 
 
 def _lacks_last_columns(found: StructType, wanted: StructType) -> bool:

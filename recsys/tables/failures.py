@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pyarrow as pa
 from deltalake.exceptions import CommitFailedError, DeltaError
@@ -12,6 +11,8 @@ from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark.errors import PySparkException
 
 from recsys.errors import InputError, OutsideDownError, RecsysError, is_outage
+from recsys.remote import store_failure
+from recsys.storage import place_of
 
 # What a read or a write of a table may raise, by delta-rs or by Spark.
 TABLE_FAILURES = (DeltaError, OSError, PySparkException, Py4JError, InputError, OutsideDownError)
@@ -92,6 +93,8 @@ _REPORTED: tuple[tuple[re.Pattern[str], type[RecsysError], str], ...] = (
         "source.options.skipChangeCommits=true to pass over such commits, with all that they add",
     ),
 )
+# How delta-rs and Hadoop's client of S3 begin what they report.
+_OF_A_STORE = re.compile(r"Generic (?:S3|MicrosoftAzure|GCS) error|Object at location|fs\.s3a|awssdk|s3a://")
 # Text of the operating system, which Java, Rust and Python pass on.
 _FULL = re.compile(r"[^\n]*(?:No space left on device|Disk quota exceeded)")
 _FORBIDDEN = re.compile(r"[^\n]*(?:Read-only file system|Permission denied)")
@@ -112,6 +115,8 @@ def explain_failure(error: BaseException) -> RecsysError | None:
     for pattern, kind, explanation in _REPORTED:
         if reported := pattern.search(text):
             return kind(explanation.format(" ".join(reported.group(1).split())[:300]))
+    if _OF_A_STORE.search(text) and (told := store_failure(text)) is not None:
+        return told
     down = _OUTAGE.search(text)
     if down is not None:
         return OutsideDownError(
@@ -160,7 +165,8 @@ def table_failures(path: str, reading: bool) -> Iterator[None]:
 
 def _damaged_commit(path: str) -> str:
     """Names the first commit of a table that is not JSON, if there is one."""
-    for file in sorted(Path(path, "_delta_log").glob("*.json")):
+    for name in sorted(file.name for file in (place_of(path) / "_delta_log").glob("*.json")):
+        file = place_of(path) / "_delta_log" / name
         try:
             for line in file.read_text("utf-8").splitlines():
                 json.loads(line)

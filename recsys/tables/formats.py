@@ -50,6 +50,7 @@ def read_as_text(spark: SparkSession, source: Source) -> DataFrame:
         "parquet": _read_parquet,
         "delta": _read_delta,
         "kafka": _read_kafka,
+        "cloudFiles": _read_cloud_files,
     }
     return readers[source.format](spark, source)
 
@@ -62,6 +63,16 @@ def _read_json(spark: SparkSession, source: Source) -> DataFrame:
     lines = spark.readStream.options(**_stream_options(spark, source, first)).text(_streamed(source.path))
     raw = lines.select(F.make_valid_utf8("value").alias(RAW)).filter(is_written(F.col(RAW)))
     return parse_json(raw, source.columns.model_dump(), options)
+
+
+def _read_cloud_files(spark: SparkSession, source: Source) -> DataFrame:
+    """JSON lines by Auto Loader: as text, whose schema is fixed, so that none is inferred or stored."""
+    bound = {} if source.max_records_per_batch is None else {"cloudFiles.maxBytesPerTrigger": _byte_limit(source, 0, 0)}
+    options = {**bound, **source.options, "cloudFiles.format": "text"}
+    texts = spark.readStream.format("cloudFiles").options(**options)
+    lines = texts.schema(StructType([StructField("value", StringType())])).load(source.path)
+    raw = lines.select(F.make_valid_utf8("value").alias(RAW)).filter(is_written(F.col(RAW)))
+    return parse_json(raw, source.columns.model_dump(), {})
 
 
 def _read_kafka(spark: SparkSession, source: Source) -> DataFrame:

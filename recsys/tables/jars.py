@@ -10,12 +10,16 @@ from pathlib import Path
 
 import pyspark
 from filelock import FileLock
+from pyspark.find_spark_home import _find_spark_home
 
 from recsys.version import DELTA_TESTED
 
 logger = logging.getLogger(__name__)
 
 _KEPT = "resolved-jars.json"
+S3_BUNDLE = "software.amazon.awssdk:bundle"
+# The version that hadoop-aws 3.5.0, of Spark 4.2, asks for.
+_AWS_SDK = "2.35.4"
 
 
 def delta_package() -> str:
@@ -31,6 +35,16 @@ def delta_package() -> str:
 def kafka_package() -> str:
     """Maven coordinate of the Kafka connector of the installed Spark."""
     return f"org.apache.spark:spark-sql-kafka-0-10_2.13:{pyspark.__version__}"
+
+
+def s3_packages() -> list[str]:
+    """Maven coordinates of Hadoop's client of S3, for the Hadoop of the installed Spark, and of what it needs.
+
+    By itself it would ask for `S3_BUNDLE`, which has the clients of all of Amazon's services, in 690 MB.
+    """
+    hadoop = next(Path(_find_spark_home(), "jars").glob("hadoop-client-api-*.jar")).stem.rpartition("-")[2]
+    parts = [f"software.amazon.awssdk:{part}:{_AWS_SDK}" for part in ("s3", "s3-transfer-manager", "sts")]
+    return [f"org.apache.hadoop:hadoop-aws:{hadoop}", *parts]
 
 
 def cache_folder() -> Path:

@@ -5,6 +5,9 @@ followed by the next one, which gets a greater token. On a path, every commit ca
 only slow, and has lost its lease, cannot commit any more (Kleppmann 2016, "How to do distributed locking": fencing). In
 a catalog a commit cannot carry it: there, a writer asks for its lease before each commit, and a takeover within that
 commit goes unseen.
+
+Under a root in a store of objects, which has no locks, the table `upkeep` is such a lease, too: that of the jobs that
+run beside a writer.
 """
 
 import logging
@@ -13,14 +16,17 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 
-from recsys.contracts import WRITERS
+from recsys.config.sections import Storage
+from recsys.contracts import UPKEEP, UPKEEP_SCHEMA, WRITERS
 from recsys.errors import LeaseError
+from recsys.remote import is_uri
+from recsys.storage import upkeep_lock
 from recsys.tables.delta import Fence, Tables
 from recsys.tables.failures import TABLE_FAILURES
 
@@ -70,19 +76,21 @@ _ROW = pa.schema(
 
 
 @contextmanager
-def held(tables: Tables, job: str, seconds: int) -> Iterator[None]:
-    """Hold the lease, renewed in the background, and let `tables` write with its token.
+def held(tables: Tables, job: str, seconds: int, name: str = WRITERS) -> Iterator[None]:
+    """Hold a lease, renewed in the background; with that of the writers, let `tables` write with its token.
 
     Args:
         tables: the tables; they exist.
         job: name of the job, for others to read.
         seconds: how long this job may be silent before another one may take over.
+        name: the table of the lease: `writers` or `upkeep`.
 
     Raises:
         LeaseError: another job holds it; or, in a commit within, another one has taken it over.
     """
-    lease = Lease(tables, take(tables, job, seconds))
-    tables.fence = Fence(lease.holder.token, lease.check)
+    lease = Lease(tables, take(tables, job, seconds, name), name)
+    if name == WRITERS:
+        tables.fence = Fence(lease.holder.token, lease.check)
     ended = threading.Event()
     heartbeat = threading.Thread(target=lease.renew_until, args=(ended,), name="lease", daemon=True)
     heartbeat.start()
@@ -91,18 +99,39 @@ def held(tables: Tables, job: str, seconds: int) -> Iterator[None]:
     finally:
         ended.set()
         heartbeat.join()
-        tables.fence = None
+        if name == WRITERS:
+            tables.fence = None
         lease.release()
 
 
-def take(tables: Tables, job: str, seconds: int) -> Holder:
-    """Take the lease if it is free, and shut out whoever held it before.
+@contextmanager
+def upkeep(tables: Tables, storage: Storage, job: str) -> Iterator[None]:
+    """Let one job of upkeep at a time work, beside the job that writes.
+
+    Args:
+        tables: the tables.
+        storage: where they are; in a store of objects a lease takes the place of the lock.
+        job: name of the job, for others to read.
+
+    Raises:
+        InputError: another one holds the lock, or the storage cannot be used.
+        LeaseError: another one holds the lease.
+    """
+    with upkeep_lock(storage.root), ExitStack() as holding:
+        if is_uri(storage.root):
+            tables.create_missing({UPKEEP: UPKEEP_SCHEMA})
+            holding.enter_context(held(tables, job, storage.lease_seconds, UPKEEP))
+        yield
+
+
+def take(tables: Tables, job: str, seconds: int, name: str = WRITERS) -> Holder:
+    """Take a lease if it is free; with that of the writers, shut out whoever held it before.
 
     Raises:
         LeaseError: it is not free.
     """
     now = datetime.now(UTC)
-    present = current(tables)
+    present = current(tables, name)
     if present is not None and not present.is_gone(now):
         raise LeaseError(
             f"{present.job} on host {present.host} (process {present.process}, since {present.since:%Y-%m-%d %H:%M:%S} "
@@ -111,15 +140,16 @@ def take(tables: Tables, job: str, seconds: int) -> Holder:
         )
     token, revision = (1, 1) if present is None else (present.token + 1, present.revision + 1)
     holder = Holder(token, revision, job, socket.gethostname(), os.getpid(), now, now, seconds)
-    if not tables.replace(WRITERS, _rows(holder), revision):
-        raise LeaseError(f"another job has begun to write {tables.location(WRITERS)} at the same time: try again later")
-    tables.set_token(token)
+    if not tables.replace(name, _rows(holder), revision):
+        raise LeaseError(f"another job has begun to write {tables.location(name)} at the same time: try again later")
+    if name == WRITERS:
+        tables.set_token(token)
     return holder
 
 
-def current(tables: Tables) -> Holder | None:
+def current(tables: Tables, name: str = WRITERS) -> Holder | None:
     """The last holder; None if there was none yet."""
-    return next((Holder(**row) for row in tables.rows(WRITERS, _ROW.names).to_pylist()), None)
+    return next((Holder(**row) for row in tables.rows(name, _ROW.names).to_pylist()), None)
 
 
 class Lease:
@@ -128,11 +158,13 @@ class Lease:
     Args:
         tables: the tables.
         holder: from `take`.
+        name: the table of the lease.
     """
 
-    def __init__(self, tables: Tables, holder: Holder) -> None:
+    def __init__(self, tables: Tables, holder: Holder, name: str = WRITERS) -> None:
         self.holder = holder
         self._tables = tables
+        self._name = name
         self._lock = threading.Lock()
         self._renewed = time.monotonic()
         self._lost = False
@@ -147,7 +179,8 @@ class Lease:
             self._write(released=False)
         if self._lost:
             raise LeaseError(
-                f"another job has taken over {self._tables.location(WRITERS)}, and this one stops: start it again later"
+                f"another job has taken over {self._tables.location(self._name)}, and this one stops: start it again "
+                "later"
             )
 
     def renew_until(self, ended: threading.Event) -> None:
@@ -174,7 +207,7 @@ class Lease:
         with self._lock:
             now, begun = datetime.now(UTC), time.monotonic()
             changed = replace(self.holder, revision=self.holder.revision + 1, renewed_at=now, released=released)
-            if self._tables.replace(WRITERS, _rows(changed), changed.revision):
+            if self._tables.replace(self._name, _rows(changed), changed.revision):
                 self.holder, self._renewed = changed, begun
             else:
                 self._lost = True

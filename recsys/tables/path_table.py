@@ -6,7 +6,6 @@ whole state of the table. delta-rs writes the same commit in milliseconds, and S
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -16,6 +15,8 @@ from deltalake.exceptions import CommitFailedError
 
 from recsys.contracts import BATCH, GENERATION, StepId
 from recsys.errors import InputError, LeaseError
+from recsys.remote import RemotePath
+from recsys.storage import place_of
 from recsys.tables.conditions import Conditions, to_expression
 from recsys.tables.failures import table_failures
 
@@ -33,7 +34,7 @@ class PathTable:
     """One table. Its state is kept between calls, and brought up to date, or sometimes read again, by every call.
 
     Args:
-        path: the folder of the table.
+        path: folder or URI of the table.
         rows_by_spark: whether only Spark reads and writes its rows, so that it may have features that Arrow has not.
     """
 
@@ -45,7 +46,8 @@ class PathTable:
 
     def exists(self) -> bool:
         """Whether there is a Delta table at the path."""
-        return DeltaTable.is_deltatable(self.path)
+        with table_failures(self.path, reading=False):
+            return DeltaTable.is_deltatable(self.path)
 
     def create(self, schema: str, properties: Mapping[str, str]) -> None:
         """Create the table.
@@ -54,7 +56,8 @@ class PathTable:
             schema: as JSON, in Delta's and Spark's form.
             properties: properties of the table.
         """
-        DeltaTable.create(self.path, schema=Schema.from_json(schema), configuration=dict(properties))
+        with table_failures(self.path, reading=False):
+            DeltaTable.create(self.path, schema=Schema.from_json(schema), configuration=dict(properties))
 
     def schema(self) -> str:
         """The schema as JSON, in Delta's and Spark's form."""
@@ -176,7 +179,10 @@ class PathTable:
     def unused_files(self) -> int:
         """Number of files that no recent version uses, those that a writer left behind among them."""
         # The log goes on naming what an earlier vacuum has removed.
-        return sum(Path(self.path, file).exists() for file in self._latest().vacuum(dry_run=True, full=True))
+        unused, folder = self._latest().vacuum(dry_run=True, full=True), place_of(self.path)
+        if isinstance(folder, RemotePath):
+            return len(set(unused) & set(folder.files()))
+        return sum((folder / file).exists() for file in unused)
 
     def rows(self, columns: Sequence[str], where: Conditions, version: int | None = None) -> pa.Table:
         """Rows that meet the conditions, texts with 64-bit offsets.

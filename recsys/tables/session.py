@@ -9,8 +9,16 @@ from pyspark.sql import SparkSession
 
 from recsys.config import Settings
 from recsys.tables import jars
-from recsys.tables.cluster import LOCAL, is_submitted, quiet_java, refuse_connect, refuse_unsuitable
-from recsys.tables.jars import delta_package, kafka_package
+from recsys.tables.cluster import (
+    LOCAL,
+    is_submitted,
+    quiet_java,
+    refuse_connect,
+    refuse_silent_master,
+    refuse_unreachable,
+    refuse_unsuitable,
+)
+from recsys.tables.jars import S3_BUNDLE, delta_package, kafka_package, s3_packages
 from recsys.tables.java import OPTIONS, start_java
 
 # Required in every session, including one that was created elsewhere.
@@ -27,6 +35,7 @@ DELTA = {
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
 }
 MASTER, MEMORY, PACKAGES, JARS = "spark.master", "spark.driver.memory", "spark.jars.packages", "spark.jars"
+EXCLUDES = "spark.jars.excludes"
 SHUFFLE, LISTING = "spark.sql.shuffle.partitions", "spark.sql.sources.parallelPartitionDiscovery.parallelism"
 ON_A_CLUSTER = {
     # A micro-batch is small, and each partition of it is a task, a file of the shuffle and a state store of seen ids:
@@ -61,7 +70,8 @@ def build_session(settings: Settings) -> SparkSession:
     Raises:
         ConfigError: Spark Connect is asked for.
         InputError: Java is missing or too old, the Delta jar cannot be found, Spark or Delta are not those that were
-            tested, or executors do not see the storage root.
+            tested, Spark does not know the scheme of the storage root, or executors do not see it.
+        OutsideDownError: the storage does not answer.
     """
     while _beginning:
         _beginning.pop().result()
@@ -87,17 +97,22 @@ def _build(settings: Settings) -> SparkSession:
     refuse_connect(settings.spark)
     if SparkContext._active_spark_context is not None:
         current = _current()
-        return _set(current if current.conf.get(_OURS, None) else _beside(current), settings)
+        session = _set(current if current.conf.get(_OURS, None) else _beside(current), settings)
+        refuse_unreachable(session, settings.storage.root)
+        return session
     values = {**_defaults(settings.spark), **ALWAYS, **DELTA, **settings.spark}
+    refuse_silent_master(values.get(MASTER) or SparkConf().get(MASTER, ""))
     if not is_submitted():
-        values |= _start_settings(
-            settings.spark, kafka=any(one.source.format == "kafka" for one in settings.each_source)
-        )
+        sources = [one.source for one in settings.each_source]
+        kafka = any(source.format == "kafka" for source in sources)
+        s3 = any(path.startswith("s3a://") for path in (settings.storage.root, *(source.path for source in sources)))
+        values |= _start_settings(settings.spark, kafka, s3)
         if SparkContext._gateway is None:
             _start_spark(values)
     session = SparkSession.builder.config(conf=_conf(values)).getOrCreate()
     session.conf.set(_OURS, "true")
     refuse_unsuitable(session, settings.storage.root)
+    refuse_unreachable(session, settings.storage.root)
     return session
 
 
@@ -149,7 +164,7 @@ def _defaults(given: dict[str, str]) -> dict[str, str]:
     return {key: value for key, value in values.items() if key not in submitted}
 
 
-def _start_settings(given: dict[str, str], kafka: bool) -> dict[str, str]:
+def _start_settings(given: dict[str, str], kafka: bool, s3: bool) -> dict[str, str]:
     """What can only be set before Java starts."""
     # In local mode executors are threads of the driver.
     gigabytes = max(1, min(8, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**32))
@@ -158,11 +173,16 @@ def _start_settings(given: dict[str, str], kafka: bool) -> dict[str, str]:
     wanted = [] if "delta-spark" in brought else [delta_package()]
     if kafka and "spark-sql-kafka" not in brought:
         wanted.append(kafka_package())
+    without = [given.get(EXCLUDES, "")]
+    if s3 and "hadoop-aws" not in brought:
+        wanted += s3_packages()
+        without.append(S3_BUNDLE)
     return {
         MASTER: "local[*]",
         MEMORY: f"{gigabytes}g",
         **{key: given[key] for key in (MASTER, MEMORY) if key in given},
         PACKAGES: ",".join(filter(None, [*wanted, given.get(PACKAGES)])),
+        **({EXCLUDES: ",".join(filter(None, without))} if any(without) else {}),
         OPTIONS: f"-Dlog4j2.configurationFile={log_settings} {given.get(OPTIONS, '')}".strip(),
     }
 
@@ -184,7 +204,7 @@ def _start_spark(values: dict[str, str]) -> None:
     packages, given = values[PACKAGES], values.get(JARS, "")
     # Executors that are processes of their own are sent the jars; for threads they are on the class path.
     threads = LOCAL.fullmatch(values[MASTER]) is not None
-    key = " without ".join(filter(None, [packages, values.get("spark.jars.excludes")]))
+    key = " without ".join(filter(None, [packages, values.get(EXCLUDES)]))
     with jars.lookup(key) as found:
         if found:
             sent = [] if threads else found

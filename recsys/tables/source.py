@@ -18,6 +18,7 @@ from recsys.contracts import EVENT_ID, INGESTED_AT, SOURCE_WEIGHT
 from recsys.errors import ConfigError, InputError, RecsysError
 from recsys.tables import kafka
 from recsys.tables.clean import has_id, tag
+from recsys.tables.cluster import on_databricks
 from recsys.tables.failures import explain_failure, first_line
 from recsys.tables.formats import read_as_text
 
@@ -83,6 +84,8 @@ def _refuse_unusable(settings: Settings, number: int) -> None:
     if source.default_event_type is not None and source.default_event_type not in settings.weights:
         raise ConfigError(f"source.default_event_type '{source.default_event_type}' is not one of weights")
     kafka.refuse_unusable(settings, number)
+    if source.format == "cloudFiles" and not on_databricks():
+        raise ConfigError("source.format: cloudFiles (Auto Loader) is there on Databricks only: set it to json")
     if source.format == kafka.FORMAT or source.table is not None:
         return
     # Paths with a scheme or a pattern are left to Spark.

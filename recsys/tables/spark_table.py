@@ -1,4 +1,4 @@
-"""A Delta table through Spark: in a catalog, or on a path that only Spark's file systems know."""
+"""A Delta table through Spark: in a catalog, or on a path for what is too much for the driver."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -43,6 +43,19 @@ def test_reader_options_may_be_written_as_yaml_likes_them() -> None:
 @pytest.mark.parametrize(
     ("override", "told"),
     [
+        (
+            "storage.root=s3a://bucket/root",
+            "mlflow.tracking_uri is null, and no database can lie under",
+        ),
+        (
+            "storage.root=s3://bucket/root",
+            "its scheme is none of s3a://, abfss://, gs://; Spark knows S3 as s3a",
+        ),
+        ("storage.root=hdfs://host/root", "storage.root: its scheme is none of s3a://, abfss://, gs://: set it to one"),
+        ("storage.root=dbfs:/recsys", "storage.root: dbfs:/ is not supported"),
+        ("storage.root=s3a://me:canary@bucket/root", "storage.root: a URI is s3a://BUCKET/FOLDER, without user"),
+        ("storage.root=gs://bucket/root?token=canary", "storage.root: a URI is gs://BUCKET/FOLDER, without user"),
+        ("storage.root=s3a:///root", "storage.root: a URI is s3a://BUCKET/FOLDER"),
         ("modle.factors=8", "unknown setting 'modle'"),
         ("model.factor=8", "unknown setting 'model.factor'"),
         ("model.factors=many", "setting 'model.factors'"),

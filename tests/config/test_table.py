@@ -22,7 +22,7 @@ def test_the_documentation_is_up_to_date():
         "| `source.columns.event_id` | text or `null` | `event_id` | Column",
         "| `register.every_batches` | whole number above 0 | `20` | Batches",
         "| `weights.<event_type>.weight` | number | required | Weight of one event",
-        "| `source.format` | `json` or `csv` or `parquet` or `delta` or `kafka` | `json` | Format",
+        "| `source.format` | `json` or `csv` or `parquet` or `delta` or `kafka` or `cloudFiles` | `json` | Format",
     ],
 )
 def test_rows_say_key_type_default_and_meaning(row):

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 from recsys.config import Settings
 from recsys.contracts import INTERACTION_LOG, MODEL_UPDATES, StepId
 from recsys.model import snapshot
-from recsys.storage import snapshot_folder
+from recsys.storage import at_hand, snapshot_folder
 from recsys.tables.delta import Tables
 
 MakeSettings = Callable[..., Settings]
@@ -35,4 +35,5 @@ def steps(tables: Tables) -> list[tuple[int, int]]:
 
 
 def arrays(settings: Settings, step: StepId) -> dict[str, np.ndarray]:
-    return load_file(snapshot.path_for(snapshot_folder(settings.storage.root), step))
+    with at_hand(snapshot.path_for(snapshot_folder(settings.storage.root), step)) as file:
+        return load_file(file)

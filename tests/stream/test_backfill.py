@@ -13,7 +13,7 @@ from jobs.backfill import backfill_history
 from recsys.cli import BAD_INPUT, DONE, run_job
 from recsys.config import Settings, load_settings
 from recsys.contracts import EXPOSURES, INTERACTION_LOG, INTERACTIONS, MODEL_UPDATES, QUARANTINE, TRIALS, StepId
-from recsys.errors import InputError, SolveError
+from recsys.errors import ConfigError, InputError, SolveError
 from recsys.model import snapshot
 from recsys.model.als.incremental_als import IncrementalAls
 from recsys.model.interactions.history import History
@@ -217,6 +217,11 @@ def test_what_a_backfill_refuses_and_what_it_does_twice(
     run_stream(other)
     with pytest.raises(InputError, match=r"have batches already, and a backfill comes first: set storage\.root"):
         backfill(other)
+
+
+def test_a_backfill_does_not_read_with_auto_loader(settings: MakeSettings, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"a stream with it would read them again: set source\.format to json"):
+        backfill(settings(tmp_path, source={"format": "cloudFiles"}))
 
 
 def config_file(settings: Settings, folder: Path) -> Path:

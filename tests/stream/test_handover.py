@@ -93,6 +93,18 @@ def test_files_are_not_read_twice_because_of_ids(
     assert held_by_spark(finished[0]) == {"offsets", "state", "metadata"}
 
 
+@pytest.mark.parametrize("path", ["events", "events/2024"])
+def test_auto_loader_does_not_read_again_what_was_backfilled(
+    finished: tuple[Settings, Handover], settings: Factory, tmp_path: Path, path: str
+) -> None:
+    files = settings(tmp_path, source={"format": "cloudFiles", "path": str(tmp_path / path)})
+    with pytest.raises(InputError, match="Auto Loader would read its files again"):
+        handover.first_batch(files, WITHOUT_IDS)
+    assert held_by_spark(finished[0]) == {"offsets", "state", "metadata"}
+    live = settings(tmp_path, source={"format": "cloudFiles", "path": str(tmp_path / "live")})
+    assert handover.first_batch(live, WITHOUT_IDS) == 5
+
+
 def test_a_checkpoint_with_a_batch_of_the_stream_is_not_given_up(
     finished: tuple[Settings, Handover], settings: Factory, tmp_path: Path
 ) -> None:

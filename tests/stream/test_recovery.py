@@ -166,7 +166,7 @@ def test_new_weights_need_the_events_again(stream: Settings) -> None:
 def test_a_checkpoint_of_another_time_is_refused(stream: Settings, tmp_path: Path) -> None:
     """Older and newer than the tables, and one whose last batch was planned anew."""
     events, root = Path(stream.source.path), Path(stream.storage.root)
-    checkpoint, older = checkpoint_folder(root), tmp_path / "older"
+    checkpoint, older = checkpoint_folder(stream.storage.root), tmp_path / "older"
     write_stream(events, files=3)
     run_stream(stream)
     shutil.copytree(root, older)

@@ -73,8 +73,8 @@ def test_a_writer_that_was_taken_over_cannot_append(tables: Tables, monkeypatch:
 def test_of_two_that_take_it_at_the_same_time_one_gets_it(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     other, current = same(tables), lease.current
 
-    def seen_before_the_other_takes_it(tables: Tables) -> Holder | None:
-        present = current(tables)
+    def seen_before_the_other_takes_it(tables: Tables, name: str) -> Holder | None:
+        present = current(tables, name)
         monkeypatch.setattr(lease, "current", current)
         lease.take(other, "rebuild", 300)
         return present

@@ -15,7 +15,7 @@ from recsys.config import Settings
 from recsys.config.settings import as_settings
 from recsys.errors import ConfigError, InputError
 from recsys.tables.failures import explain_failure
-from recsys.tables.jars import kafka_package
+from recsys.tables.jars import kafka_package, s3_packages
 from recsys.tables.session import _start_settings
 from recsys.tables.source import open_events, read_events, refuse_unusable
 from tests.tables.helpers import drain, event, write_lines
@@ -263,19 +263,29 @@ def test_a_table_of_the_catalog_is_read_by_name_and_refused_once_rows_are_delete
             },
             "quarantine.dead_letter_topic is one of source.topics",
         ),
+        ({"source.format": "cloudFiles"}, "source.format: cloudFiles (Auto Loader) is there on Databricks only"),
     ],
 )
-def test_settings_of_kafka_that_cannot_work_are_refused_without_spark(given: dict[str, Any], words: str) -> None:
+def test_settings_of_a_source_that_cannot_work_are_refused_without_spark(given: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(words)):
         refuse_unusable(as_settings(given))
 
 
 def test_the_connector_is_asked_for_only_where_the_source_is_kafka() -> None:
     for kafka in (True, False):
-        packages = _start_settings({}, kafka=kafka)["spark.jars.packages"].split(",")
+        packages = _start_settings({}, kafka, s3=False)["spark.jars.packages"].split(",")
         assert (kafka_package() in packages) == kafka
     brought = {"spark.driver.extraClassPath": "/jars/spark-sql-kafka.jar"}
-    assert kafka_package() not in _start_settings(brought, kafka=True)["spark.jars.packages"]
+    assert kafka_package() not in _start_settings(brought, kafka=True, s3=False)["spark.jars.packages"]
+
+
+def test_the_client_of_s3_comes_without_all_other_clients_of_amazon() -> None:
+    wanted = _start_settings({"spark.jars.excludes": "a:b"}, kafka=False, s3=True)
+    assert set(s3_packages()) < set(wanted["spark.jars.packages"].split(","))
+    assert wanted["spark.jars.excludes"] == "a:b,software.amazon.awssdk:bundle"
+    own = _start_settings({"spark.jars": "/jars/hadoop-aws-3.5.0.jar"}, kafka=False, s3=True)
+    assert "hadoop-aws" not in own["spark.jars.packages"]
+    assert "spark.jars.excludes" not in own
 
 
 def test_sources_with_columns_and_weights_of_their_own_feed_one_log(

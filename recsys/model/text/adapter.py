@@ -1,8 +1,6 @@
 """A LoRA adapter that fits a sentence encoder to the factors of items; only a rebuild trains one."""
 
 import json
-import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -16,7 +14,7 @@ from recsys.contracts import StepId
 from recsys.errors import ConfigError
 from recsys.model.common.arrays import Float32Array, IntArray
 from recsys.model.common.randomness import Purpose, generator
-from recsys.storage import adapter_folder
+from recsys.storage import Place, adapter_folder, written_folder
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -28,6 +26,8 @@ _ATTENTION = {"query", "key", "value", "query_proj", "key_proj", "value_proj", "
 }  # fmt: skip
 _BATCH, _TEMPERATURE = 32, 0.1
 _RECORD = "training.json"
+# The file of peft that is written last, so that a folder with it is whole.
+WEIGHTS = "adapter_model.safetensors"
 
 
 def merge_adapter(encoder: "SentenceTransformer", folder: Path) -> None:
@@ -38,14 +38,14 @@ def merge_adapter(encoder: "SentenceTransformer", folder: Path) -> None:
     """
     from peft import PeftModel
 
-    if not (folder / "adapter_model.safetensors").is_file():
+    if not (folder / WEIGHTS).is_file():
         raise OSError(f"{folder} holds no adapter")
     PeftModel.from_pretrained(_network(encoder), str(folder)).merge_and_unload()
 
 
 def train_adapter(
     encoder: "SentenceTransformer", texts: Sequence[str], factors: Float32Array, settings: Settings, step: StepId
-) -> Path:
+) -> Place:
     """Train an adapter of the encoder's attention, so that the embeddings of texts resemble the factors of their items.
 
     The projected embedding of a text should point to the factors of its own item, and away from those of the other
@@ -85,22 +85,18 @@ def train_adapter(
     optimizer = torch.optim.AdamW([*weights, projection], lr=chosen.learning_rate)
     losses = []
     folder = adapter_folder(settings.storage.root, step.generation)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
         # Without dropout only the order is random.
         encoder.eval()
         for _ in range(chosen.epochs):
             order = drawing.permutation(len(texts))
             losses.append(_pass(encoder, texts, targets, projection, optimizer, order))
-        adapted.save_pretrained(str(temporary))
-        _tidy(temporary)
-        (temporary / _RECORD).write_text(json.dumps({"loss": losses}), encoding="utf-8")
-        # A rebuild that was killed is repeated, and finds the adapter of its first attempt.
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(temporary, folder)
+        with written_folder(folder, last=WEIGHTS) as files:
+            adapted.save_pretrained(str(files))
+            _tidy(files)
+            (files / _RECORD).write_text(json.dumps({"loss": losses}), encoding="utf-8")
     finally:
         adapted.unload()
-        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 

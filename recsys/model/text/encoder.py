@@ -3,8 +3,8 @@
 import hashlib
 import importlib.util
 import logging
-import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from recsys.errors import ConfigError, InputError
 from recsys.model.common.arrays import Float32Array
 from recsys.model.common.device import resolve_device
 from recsys.model.text.adapter import merge_adapter
-from recsys.storage import items_folder
+from recsys.storage import Place, at_hand, items_folder, written
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -81,10 +81,11 @@ class TextEmbeddings:
         InputError: there is no such encoder.
     """
 
-    def __init__(self, settings: Settings, adapter: Path | None = None) -> None:
+    def __init__(self, settings: Settings, adapter: Place | None = None) -> None:
         self._device = str(resolve_device(settings.device))
         self._folder, self._adapter = encoder_folder(settings.items.encoder), adapter
-        name = f"embeddings-{_fingerprint([self._folder, *([adapter] if adapter else [])])}.safetensors"
+        with self._adapter_at_hand() as near:
+            name = f"embeddings-{_fingerprint([self._folder, *([near] if near else [])])}.safetensors"
         self.path = items_folder(settings.storage.root) / name
         keys, self._values = _read(self.path)
         self._rows = {key: row for row, key in enumerate(keys)}
@@ -99,12 +100,16 @@ class TextEmbeddings:
         keys = [_key(text) for text in texts]
         new = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._rows}
         if new:
-            encoder = load_encoder(self._folder, self._adapter, self._device)
+            with self._adapter_at_hand() as near:
+                encoder = load_encoder(self._folder, near, self._device)
             added = encode(encoder, list(new.values()))
             self._values = np.concatenate([self._values.reshape(-1, added.shape[1]), added])
             self._rows |= {key: len(self._rows) + place for place, key in enumerate(new)}
             _write(self.path, list(self._rows), self._values)
         return self._values[np.fromiter(map(self._rows.__getitem__, keys), np.int64, len(keys))]
+
+    def _adapter_at_hand(self) -> AbstractContextManager[Path | None]:
+        return nullcontext() if self._adapter is None else at_hand(self._adapter)
 
 
 def encoder_folder(name: str) -> Path:
@@ -191,10 +196,11 @@ def _key(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:_KEY_BYTES]
 
 
-def _read(path: Path) -> tuple[list[bytes], Float32Array]:
+def _read(path: Place) -> tuple[list[bytes], Float32Array]:
     """Keys and embeddings (n, d) of a file, none where it is missing or damaged: it only saves time."""
     try:
-        arrays = load_file(path)
+        with at_hand(path) as file:
+            arrays = load_file(file)
         keys: npt.NDArray[np.uint8] = arrays["keys"]
         return [key.tobytes() for key in keys], arrays["embeddings"]
     except FileNotFoundError:
@@ -204,13 +210,8 @@ def _read(path: Path) -> tuple[list[bytes], Float32Array]:
     return [], np.zeros((0, 0), dtype=np.float32)
 
 
-def _write(path: Path, keys: Sequence[bytes], embeddings: Float32Array) -> None:
+def _write(path: Place, keys: Sequence[bytes], embeddings: Float32Array) -> None:
     """Replace the file. At any instant there is the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     table = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, _KEY_BYTES)
-    try:
-        save_file({"keys": table, "embeddings": embeddings}, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written(path) as file:
+        save_file({"keys": table, "embeddings": embeddings}, file)
