@@ -38,6 +38,11 @@ def path_for(folder: Path, step: StepId) -> Path:
     return folder / f"{_GENERATION}{step.generation}" / f"batch-{step.batch_id}{_SUFFIX}"
 
 
+def factors_path_for(folder: Path, step: StepId) -> Path:
+    """Where the factors lie with which a step begins a generation, if executors have solved them."""
+    return path_for(folder, step).with_name(f"factors{_SUFFIX}")
+
+
 def steps(folder: Path, not_after: StepId) -> list[StepId]:
     """Steps of the snapshots of the generation of `not_after` that are not newer than that step, newest first."""
     batches = sorted(_batches(folder, not_after.generation), reverse=True)
@@ -128,6 +133,12 @@ class Snapshot:
 
 
 def load(path: Path, settings: Settings) -> OnlineModel:
+    """A model from its snapshot; errors as of `read`."""
+    found = read(path, settings)
+    return OnlineModel.from_state(settings, found.state, found.step)
+
+
+def read(path: Path, settings: Settings) -> Snapshot:
     """Read a snapshot back.
 
     Raises:
@@ -151,7 +162,7 @@ def load(path: Path, settings: Settings) -> OnlineModel:
             f"{path} was made with other settings (weights, decay, model, concept_drift or seed; for a mixture also "
             "recommend.k, recommend.exclude_seen or evaluation.users_per_batch): restore them, or run the rebuild job"
         )
-    return OnlineModel.from_state(settings, state, StepId(int(metadata["generation"]), int(metadata["batch_id"])))
+    return Snapshot(StepId(int(metadata["generation"]), int(metadata["batch_id"])), state, settings)
 
 
 def _made_with(settings: Settings) -> dict[str, str]:
