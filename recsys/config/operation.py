@@ -82,9 +82,7 @@ class Maintain(Section):
 
 
 class Rebuild(Section):
-    """What `rebuild` learns, if not the whole log, and where. The generation keeps to what it has learned, whatever the
-    settings say later.
-    """
+    """What `rebuild` learns, if not the whole log, and where; the generation keeps to the first."""
 
     as_of_batch: NonNegativeInt | None = Field(
         None,

@@ -21,7 +21,7 @@ from pyspark.sql import functions as F
 
 from recsys import memory
 from recsys.config import Settings
-from recsys.contracts import BATCH, GENERATION, INTERACTION_LOG, ITEM, USER, WEIGHT, StepId
+from recsys.contracts import BATCH, GENERATION, INTERACTION_LOG, ITEM, USER, StepId
 from recsys.errors import ConfigError, InputError
 from recsys.model import snapshot
 from recsys.model.als.blocks import Asked, cut
@@ -90,8 +90,8 @@ def refuse_too_long(figures: Mapping[str, float]) -> None:
     if needed > there:
         raise InputError(
             f"the stream holds its history in memory, and the {figures[PAIRS]:,.0f} pairs of this one take about "
-            f"{needed / 1e9:,.0f} GB, of {there / 1e9:,.0f} GB here: start it on a larger machine; batch_score needs no "
-            "history in memory, and scores with the version that the rebuild has registered"
+            f"{needed / 1e9:,.0f} GB, of {there / 1e9:,.0f} GB here: start it on a larger machine; batch_score holds "
+            "none, and scores with the version that the rebuild has registered"
         )
 
 
@@ -202,9 +202,7 @@ def train(settings: Settings, tables: Tables, scope: Scope, through: StepId, ste
 
 def _weighed(settings: Settings, tables: Tables, scope: Scope, through: StepId) -> DataFrame:
     """Rows of the log as the model learns them, `WEIGHED`."""
-    rows = tables.read(INTERACTION_LOG, tables.version(INTERACTION_LOG)).where(
-        to_column(between(None, through))
-    )
+    rows = tables.read(INTERACTION_LOG, tables.version(INTERACTION_LOG)).where(to_column(between(None, through)))
     if scope.batches:
         rows = rows.where(~F.col(BATCH).isin(*scope.batches))
     if scope.users:
@@ -295,10 +293,9 @@ class BlockedRows:
         """Have the executors make the blocks."""
         found = blocks.select(BLOCK, "lengths", "totals", "popularity").toArrow().sort_by(BLOCK)
         assert found.num_rows == len(bounds) - 1, "every block has rows"
-        lengths, totals, popularity = (
-            np.frombuffer(b"".join(found[name].to_pylist()), kind)
-            for name, kind in (("lengths", np.int64), ("totals", np.float64), ("popularity", np.float64))
-        )
+        joined = {name: b"".join(found[name].to_pylist()) for name in ("lengths", "totals", "popularity")}
+        lengths = np.frombuffer(joined["lengths"], np.int64)
+        totals, popularity = (np.frombuffer(joined[name], np.float64) for name in ("totals", "popularity"))
         return cls(blocks, bounds, lengths, totals * scale, popularity, scale, cap, np.zeros_like(lengths))
 
     @property

@@ -22,10 +22,11 @@ from recsys.registry.versions import Version
 from recsys.storage import checkpoint_folder, snapshot_folder, writer_lock
 from recsys.stream.distributed import PAIRS, Factors, refuse_undistributed, train
 from recsys.stream.handover import load, refuse_unfinished
+from recsys.stream.processes import refuse_processes
 from recsys.stream.publish import Publisher
 from recsys.stream.recovery import before, current_generation, new_model, refuse_incomplete, refuse_other_settings
 from recsys.stream.scope import Scope
-from recsys.tables import checkpoint, lease, ledger, log, totals
+from recsys.tables import checkpoint, lease, ledger, log
 from recsys.tables.delta import Tables
 from recsys.tables.session import build_session
 
@@ -66,6 +67,7 @@ def rebuild(settings: Settings) -> Rebuilt:
     """
     if settings.rebuild.distributed:
         refuse_undistributed(settings)
+    refuse_processes(settings)
     with writer_lock(settings.storage.root), ExitStack() as holding:
         refuse_unfinished(settings.storage.root)
         client = connect(settings)
@@ -144,9 +146,7 @@ def _on_driver(settings: Settings, tables: Tables, begin: StepId, scope: Scope) 
 
 def _on_executors(settings: Settings, tables: Tables, begin: StepId, scope: Scope) -> Factors:
     refuse_incomplete(tables, before(begin))
-    model = train(settings, tables, scope, before(begin), begin)
-    totals.refresh(tables)  # There batch_score finds what the version does not carry.
-    return model
+    return train(settings, tables, scope, before(begin), begin)
 
 
 def _save(model: OnlineModel, settings: Settings) -> Path:

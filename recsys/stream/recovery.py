@@ -17,9 +17,11 @@ from recsys.config.settings import differences
 from recsys.contracts import INTERACTION_LOG, MODEL_UPDATES, InteractionBatch, StepId
 from recsys.errors import InputError
 from recsys.model import snapshot
+from recsys.model.neural.ncf import NeuralCf
 from recsys.model.recommender import OnlineModel
 from recsys.storage import checkpoint_folder, snapshot_folder
 from recsys.stream import distributed
+from recsys.stream.processes import Processes
 from recsys.stream.scope import Scope
 from recsys.tables import checkpoint, ledger, log, requeue
 from recsys.tables.conditions import between
@@ -287,8 +289,10 @@ def new_model(settings: Settings, tables: Tables, begin: StepId, scope: Scope) -
         model.step = begin
         return model
     model = OnlineModel(settings)
-    logged = scope.of(complete_batches(tables, None, before(begin)))
-    logged = tqdm(logged, desc="reading the log", unit=" batches", leave=False, disable=None)
+    if settings.rebuild.processes > 1 and isinstance(model.learner, NeuralCf):
+        model.learner.elsewhere = Processes(tables.spark, settings)
+    batches = scope.of(complete_batches(tables, None, before(begin)))
+    logged = tqdm(batches, desc="reading the log", unit=" batches", leave=False, disable=None)
     solved = distributed.Factors.load(settings, begin)
     if solved is None:
         model.rebuild(logged, begin)

@@ -192,6 +192,12 @@ def read_batch(tables: Tables, step: StepId) -> pa.Table:
     return sorted_rows(tables.rows(INTERACTION_LOG, TOTALS, of_step(step)))
 
 
+def interacted(tables: Tables) -> DataFrame:
+    """`user_id`, `item_id` of all pairs with an interaction, for executors; a pair has a row for each batch."""
+    rows = tables.read(INTERACTION_LOG)
+    return rows.where(F.col(EVENTS) > F.coalesce(IMPRESSIONS, F.lit(0))).select(USER, ITEM)
+
+
 def batches(
     tables: Tables, after: StepId | None = None, through: StepId | None = None, version: int | None = None
 ) -> Iterator[tuple[StepId, InteractionBatch]]:

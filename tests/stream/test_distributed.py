@@ -1,32 +1,36 @@
 """A rebuild on executors gives the factors of a rebuild on one machine, and the stream goes on from either."""
 
-import shutil
-from collections.abc import Callable
+import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
 from recsys import memory
-from recsys.batch_scoring import chosen_version, score
+from recsys.batch_scoring import score
 from recsys.config import Settings
-from recsys.contracts import INTERACTIONS, RECOMMENDATIONS, StepId
-from recsys.errors import ConfigError, InputError
+from recsys.config.settings import as_settings
+from recsys.contracts import ITEM, RECOMMENDATIONS, USER, StepId
+from recsys.errors import ConfigError, InputError, RegistryDownError
 from recsys.model import snapshot
-from recsys.registry import artifacts
-from recsys.serving import Served
+from recsys.model.recommender import OnlineModel
+from recsys.serving import Ranker
+from recsys.serving.stored import restored, stored
+from recsys.serving.version import declared_axes
 from recsys.storage import snapshot_folder
 from recsys.stream import distributed
 from recsys.stream.job import run_stream
-from recsys.stream.rebuild import Rebuilt, rebuild
+from recsys.stream.publish import Publisher
+from recsys.stream.rebuild import rebuild
+from recsys.stream.scope import without
+from recsys.tables import log
 from recsys.tables.delta import Tables
-from tests.stream.checks import MakeSettings, arrays
-from tests.stream.test_rebuild import assert_equal, asking
+from tests.stream.checks import MakeSettings
+from tests.stream.test_rebuild import asking, assert_equal, learn_another_file
 from tests.streams import write_stream
 
-FILES = 3
+FILES = 2
 
 
 @pytest.fixture
@@ -37,7 +41,7 @@ def streamed(tmp_path: Path, ready: MakeSettings) -> Settings:
         source={"options": {"maxFilesPerTrigger": "1"}, "columns": {"event_id": None}},
         weights={"view": 1, "purchase": 3},
         decay={"half_life_days": 0.0005},  # So short that stored weights are halved on the way.
-        model={"kind": "als", "factors": 4, "rebuild_sweeps": 4, "history_cap": 8},
+        model={"kind": "als", "factors": 4, "rebuild_sweeps": 2, "history_cap": 8},
         robustness={"events_per_pair": 2},
         recommend={"k": 5},
     )
@@ -46,22 +50,69 @@ def streamed(tmp_path: Path, ready: MakeSettings) -> Settings:
     return settings
 
 
-def served(settings: Settings, rebuilt: Rebuilt) -> Served:
-    return artifacts.load_served(rebuilt.version.uri, rebuilt.version.digest)
-
-
 def test_executors_solve_what_one_machine_does(
     spark: SparkSession, streamed: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To the bit, whatever the blocks; and the stream continues from it as from the other."""
-    elsewhere = Path(streamed.storage.root).with_name("elsewhere")
-    shutil.copytree(streamed.storage.root, elsewhere)
-    there = streamed.model_copy(update={"storage": streamed.storage.model_copy(update={"root": str(elsewhere)})})
-    monkeypatch.setattr(distributed, "_WAVE_BYTES", 64)
-    by_one = rebuild(asking(streamed, without_users=["u3"]))
-    by_many = rebuild(asking(there, without_users=["u3"], distributed=True))
-    a, b = arrays(streamed, StepId(1, FILES-1)), None
-    f = distributed.Factors.load(there, StepId(1, FILES-1))
-    st = f.learner.state()
-    print({n: (st[n].shape, np.array_equal(st[n], a["learner."+n])) for n in st})
-    print(np.abs(st["user.factors"]-a["learner.user.factors"]).max())
+    """To the bit, a few blocks at a time; lists leave out what users have; and the stream goes on from it."""
+    tables, step, left_out = Tables(spark, streamed.storage), StepId(1, FILES - 1), "u3"
+    expected = OnlineModel(streamed)
+    expected.rebuild([(at, without(batch, {left_out})) for at, batch in log.batches(tables)], step)
+    monkeypatch.setattr(distributed, "_WAVE_BYTES", 256)
+    rebuilt = rebuild(asking(streamed, without_users=[left_out], distributed=True))
+    assert not snapshot.path_for(snapshot_folder(streamed.storage.root), step).exists(), "it would need the history"
+    found = distributed.Factors.load(streamed, step)
+    assert found is not None
+    assert_equal(found.learner.state(), expected.learner.state())
+    light, complete = found.served(), expected.served()
+    assert (found.pairs, len(light.arrays["seen_items"])) == (len(expected.history), 0)
+    assert (light.user_ids, light.item_ids) == (complete.user_ids, complete.item_ids)
+    for name in ("user_factors", "item_factors", "item_popularity"):
+        assert np.array_equal(light.arrays[name], complete.arrays[name]), name
+
+    score(tables, rebuilt.version, streamed)
+    rows = tables.read(RECOMMENDATIONS).collect()
+    lists = {row[USER]: {item[ITEM]: item["score"] for item in row["items"]} for row in rows}
+    ranker = Ranker(restored(stored(complete.packed(), declared_axes("als"))))
+    every = np.arange(len(complete.user_ids))
+    ranked = ranker.rank(every, np.full(len(every), 5), np.ones(len(every), dtype=bool))
+    for user, codes, scores, length in zip(complete.user_ids, ranked.items, ranked.scores, ranked.lengths, strict=True):
+        names = [complete.item_ids[code] for code in codes[:length]]
+        assert lists[user] == dict(zip(names, scores[:length].tolist(), strict=True)), user
+    learn_another_file(streamed, tables, expected, StepId(1, FILES))
+
+
+def test_a_rebuild_that_was_not_registered_is_finished(
+    spark: SparkSession, streamed: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(Publisher, "publish", lambda *_: (_ for _ in ()).throw(RegistryDownError("down")))
+        with pytest.raises(RegistryDownError):
+            rebuild(asking(streamed, distributed=True))
+    finished = rebuild(asking(streamed, distributed=True))
+    assert (finished.generation, finished.users) == (1, 30)
+
+    # A machine that the history does not fit is told so, before it is read.
+    monkeypatch.setattr(memory, "most", lambda: 1_000)
+    with pytest.raises(InputError, match=r"the \d+ pairs of this one take about 0 GB, of 0 GB here: start it on a"):
+        run_stream(streamed)
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({"model.kind": "mixture"}, "model.kind is 'mixture', and only the factors of 'als' are solved in blocks"),
+        ({"model.kind": "als", "model.forget_after_days": 30}, "model.forget_after_days forgets batch by batch"),
+        (
+            {"model.kind": "als", "items.path": "catalog", "items.adapter.enabled": True},
+            "items.adapter.enabled trains on the driver",
+        ),
+    ],
+)
+def test_what_cannot_be_distributed_is_refused(values: dict[str, object], line: str) -> None:
+    with pytest.raises(ConfigError, match=f"^setting 'rebuild.distributed': {re.escape(line)}; set it to false"):
+        rebuild(as_settings({**values, "rebuild.distributed": True}))
+
+
+def test_going_back_trains_nothing() -> None:
+    with pytest.raises(ConfigError, match="as_of_batch goes back to a model and trains nothing"):
+        as_settings({"rebuild.distributed": True, "rebuild.as_of_batch": 3})

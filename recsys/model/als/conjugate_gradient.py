@@ -44,13 +44,11 @@ _BLOCK_ROWS = 1 << 12
 
 
 class RowsElsewhere(Protocol):
-    """Rows of a side whose pairs are in other processes, which solve them by `solve_rows`.
+    """Rows of a side whose pairs are in other processes, which solve them by `solve_rows`."""
 
-    Attributes:
-        totals: (rows,) current sum of |weight| over all pairs of each.
-    """
-
-    totals: FloatArray
+    @property
+    def totals(self) -> FloatArray:
+        """(rows,) current sum of |weight| over all pairs of each."""
 
     def __len__(self) -> int: ...
 
@@ -227,9 +225,10 @@ class Work:
 
 
 def solve_rows(selection: Selection, penalties: FloatArray, work: Work, solution: Vector) -> int:
-    """Improve a solution in place: the bits of a row depend on nothing but its own pairs, penalty and start, and `work`.
+    """Improve a solution in place.
 
-    So rows may be solved in any blocks, by any number of threads and processes.
+    The bits of a row depend on its own pairs, penalty and start and on `work` alone, so rows may be solved in any
+    blocks, by any number of threads and processes.
 
     Args:
         selection: The rows; their totals are not read.

@@ -148,7 +148,8 @@ class IncrementalAls:
         Raises:
             SolveError: the equations have no finite solution.
         """
-        self.refit_rows(*(side.select(history, side.rows, step) for side in (self._users, self._items)), step)
+        by_user, by_item = (side.select(history, side.rows, step) for side in (self._users, self._items))
+        self.refit_rows(by_user, by_item, step)
         sweeps = self.settings.model.rebuild_sweeps
         return {
             "solved_users": float(sweeps * len(self._users.table)),

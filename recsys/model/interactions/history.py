@@ -13,7 +13,6 @@ from recsys.model.interactions.decay import SECONDS_PER_DAY, DecayClock
 from recsys.model.interactions.keeping import Kept
 from recsys.model.interactions.pair_index import PairIndex, keys_of
 
-
 # Memory that a pair takes at most, see `History`.
 BYTES_PER_PAIR = 65
 

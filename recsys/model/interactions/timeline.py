@@ -1,13 +1,15 @@
 """What a decay clock does over the batches of a log, so that rows are weighed at once and in any process."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from recsys.model.common.arrays import FloatArray, IntArray
 from recsys.model.interactions.decay import DecayClock
+
+Number = TypeVar("Number", np.float32, np.float64)
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,8 @@ class Timeline:
         return DecayClock(self.half_life, self.state).scale
 
     def stored(
-        self, batches: IntArray, weights: FloatArray, times: FloatArray, kind: type[np.floating[npt.NBitBase]]
-    ) -> npt.NDArray[np.floating[npt.NBitBase]]:
+        self, batches: IntArray, weights: FloatArray, times: FloatArray, kind: type[Number]
+    ) -> npt.NDArray[Number]:
         """Weights as a store that takes one batch after the other has them at the end of the log.
 
         They are rounded as when their batch is added, and halved since, which is exact above the smallest numbers.
@@ -59,4 +61,5 @@ class Timeline:
             at = then == halvings
             clock = DecayClock(self.half_life, np.array([self.state[0], halvings, self.state[2]]))
             amounts[at] = clock.stored(weights[at], times[at])
-        return np.ldexp(amounts, then - int(self.state[1]))
+        halved: npt.NDArray[Number] = np.ldexp(amounts, then - int(self.state[1]))
+        return halved
