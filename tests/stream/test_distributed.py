@@ -75,9 +75,11 @@ def test_executors_solve_what_one_machine_does(
     ranker = Ranker(restored(stored(complete.packed(), declared_axes("als"))))
     every = np.arange(len(complete.user_ids))
     ranked = ranker.rank(every, np.full(len(every), 5), np.ones(len(every), dtype=bool))
-    for user, codes, scores, length in zip(complete.user_ids, ranked.items, ranked.scores, ranked.lengths, strict=True):
-        names = [complete.item_ids[code] for code in codes[:length]]
-        assert lists[user] == dict(zip(names, scores[:length].tolist(), strict=True)), user
+    ends = np.cumsum(ranked.lengths)
+    for user, end, length in zip(complete.user_ids, ends, ranked.lengths, strict=True):
+        own = slice(end - length, end)
+        names = [complete.item_ids[code] for code in ranked.items[own]]
+        assert lists[user] == dict(zip(names, ranked.scores[own].tolist(), strict=True)), user
     learn_another_file(streamed, tables, expected, StepId(1, FILES))
 
 
