@@ -13,6 +13,7 @@ from recsys.model.als.conjugate_gradient import SomeRows
 from recsys.model.als.factors import FactorTable, take_rows
 from recsys.model.als.objective import Objective
 from recsys.model.als.schedule import turn_budget
+from recsys.model.als.selection import Selection
 from recsys.model.als.side import Side, SideName
 from recsys.model.als.solve import solve_exactly
 from recsys.model.als.sweeps import trained
@@ -148,14 +149,18 @@ class IncrementalAls:
         Raises:
             SolveError: the equations have no finite solution.
         """
-        by_user, by_item = (side.select(history, side.rows, step) for side in (self._users, self._items))
-        self.refit_rows(by_user, by_item, step)
+        self.refit_rows(*self.every_row(history, step), step)
         sweeps = self.settings.model.rebuild_sweeps
         return {
             "solved_users": float(sweeps * len(self._users.table)),
             "solved_items": float(sweeps * len(self._items.table)),
             "gathered": float(2 * sweeps * len(history)),
         }
+
+    def every_row(self, history: History, step: StepId) -> tuple[Selection, Selection]:
+        """All users and all items, with the sample of long rows that is drawn at a step."""
+        by_user, by_item = (side.select(history, side.rows, step) for side in (self._users, self._items))
+        return by_user, by_item
 
     def refit_rows(self, by_user: SomeRows, by_item: SomeRows, step: StepId) -> None:
         """Retrain all factors from all rows, in this process or in others, from a seeded random start.
