@@ -164,12 +164,15 @@ def train(settings: Settings, tables: Tables, scope: Scope, through: StepId, ste
 
     Raises:
         SolveError: the equations have no finite solution.
-        InputError: an executor lacks this package, or what it requires (raised by Spark, see `explain_failure`).
+        InputError: nothing is left to learn. That an executor lacks this package, or what it requires, is raised by
+            Spark, see `explain_failure`.
     """
     with ExitStack() as held:
         weighed = _persisted(_weighed(settings, tables, scope, through), held)
         history, popularity = _timelines(settings, weighed)
         users, items = (_Ids.of(weighed, column) for column in (USER, ITEM))
+        if not users.ids:
+            raise InputError("rebuild.without_users and rebuild.without_batches leave nothing to learn: shorten them")
         cores = tables.spark.sparkContext.defaultParallelism
         blocks = max(-(-int(users.rows.sum()) // ROWS_PER_BLOCK), _BLOCKS_PER_CORE * cores)
         bounds = {USER: cut(users.rows, blocks), ITEM: cut(items.rows, blocks)}

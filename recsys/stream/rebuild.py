@@ -100,7 +100,7 @@ def _unregistered(
     (row,) = ledger.read(tables, present.number, after=present.last_batch - 1)
     if Scope.of_decisions(row.decisions) != Scope.of_settings(settings.rebuild, present.number - 1):
         return None
-    solved = Factors.load(settings, row.step)
+    solved = Factors.load(settings, row.step) if settings.rebuild.distributed else None
     if solved is not None:
         return row, solved
     try:

@@ -18,8 +18,8 @@ from recsys.stream.processes import Processes
 from recsys.stream.rebuild import rebuild
 
 LEARNED = 4
-# Of NDCG, between seeds: 3 percent. Without the gradients of the other process it falls by half.
-TOLERANCE = 0.1
+# Of NDCG, and of the loss on held-out pairs, which noise moves less.
+NDCG_WITHIN, LOSS_WITHIN = 0.1, 0.02
 
 
 def settings_of(root: Path) -> Settings:
@@ -50,15 +50,15 @@ def absorbed(settings: Settings, learned: list[InteractionBatch]) -> tuple[Onlin
 def test_two_processes_are_as_good_as_one(spark: SparkSession, tmp_path: Path) -> None:
     settings = settings_of(tmp_path)
     *learned, following = islice(batches(read_completejourney(Path()), 4_000), LEARNED + 1)
-    step, quality = StepId(1, LEARNED), []
+    step, quality, losses = StepId(1, LEARNED), [], []
     for several in (False, True):
         model, learner = absorbed(settings, learned)
         learner.elsewhere = Processes(spark, settings) if several else None
         figures = model.refit(step)
         quality.append(evaluate(following, model, {}, settings, step)["model/ndcg_at_20"])
-        assert figures["epochs"] == 3
-    one, two = quality
-    assert two == pytest.approx(one, rel=TOLERANCE)
+        losses.append(figures["held_out_loss"])
+    assert quality[1] == pytest.approx(quality[0], rel=NDCG_WITHIN), quality
+    assert losses[1] == pytest.approx(losses[0], rel=LOSS_WITHIN), losses
     assert list((tmp_path / "state").iterdir()) == [], "what the processes have passed on is gone"
 
 

@@ -178,6 +178,7 @@ class NeuralCf:
         learned, measured = self._held_out.learnable(everything), self._held_out.measured(everything, common)
         self._trainer.peers = peers
         figures = self._epochs(learned, measured, history, (common, own), step)
+        peers.check_same(self._network.parameters())
         return self._trainer.state(), figures
 
     def _epochs(

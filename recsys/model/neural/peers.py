@@ -8,6 +8,9 @@ import torch.distributed as dist
 
 from recsys.model.neural.replay_buffer import Pairs
 
+# Relative difference of squared lengths of weights that are the same.
+_SAME = 1e-6
+
 
 class Peers:
     """The processes of the group that this one has joined (`torch.distributed`).
@@ -39,6 +42,17 @@ class Peers:
         found = [torch.empty_like(rows) for _ in range(self.size)]
         dist.all_gather(found, rows)
         return torch.cat(found)
+
+    def check_same(self, weights: Iterable[torch.Tensor]) -> None:
+        """See that all processes have the same weights, but for rounding on different processors.
+
+        Raises:
+            RuntimeError: they do not.
+        """
+        length = float(torch.stack([tensor.detach().double().square().sum() for tensor in weights]).sum())
+        first = self.agreed(length)
+        if abs(length - first) > _SAME * first:
+            raise RuntimeError(f"process {self.rank} has weights of length {length}, and the first one {first}")
 
     def agreed(self, number: float) -> float:
         """The number of the first process: what all decide by must not differ in its last bit."""
