@@ -30,6 +30,7 @@ import pyarrow as pa
 import pyspark
 
 from bench.harness.generated_stream import GeneratedStream
+from recsys import memory
 from recsys.config import Settings
 from recsys.contracts import StepId
 from recsys.model.als.objective import training_loss
@@ -46,7 +47,9 @@ from recsys.tables import log
 from recsys.tables.delta import Tables
 from recsys.tables.session import build_session
 
-STEP, THROUGH = StepId(1, -1), StepId(0, sys.maxsize)
+# The step of the model; the first step of the log, and one after its last.
+STEP = StepId(1, -1)
+FIRST, THROUGH = StepId(0, 0), StepId(0, sys.maxsize)
 EXECUTORS = (1, 2)
 Result = TypeVar("Result")
 DRIFT = 0.002
@@ -72,8 +75,8 @@ class LogSize:
     spare: int
 
 
-QUICK = LogSize(10_000, 10_000, 8, 200_000, 16, 3, 64 * MIB)
-FULL = LogSize(20_000, 20_000, 20, 200_000, 64, 8, 128 * MIB)
+QUICK = LogSize(10_000, 10_000, 6, 200_000, 16, 3, 32 * MIB)
+FULL = LogSize(20_000, 20_000, 20, 200_000, 64, 8, 96 * MIB)
 
 
 @dataclass(frozen=True)
@@ -109,9 +112,10 @@ def main() -> None:
         root = Path(folder)
         settings = settings_of(root, size)
         in_process(write_log, settings, size)
-        times = {count: in_process(measure, settings, count, root) for count in EXECUTORS}
-        for count, taken in times.items():
-            print(f"{count} executors: rebuild {taken.rebuild:.1f} s, scoring {taken.scoring:.2f} s")
+        times = {}
+        for count in EXECUTORS:
+            times[count] = taken = in_process(measure, settings, count, root)
+            print(f"{count} executors: rebuild {taken.rebuild:.1f} s, scoring {taken.scoring:.2f} s", flush=True)
         alone = in_process(on_one_core, settings)
         solved = 2 * size.sweeps * alone.pairs / alone.seconds
         print(f"{alone.pairs:,} pairs; one core solves {solved / 1e6:.2f} M pairs/s with {size.factors} factors")
@@ -158,7 +162,7 @@ def write_log(settings: Settings, size: LogSize) -> None:
 def measure(settings: Settings, executors: int, root: Path) -> Times:
     """Rebuild and score with some executors, after both were done once."""
     tables = cluster(settings, executors, root)
-    train(settings, tables, Scope(batches=tuple(range(1, FULL.batches))), THROUGH, STEP)
+    train(settings, tables, Scope(), FIRST, STEP)
     begin = time.perf_counter()
     model = train(settings, tables, Scope(), THROUGH, STEP)
     rebuild = time.perf_counter() - begin
@@ -203,7 +207,7 @@ def on_one_core(settings: Settings) -> Alone:
     import numba
 
     numba.set_num_threads(1)
-    model = absorbed(settings)
+    model = absorbed(settings, THROUGH)
     model.refit(STEP)  # Compiles.
     begin = time.perf_counter()
     model.refit(STEP)
@@ -217,10 +221,9 @@ def on_one_core(settings: Settings) -> Alone:
     return Alone(len(model.history), seconds, *losses)
 
 
-def absorbed(settings: Settings, batches: int | None = None) -> OnlineModel:
-    """A model that has taken in the log, or its first batches, without having learned them."""
+def absorbed(settings: Settings, through: StepId) -> OnlineModel:
+    """A model that has taken in the log up to a step, without having learned it."""
     model = OnlineModel(settings)
-    through = None if batches is None else StepId(0, batches - 1)
     for step, batch in log.batches(Tables(None, settings.storage), through=through):
         model.absorb(batch, step)
     return model
@@ -236,22 +239,26 @@ def fits(settings: Settings, spare: int, distributed: bool, root: Path) -> bool:
 
 
 def limited(settings: Settings, spare: int, distributed: bool, root: Path) -> None:
-    """Rebuild under a limit on the address space of this process, which Java and the executors do not share.
+    """Rebuild under a limit on the writable memory of this process, which Java and the executors do not share.
 
     Raises:
         MemoryError: it was not enough.
     """
-    tables = cluster(settings, 1, root)
-    # What is loaded and compiled once is there before.
-    absorbed(settings, 1).refit(STEP)
-    train(settings, tables, Scope(batches=tuple(range(1, FULL.batches))), THROUGH, STEP)
-    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (held + spare, held + spare))
-    try:
-        if distributed:
-            train(settings, tables, Scope(), THROUGH, STEP)
+    tables = cluster(settings, 1, root) if distributed else None
+
+    def work(through: StepId) -> None:
+        if tables is None:
+            absorbed(settings, through).refit(STEP)
         else:
-            absorbed(settings).refit(STEP)
+            train(settings, tables, Scope(), through, STEP)
+
+    work(FIRST)  # What is loaded and compiled once is there before.
+    memory.give_back()
+    (held,) = (line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if "VmData" in line)
+    most = int(held) * 1024 + spare
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    try:
+        work(THROUGH)
     except (pa.ArrowMemoryError, RuntimeError) as error:  # What Arrow and torch raise.
         raise MemoryError(str(error)) from error
 
