@@ -108,7 +108,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Distributed scoring and rebuild.")
     parser.add_argument("--quick", action="store_true", help="a smaller log")
     size = QUICK if parser.parse_args().quick else FULL
-    with tempfile.TemporaryDirectory() as folder:
+    # Java may still write its last files.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         root = Path(folder)
         settings = settings_of(root, size)
         in_process(write_log, settings, size)

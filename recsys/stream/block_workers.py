@@ -10,11 +10,11 @@ from pyspark import TaskContext
 
 from recsys.config import Settings
 from recsys.contracts import BATCH, GENERATION, ITEM, USER, WEIGHT
-from recsys.model.als.blocks import Asked, Block
+from recsys.model.als.blocks import Block, BlockStart
 from recsys.model.als.conjugate_gradient import Work
 from recsys.model.common.arrays import IntArray
 from recsys.model.interactions.damping import to_learn
-from recsys.model.interactions.timeline import Timeline
+from recsys.model.interactions.timeline import DecayTimeline
 from recsys.tables import log
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def weighing(settings: Settings) -> Callable[[pa.Table], pa.Table]:
 
 
 def blocking(
-    own: str, other: str, bounds: IntArray, history: Timeline, popularity: Timeline
+    own: str, other: str, bounds: IntArray, history: DecayTimeline, popularity: DecayTimeline
 ) -> Callable[[tuple[pa.Scalar, ...], pa.Table], pa.Table]:
     """Rows of one block (`STEP`, `PLACE`, codes, `WEIGHT`, `TIME`) to a row of `BLOCKS`.
 
@@ -88,7 +88,7 @@ def blocking(
 
 
 def solving(
-    work: "Broadcast[Work]", asked: "Broadcast[dict[int, Asked]]", scale: float, cap: int
+    work: "Broadcast[Work]", asked: "Broadcast[dict[int, BlockStart]]", scale: float, cap: int
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """Rows of `BLOCKS` to rows of `SOLVED`.
 

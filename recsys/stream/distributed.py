@@ -24,7 +24,7 @@ from recsys.config import Settings
 from recsys.contracts import BATCH, GENERATION, INTERACTION_LOG, ITEM, USER, StepId
 from recsys.errors import ConfigError, InputError
 from recsys.model import snapshot
-from recsys.model.als.blocks import Asked, cut
+from recsys.model.als.blocks import BlockStart, cut
 from recsys.model.als.conjugate_gradient import Work
 from recsys.model.als.conjugate_gradient_kernel import Vector
 from recsys.model.als.incremental_als import IncrementalAls
@@ -35,7 +35,7 @@ from recsys.model.common.device import one_thread
 from recsys.model.interactions.adjacency import RaggedRows
 from recsys.model.interactions.decay import SECONDS_PER_DAY
 from recsys.model.interactions.history import BYTES_PER_PAIR
-from recsys.model.interactions.timeline import Timeline
+from recsys.model.interactions.timeline import DecayTimeline
 from recsys.model.snapshot import Snapshot
 from recsys.serving import Served
 from recsys.serving.arrays import part, prefixed
@@ -216,13 +216,14 @@ def _weighed(settings: Settings, tables: Tables, scope: Scope, through: StepId) 
     return batches.applyInArrow(workers.weighing(own), workers.WEIGHED)
 
 
-def _timelines(settings: Settings, weighed: DataFrame) -> tuple[Timeline, Timeline]:
+def _timelines(settings: Settings, weighed: DataFrame) -> tuple[DecayTimeline, DecayTimeline]:
     """The clocks of history and popularity over the batches."""
     found = weighed.groupBy(STEP).agg(F.max(TIME).alias(TIME)).toArrow().sort_by(STEP)
     days = (settings.decay.half_life_days, settings.evaluation.popularity_half_life_days)
     steps, latest = found[STEP].to_numpy(), found[TIME].to_numpy()
     history, popularity = (
-        Timeline.of(None if half_life is None else half_life * SECONDS_PER_DAY, steps, latest) for half_life in days
+        DecayTimeline.of(None if half_life is None else half_life * SECONDS_PER_DAY, steps, latest)
+        for half_life in days
     )
     return history, popularity
 
@@ -325,7 +326,7 @@ class BlockedRows:
             for first, last in self._waves(solution[:1].nbytes):
                 rows = {number: slice(*self.bounds[number : number + 2]) for number in range(first, last + 1)}
                 asked = context.broadcast(
-                    {number: Asked(self.phases[at], penalties[at], solution[at]) for number, at in rows.items()}
+                    {number: BlockStart(self.phases[at], penalties[at], solution[at]) for number, at in rows.items()}
                 )
                 held.callback(asked.destroy)
                 wave = self.blocks.where(F.col(BLOCK).between(first, last))

@@ -35,7 +35,7 @@ class Block:
         pairs = Orientation.of(rows, others, amounts, count)
         return cls(*pairs.lists.gather(np.arange(count)), pairs.total.values)
 
-    def solve(self, asked: "Asked", work: Work, scale: float, cap: int) -> tuple[Vector, int]:
+    def solve(self, asked: "BlockStart", work: Work, scale: float, cap: int) -> tuple[Vector, int]:
         """Improve a solution.
 
         Args:
@@ -55,7 +55,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Asked:
+class BlockStart:
     """What is asked of a block in a half-step.
 
     Attributes:

@@ -13,7 +13,7 @@ Number = TypeVar("Number", np.float32, np.float64)
 
 
 @dataclass(frozen=True)
-class Timeline:
+class DecayTimeline:
     """The clock after each batch of a log.
 
     Attributes:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.contracts import StepId
-from recsys.model.als.blocks import Asked, Block, cut
+from recsys.model.als.blocks import Block, BlockStart, cut
 from recsys.model.als.conjugate_gradient import Work
 from recsys.model.als.conjugate_gradient_kernel import Vector
 from recsys.model.als.incremental_als import IncrementalAls
@@ -16,7 +16,7 @@ from recsys.model.als.selection import Selection
 from recsys.model.common.arrays import FloatArray, IntArray
 from recsys.model.interactions.decay import SECONDS_PER_DAY
 from recsys.model.interactions.history import History, Orientation
-from recsys.model.interactions.timeline import Timeline
+from recsys.model.interactions.timeline import DecayTimeline
 from recsys.model.recommender import OnlineModel
 from tests.model.helpers import clustered_batches, loss_of, make_settings
 
@@ -41,7 +41,7 @@ class InBlocks:
     def solve(self, penalties: FloatArray, work: Work, solution: Vector) -> int:
         unfinished = 0
         for block, begin, end in zip(self.blocks, self.bounds, self.bounds[1:], strict=False):
-            asked = Asked(self.sampled.phases[begin:end], penalties[begin:end], solution[begin:end])
+            asked = BlockStart(self.sampled.phases[begin:end], penalties[begin:end], solution[begin:end])
             solution[begin:end], ran_out = block.solve(asked, work, self.sampled.scale, CAP)
             unfinished += ran_out
         return unfinished
@@ -86,7 +86,7 @@ def test_rows_of_a_log_become_the_rows_of_its_history() -> None:
         parts.append((np.full(40, number), *rows))
     batches, user, item, weights, times = map(np.concatenate, zip(*parts, strict=True))
     latest = np.array([part[4].max() for part in parts])
-    timeline = Timeline.of(half_life * SECONDS_PER_DAY, np.arange(6), latest)
+    timeline = DecayTimeline.of(half_life * SECONDS_PER_DAY, np.arange(6), latest)
     assert (timeline.state[1], timeline.scale) == (history.halvings, history.scale)
     assert history.halvings > 0
     amounts = timeline.stored(batches, weights, times, np.float32)
