@@ -11,16 +11,17 @@ EXAMPLES = {
     "without what bots have done": "--config my.yaml rebuild.without_users=[bot1,bot2] rebuild.without_batches=[17]",
     "go back to the model after batch 16": "--config my.yaml rebuild.as_of_batch=16",
     "time decay": "--config my.yaml decay.half_life_days=30",
+    "a history that is larger than the driver's memory": "--config my.yaml model.kind=als rebuild.distributed=true",
 }
 SETTINGS = (
     "model.kind",
     "model.factors",
-    "model.regularization",
     "model.mixture.members",
     "decay.half_life_days",
     "rebuild.as_of_batch",
     "rebuild.without_batches",
     "rebuild.without_users",
+    "rebuild.distributed",
     "device",
     "storage.root",
 )
@@ -42,6 +43,8 @@ def rebuild_model(settings: Settings) -> None:
     print(f"generation {rebuilt.generation} begins with {size}, retrained in {rebuilt.seconds:.1f} s")
     place = "champion" if rebuilt.promoted else "challenger: the stream compares it with the champion"
     print(f"registered as version {rebuilt.version.version}, {place}")
+    if settings.rebuild.distributed:
+        print("it carries no history: batch_score leaves out what users have seen by the log; a server cannot")
     print("next: jobs/stream_update.py, with the same settings, continues from this model")
 
 

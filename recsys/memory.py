@@ -2,7 +2,9 @@
 
 import ctypes
 import os
+import resource
 from contextlib import suppress
+from pathlib import Path
 
 _ARROW = "ARROW_DEFAULT_MEMORY_POOL"
 
@@ -20,6 +22,15 @@ def use_one_allocator() -> bool:
         return False
     os.environ[_ARROW] = "system"
     return True
+
+
+def most() -> int:
+    """Bytes that a process may have here: the machine's memory, or what it is limited to."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    limits += [limit for limit in resource.getrlimit(resource.RLIMIT_AS) if limit != resource.RLIM_INFINITY]
+    with suppress(OSError, ValueError):  # No container, or one without a limit.
+        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text("ascii")))
+    return min(limits)
 
 
 def give_back() -> None:

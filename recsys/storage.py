@@ -5,7 +5,7 @@ not by a rename, leases take the place of the locks, and MLflow has to be elsewh
 
 tables/                       the Delta tables, unless `storage.catalog` is set
 checkpoint/                   Spark's progress in the source
-state/generation-G/           snapshots of the model, one file each
+state/generation-G/           snapshots of the model, one file each, or factors that executors have solved
 items/                        embeddings of item texts, and the adapter of each generation
 plots/quality.png             quality and cost over the batches
 plots/report.html             the report, see `recsys.report`

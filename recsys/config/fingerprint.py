@@ -18,7 +18,7 @@ _ALS = (
 # Keys, or sections, that each kind of learner depends on.
 _OF_KIND = {
     "als": _ALS,
-    "ncf": (*_ALS, "model.neural", "recommend.exclude_seen"),
+    "ncf": (*_ALS, "model.neural", "recommend.exclude_seen", "rebuild.processes"),
     "trend": ("model.mixture.half_lives", "model.mixture.segment_half_lives"),
     "cooccurrence": (
         "model.mixture.cooccurrence_half_life",

@@ -82,7 +82,7 @@ class Maintain(Section):
 
 
 class Rebuild(Section):
-    """What `rebuild` learns, if not the whole log. The generation keeps to it, whatever the settings say later."""
+    """What `rebuild` learns, if not the whole log, and where; the generation keeps to the first."""
 
     as_of_batch: NonNegativeInt | None = Field(
         None,
@@ -93,11 +93,23 @@ class Rebuild(Section):
         default_factory=list, description="Ids of batches to leave out, of whatever generation they are."
     )
     without_users: list[str] = Field(default_factory=list, description="Ids of users to leave out.")
+    distributed: bool = Field(
+        False,
+        description="Let Spark's executors read the log and solve the factors of `model.kind: als`, where the history "
+        "is larger than the driver's memory. The version carries no history.",
+    )
+    processes: PositiveInt = Field(
+        1,
+        description="Processes that train the network of `model.kind: ncf` together, each on its share of the users; "
+        "on a cluster on its executors. Raise it on a machine with many cores.",
+    )
 
     @model_validator(mode="after")
     def _one_way(self) -> "Rebuild":
         if self.as_of_batch is not None and (self.without_batches or self.without_users):
             raise ValueError("as_of_batch goes back to a model that has learned everything: leave nothing out with it")
+        if self.as_of_batch is not None and self.distributed:
+            raise ValueError("as_of_batch goes back to a model and trains nothing: set distributed to false with it")
         return self
 
 

@@ -129,10 +129,7 @@ class OnlineModel:
             ValueError: the step is smaller than that of the last batch.
             SolveError: the equations have no finite solution.
         """
-        if self.step is not None and step < self.step:
-            raise ValueError(f"step {step} comes before {self.step}")
-        self.step = step
-        self.drift_controller = DriftController(self.settings.concept_drift)
+        self._restart(step)
         return self.learner.refit(self.history, step)
 
     def rebuild(self, batches: Iterable[tuple[StepId, InteractionBatch]], step: StepId) -> None:
@@ -157,6 +154,15 @@ class OnlineModel:
         for late, batch in last:
             self.update(batch, late)
         self.refit(step)
+
+    def adopt(self, learner: Learner, step: StepId) -> None:
+        """Continue with a learner that was trained elsewhere on all that this model has absorbed; as after `refit`.
+
+        Raises:
+            ValueError: the step is smaller than that of the last batch.
+        """
+        self._restart(step)
+        self.learner = learner
 
     @one_thread()
     def shadow(self, step: StepId) -> FrozenModel:
@@ -255,6 +261,13 @@ class OnlineModel:
         model.learner = type(model.learner).from_state(settings, part(state, "learner"))
         model.drift_controller = DriftController.from_state(settings.concept_drift, part(state, "drift_controller"))
         return model
+
+    def _restart(self, step: StepId) -> None:
+        """Go to a step at which a generation may begin."""
+        if self.step is not None and step < self.step:
+            raise ValueError(f"step {step} comes before {self.step}")
+        self.step = step
+        self.drift_controller = DriftController(self.settings.concept_drift)
 
     def _begin(self, batch: InteractionBatch, step: StepId) -> dict[str, float]:
         """Go to the step of a batch, and forget what it finds idle (see `forgetting`); figures for the ledger."""

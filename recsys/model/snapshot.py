@@ -36,6 +36,11 @@ def path_for(folder: Place, step: StepId) -> Place:
     return _generation_folder(folder, step.generation) / f"batch-{step.batch_id}{_SUFFIX}"
 
 
+def factors_path_for(folder: Place, step: StepId) -> Place:
+    """Where the factors lie with which a step begins a generation, if executors have solved them."""
+    return _generation_folder(folder, step.generation) / f"factors{_SUFFIX}"
+
+
 def steps(folder: Place, not_after: StepId) -> list[StepId]:
     """Steps of the snapshots of the generation of `not_after` that are not newer than that step, newest first."""
     batches = sorted(_batches(folder, not_after.generation), reverse=True)
@@ -121,6 +126,12 @@ class Snapshot:
 
 
 def load(path: Place, settings: Settings) -> OnlineModel:
+    """A model from its snapshot; errors as of `read`."""
+    found = read(path, settings)
+    return OnlineModel.from_state(settings, found.state, found.step)
+
+
+def read(path: Place, settings: Settings) -> Snapshot:
     """Read a snapshot back.
 
     Raises:
@@ -145,7 +156,7 @@ def load(path: Place, settings: Settings) -> OnlineModel:
             f"{path} was made with other settings (weights, decay, model, concept_drift or seed; for a mixture also "
             "recommend.k, recommend.exclude_seen or evaluation.users_per_batch): restore them, or run the rebuild job"
         )
-    return OnlineModel.from_state(settings, state, StepId(int(metadata["generation"]), int(metadata["batch_id"])))
+    return Snapshot(StepId(int(metadata["generation"]), int(metadata["batch_id"])), state, settings)
 
 
 def _made_with(settings: Settings) -> dict[str, str]:

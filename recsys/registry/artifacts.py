@@ -192,11 +192,13 @@ class Outline:
 
     Attributes:
         users, items: numbers of them.
+        pairs: number of the items that users have interacted with; 0 for a version that carries no history.
         arrays: names of the arrays.
     """
 
     users: int
     items: int
+    pairs: int
     arrays: frozenset[str]
 
 
@@ -211,13 +213,13 @@ def outline(artifact: Path) -> Outline:
             names = frozenset(arrays.keys())
             # An array that is stored compressed is as long as its bytes; its own shape is told beside it.
             forms = json.loads(arrays.get_tensor(FORMS).tobytes()) if FORMS in names else {}
-            users, items = (
-                int((forms[name]["shape"] if name in forms else arrays.get_slice(name).get_shape())[0]) - 1
-                for name in ("user_ids_offsets", "item_ids_offsets")
+            user_offsets, item_offsets, pairs = (
+                int((forms[name]["shape"] if name in forms else arrays.get_slice(name).get_shape())[0])
+                for name in ("user_ids_offsets", "item_ids_offsets", "seen_items")
             )
     except (OSError, SafetensorError) as error:
         raise RegistryError(
             f"the registered model holds no {_ARRAYS_FILE} with users, so it was not made by this project: set "
             "recommend.model to a version that the stream has registered"
         ) from error
-    return Outline(users, items, names)
+    return Outline(user_offsets - 1, item_offsets - 1, pairs, names)

@@ -33,7 +33,7 @@ from recsys.scoring.figures import ListFigures, coverage, gini
 from recsys.scoring.inputs import Inputs
 from recsys.scoring.similarity import compares, factors_of
 from recsys.scoring.workers import Request
-from recsys.tables import vectors
+from recsys.tables import log, vectors
 from recsys.tables.delta import Tables
 from recsys.tables.scoring_runs import ScoringRun
 
@@ -66,6 +66,8 @@ class DistributedVersion:
         archive: name under which the session has it.
         outline: what it holds.
         k: length of the lists.
+        seen: `user_id`, `item_id` of what users have interacted with and lists shall not hold, where the version does
+            not carry it.
     """
 
     tables: Tables
@@ -73,6 +75,7 @@ class DistributedVersion:
     archive: str
     outline: Outline
     k: int
+    seen: DataFrame | None
 
     @classmethod
     def of(cls, tables: Tables, version: Version, settings: Settings) -> "DistributedVersion":
@@ -80,7 +83,9 @@ class DistributedVersion:
         archive = send_to_executors(tables.spark, version)
         outline = artifacts.outline(Path(SparkFiles.get(archive)))
         _refuse_unable(outline, version, settings)
-        return cls(tables, version, archive, outline, settings.recommend.k)
+        needed = settings.recommend.exclude_seen and not outline.pairs
+        seen = log.interacted(tables) if needed else None
+        return cls(tables, version, archive, outline, settings.recommend.k, seen)
 
     def users(self) -> DataFrame:
         """`user_id` of all that it knows."""
@@ -88,6 +93,8 @@ class DistributedVersion:
 
     def audience(self, inputs: Inputs) -> Audience:
         """Whom it scores."""
+        if self.seen is not None:
+            inputs = inputs.without(self.seen)
         excluded, without_id, users, count = inputs.excluded_lists(), 0, None, self.outline.users
         if inputs.users is not None:
             rows, count = inputs.users.agg(F.count("*"), F.count(USER)).collect()[0]

@@ -61,6 +61,11 @@ class Inputs:
             raise ConfigError("setting 'batch_score.categories': set batch_score.category_cap, too")
         return replace(self, **found)
 
+    def without(self, pairs: DataFrame) -> "Inputs":
+        """With more items, `user_id` and `item_id`, that single users shall not get."""
+        named = self.excluded_items
+        return replace(self, excluded_items=pairs if named is None else named.select(USER, ITEM).union(pairs))
+
     def allowed_ids(self) -> pa.Array | None:
         """Ids of the allowed items, on the driver: the catalog fits it."""
         return None if self.allowed_items is None else _column(_without_null(self.allowed_items, ITEM).distinct(), ITEM)

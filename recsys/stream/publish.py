@@ -8,6 +8,7 @@ delays metrics, versions and promotions; it never stops the stream.
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 from recsys.catalogue import NewItems
 from recsys.config import Settings
@@ -29,6 +30,15 @@ from recsys.tables.delta import Tables
 logger = logging.getLogger(__name__)
 
 Observer = Callable[[str, StepId], None]
+
+
+class Publishable(Protocol):
+    """A model that can be registered."""
+
+    def served(self) -> Served:
+        """The model as a registered version carries it."""
+
+
 ROWS_KEPT = 5_000  # For the plot and the gate: a week of batches, two a minute.
 
 
@@ -155,7 +165,7 @@ class Publisher:
         if self._deliver() and self.champion_version is None and len(model.items):
             self._attempted(end, step)
 
-    def publish(self, model: OnlineModel, step: StepId, observe: Observer = log_stage) -> Version:
+    def publish(self, model: Publishable, step: StepId, observe: Observer = log_stage) -> Version:
         """Register a model as challenger; its trial begins with the next batch. Calling again is safe.
 
         Args:

@@ -18,10 +18,12 @@ from recsys.registry import versions
 from recsys.registry.client import connect
 from recsys.registry.runs import runs_of
 from recsys.registry.versions import Version
-from recsys.storage import checkpoint_folder, snapshot_folder, writer_lock
+from recsys.storage import Place, checkpoint_folder, snapshot_folder, writer_lock
+from recsys.stream.distributed import PAIRS, Factors, refuse_undistributed, train
 from recsys.stream.handover import load, refuse_unfinished
+from recsys.stream.processes import refuse_processes
 from recsys.stream.publish import Publisher
-from recsys.stream.recovery import current_generation, new_model, refuse_other_settings
+from recsys.stream.recovery import before, current_generation, new_model, refuse_incomplete, refuse_other_settings
 from recsys.stream.scope import Scope
 from recsys.tables import checkpoint, lease, ledger, log
 from recsys.tables.delta import Tables
@@ -56,11 +58,15 @@ def rebuild(settings: Settings) -> Rebuilt:
     not repeated.
 
     Raises:
+        ConfigError: only a rebuild on one machine can do what the settings ask for.
         InputError: the log is empty, a backfill is unfinished, a stream is running on the same storage, or there is no
             such batch to go back to.
         LeaseError: another job writes the tables.
         RegistryError: the tracking server does not answer.
     """
+    if settings.rebuild.distributed:
+        refuse_undistributed(settings)
+    refuse_processes(settings)
     with writer_lock(settings.storage.root), ExitStack() as holding:
         refuse_unfinished(settings.storage.root)
         client = connect(settings)
@@ -80,7 +86,9 @@ def rebuild(settings: Settings) -> Rebuilt:
         return Rebuilt(row.step.generation, row.users, row.items, seconds, version, promoted)
 
 
-def _unregistered(client: MlflowClient, settings: Settings, tables: Tables) -> tuple[LedgerRow, OnlineModel] | None:
+def _unregistered(
+    client: MlflowClient, settings: Settings, tables: Tables
+) -> tuple[LedgerRow, OnlineModel | Factors] | None:
     """The last rebuild, if it has the same settings and scope, no version yet, and no batch after it; else None."""
     present = current_generation(tables)
     if present.number == 0 or present.last_batch >= present.first_batch:
@@ -91,24 +99,26 @@ def _unregistered(client: MlflowClient, settings: Settings, tables: Tables) -> t
     (row,) = ledger.read(tables, present.number, after=present.last_batch - 1)
     if Scope.of_decisions(row.decisions) != Scope.of_settings(settings.rebuild, present.number - 1):
         return None
+    solved = Factors.load(settings, row.step) if settings.rebuild.distributed else None
+    if solved is not None:
+        return row, solved
     try:
         return row, snapshot.load(snapshot.path_for(snapshot_folder(settings.storage.root), row.step), settings)
     except InputError:
         return None  # Another kind of model is wanted, or the file is gone: train again.
 
 
-def _trained(settings: Settings, tables: Tables) -> tuple[LedgerRow, OnlineModel]:
+def _trained(settings: Settings, tables: Tables) -> tuple[LedgerRow, OnlineModel | Factors]:
     """Train from the whole log, save the model, and begin a generation with it in the ledger."""
     begin = _next_step(settings, tables)
     scope = Scope.of_settings(settings.rebuild, begin.generation - 1)
     if scope.as_of is not None:
         refuse_other_settings(settings, current_generation(tables))
     started = time.perf_counter()
-    model = new_model(settings, tables, begin, scope)
-    if settings.items.path is not None and settings.items.adapter.enabled:
-        fit_adapter(settings, model, begin)
+    model = (_on_executors if settings.rebuild.distributed else _on_driver)(settings, tables, begin, scope)
     seconds = time.perf_counter() - started
-    path = Snapshot.of(model).save_in(snapshot_folder(settings.storage.root))
+    path = model.save(settings) if isinstance(model, Factors) else _save(model, settings)
+    figures = {PAIRS: float(model.pairs)} if isinstance(model, Factors) else {}
     row = LedgerRow(
         step=begin,
         log_version=tables.version(INTERACTION_LOG),
@@ -117,13 +127,29 @@ def _trained(settings: Settings, tables: Tables) -> tuple[LedgerRow, OnlineModel
         items=len(model.items),
         duration_ms=round(1000 * seconds),
         ingested_at=datetime.now(UTC),
-        metrics={SECONDS: seconds},
+        metrics={SECONDS: seconds, **figures},
         state_uri=path.as_posix(),
         decisions=scope.decisions(),
         settings=settings.shaping(),
     )
     ledger.append(tables, [row], app_id="recsys:rebuild", txn_version=begin.generation)
     return row, model
+
+
+def _on_driver(settings: Settings, tables: Tables, begin: StepId, scope: Scope) -> OnlineModel:
+    model = new_model(settings, tables, begin, scope)
+    if settings.items.path is not None and settings.items.adapter.enabled:
+        fit_adapter(settings, model, begin)
+    return model
+
+
+def _on_executors(settings: Settings, tables: Tables, begin: StepId, scope: Scope) -> Factors:
+    refuse_incomplete(tables, before(begin))
+    return train(settings, tables, scope, before(begin), begin)
+
+
+def _save(model: OnlineModel, settings: Settings) -> Place:
+    return Snapshot.of(model).save_in(snapshot_folder(settings.storage.root))
 
 
 def _next_step(settings: Settings, tables: Tables) -> StepId:

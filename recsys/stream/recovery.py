@@ -17,10 +17,14 @@ from recsys.config.settings import differences
 from recsys.contracts import INTERACTION_LOG, MODEL_UPDATES, InteractionBatch, StepId
 from recsys.errors import InputError
 from recsys.model import snapshot
+from recsys.model.neural.ncf import NeuralCf
 from recsys.model.recommender import OnlineModel
 from recsys.storage import checkpoint_folder, snapshot_folder
+from recsys.stream import distributed
+from recsys.stream.processes import Processes
 from recsys.stream.scope import Scope
 from recsys.tables import checkpoint, ledger, log, requeue
+from recsys.tables.conditions import between
 from recsys.tables.delta import Tables
 
 logger = logging.getLogger(__name__)
@@ -204,6 +208,23 @@ def complete_batches(
     for step, batch in log.batches(tables, after, through):
         expected.pop(step, None)
         yield step, batch
+    _refuse_lost(tables, expected)
+
+
+def refuse_incomplete(tables: Tables, through: StepId) -> None:
+    """Refuse a log that lacks a batch up to a step, without reading its rows.
+
+    Raises:
+        InputError: see `complete_batches`.
+    """
+    expected = ledger.events(tables, None, through)
+    for step in tables.rows_by_step(INTERACTION_LOG, between(None, through)):
+        expected.pop(step, None)
+    _refuse_lost(tables, expected)
+
+
+def _refuse_lost(tables: Tables, expected: Mapping[StepId, int]) -> None:
+    """Refuse a log without the batches that the ledger says had so many events."""
     lost = min((step for step, events in expected.items() if events), default=None)
     if lost is not None:
         raise InputError(
@@ -242,6 +263,7 @@ def rebuilt_model(settings: Settings, tables: Tables, begin: StepId) -> OnlineMo
         begin: the first step of the generation.
     """
     (row,) = ledger.read(tables, begin.generation, after=begin.batch_id - 1)[:1]
+    distributed.refuse_too_long(row.metrics)
     return new_model(settings, tables, begin, Scope.of_decisions(row.decisions))
 
 
@@ -267,6 +289,20 @@ def new_model(settings: Settings, tables: Tables, begin: StepId, scope: Scope) -
         model.step = begin
         return model
     model = OnlineModel(settings)
-    logged = scope.of(complete_batches(tables, None, StepId(begin.generation - 1, sys.maxsize)))
-    model.rebuild(tqdm(logged, desc="reading the log", unit=" batches", leave=False, disable=None), begin)
+    if settings.rebuild.processes > 1 and isinstance(model.learner, NeuralCf):
+        model.learner.elsewhere = Processes(tables.spark, settings)
+    batches = scope.of(complete_batches(tables, None, before(begin)))
+    logged = tqdm(batches, desc="reading the log", unit=" batches", leave=False, disable=None)
+    solved = distributed.Factors.load(settings, begin)
+    if solved is None:
+        model.rebuild(logged, begin)
+    else:
+        for step, batch in logged:
+            model.absorb(batch, step)
+        model.adopt(solved.learner, begin)
     return model
+
+
+def before(begin: StepId) -> StepId:
+    """The last step that can be in the log before a generation begins."""
+    return StepId(begin.generation - 1, sys.maxsize)

@@ -98,7 +98,7 @@ def collect(tagged: DataFrame, weights: Mapping[str, EventWeight]) -> tuple[pa.T
         reasons=_by_reason(rejected[ITEM].to_pylist(), rejected[EVENTS].to_pylist()),
         listed=pc.sum(groups[_LISTED]).as_py() or 0,
     )
-    return _sorted(groups.filter(pc.invert(bad))), counts
+    return sorted_rows(groups.filter(pc.invert(bad))), counts
 
 
 def _by_reason(joined: Sequence[str], records: Sequence[int]) -> dict[str, int]:
@@ -189,7 +189,13 @@ def joined(batches: Sequence[InteractionBatch]) -> InteractionBatch:
 
 def read_batch(tables: Tables, step: StepId) -> pa.Table:
     """Read the rows of a batch, as `collect` returned them; no rows if the log does not have the batch."""
-    return _sorted(tables.rows(INTERACTION_LOG, TOTALS, of_step(step)))
+    return sorted_rows(tables.rows(INTERACTION_LOG, TOTALS, of_step(step)))
+
+
+def interacted(tables: Tables) -> DataFrame:
+    """`user_id`, `item_id` of all pairs with an interaction, for executors; a pair has a row for each batch."""
+    rows = tables.read(INTERACTION_LOG)
+    return rows.where(F.col(EVENTS) > F.coalesce(IMPRESSIONS, F.lit(0))).select(USER, ITEM)
 
 
 def batches(
@@ -246,10 +252,10 @@ def _batches(table: pa.Table) -> Iterator[tuple[StepId, InteractionBatch]]:
     starts = np.flatnonzero(np.diff(generations, prepend=-1) | np.diff(numbers, prepend=-1))
     for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
         step = StepId(int(generations[start]), int(numbers[start]))
-        yield step, to_batch(_sorted(table.slice(start, end - start)))
+        yield step, to_batch(sorted_rows(table.slice(start, end - start)))
 
 
-def _sorted(rows: pa.Table) -> pa.Table:
+def sorted_rows(rows: pa.Table) -> pa.Table:
     """Rows of one batch, in the schema `ROWS`, sorted by the bytes of user and item id, and by time."""
     chosen = rows.select(TOTALS)
     # Rows of a table that had no such column are null there.

@@ -85,7 +85,7 @@ def test_every_metric_of_the_model_is_described_and_no_other():
         for number, batch in enumerate(clustered_batches(3, 400)):
             step = StepId(0, number)
             measured |= evaluate(batch, model, {}, settings, step).keys() | model.update(batch, step).keys()
-    stages = ("arms", "pipeline", "freshness", "rebuild", "trials")
+    stages = ("arms", "pipeline", "freshness", "rebuild", "distributed", "trials")
     stages = (*(f"stream/{name}" for name in stages), "tables/ledger", "tables/exposures", "model/evaluation/trial")
     code = "".join((ROOT / "recsys" / f"{name}.py").read_text("utf-8") for name in stages)
     for pattern in patterns:

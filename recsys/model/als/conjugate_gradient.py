@@ -13,6 +13,7 @@ each row has M itself for its preconditioner, at the cost of a division.
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numba
 import numpy as np
@@ -42,8 +43,25 @@ _TURN_BELOW = 8
 _BLOCK_ROWS = 1 << 12
 
 
+class RowsElsewhere(Protocol):
+    """Rows of a side whose pairs are in other processes, which solve them by `solve_rows`."""
+
+    @property
+    def totals(self) -> FloatArray:
+        """(rows,) current sum of |weight| over all pairs of each."""
+
+    def __len__(self) -> int: ...
+
+    def solve(self, penalties: FloatArray, work: "Work", solution: Vector) -> int:
+        """Improve `solution` (rows, factors) in place; see `solve_rows`."""
+
+
+# All rows of a side, or some of them.
+SomeRows = Selection | RowsElsewhere
+
+
 def solve_exactly(
-    selection: Selection,
+    selection: SomeRows,
     others: torch.Tensor,
     gram: torch.Tensor,
     start: torch.Tensor,
@@ -76,7 +94,7 @@ def solve_exactly(
 
 
 def solve_closely(
-    selection: Selection,
+    selection: SomeRows,
     others: torch.Tensor,
     gram: torch.Tensor,
     start: torch.Tensor,
@@ -88,7 +106,7 @@ def solve_closely(
 
 
 def improve(
-    selection: Selection, others: torch.Tensor, start: torch.Tensor, objective: Objective, chunk_bytes: int, steps: int
+    selection: SomeRows, others: torch.Tensor, start: torch.Tensor, objective: Objective, chunk_bytes: int, steps: int
 ) -> torch.Tensor:
     """Bring rows nearer to their solution by a few steps, in float32.
 
@@ -110,7 +128,7 @@ def improve(
 
 
 def _solve_in_basis(
-    selection: Selection,
+    selection: SomeRows,
     others: torch.Tensor,
     gram: torch.Tensor,
     start: torch.Tensor,
@@ -138,7 +156,11 @@ def _solve_in_basis(
     else:
         solution = start
         system = _System.dense(others, gram, float(penalties.min(initial=np.inf)), start.dtype)
-    unfinished = _run(selection, system, penalties, solution.numpy(), objective, chunk_bytes, steps, tolerance)
+    work = Work(system, objective, chunk_bytes, steps, tolerance)
+    if isinstance(selection, Selection):
+        unfinished = solve_rows(selection, penalties, work, solution.numpy())
+    else:
+        unfinished = selection.solve(penalties, work, solution.numpy())
     solution = (solution if turn is None else solution @ turn.T).float()
     if not bool(torch.isfinite(solution).all()):
         raise SolveError("a row of factors is not finite: check the weights, model.alpha and model.regularization")
@@ -183,24 +205,48 @@ class _System:
         return cls(others.numpy(), gram.to(numbers).numpy(), inverse.to(numbers).numpy(), nothing, smallest)
 
 
-def _run(
-    selection: Selection,
-    system: _System,
-    penalties: FloatArray,
-    solution: Vector,
-    objective: Objective,
-    chunk_bytes: int,
-    steps: int,
-    tolerance: Number,
-) -> int:
-    """Improve `solution` in place; the number of rows that are not within the tolerance after all steps."""
+@dataclass(frozen=True)
+class Work:
+    """What all rows of a half-step share: arrays and numbers only, so that it can be sent to other processes.
+
+    Attributes:
+        system: the other side.
+        objective: what is solved.
+        chunk_bytes: bound on the memory for gathered factors.
+        steps: steps of conjugate gradients, at most.
+        tolerance: relative error at which a row is done.
+    """
+
+    system: _System
+    objective: Objective
+    chunk_bytes: int
+    steps: int
+    tolerance: Number
+
+
+def solve_rows(selection: Selection, penalties: FloatArray, work: Work, solution: Vector) -> int:
+    """Improve a solution in place.
+
+    The bits of a row depend on its own pairs, penalty and start and on `work` alone, so rows may be solved in any
+    blocks, by any number of threads and processes.
+
+    Args:
+        selection: The rows; their totals are not read.
+        penalties: (rows,) from `Objective.penalties`.
+        work: What the rows share.
+        solution: (rows, factors), where to start from, in the basis and the numbers of `work.system`.
+
+    Returns:
+        The number of rows that are not within the tolerance after all steps.
+    """
     if not len(selection):
         return 0
+    system, objective = work.system, work.objective
     number = solution.dtype.type
     threads = numba.get_num_threads()
-    work = np.cumsum(selection.used + _PAIRS_PER_ROW)
+    costs = np.cumsum(selection.used + _PAIRS_PER_ROW)
     blocks = min(len(selection), _BLOCKS_PER_THREAD * threads)
-    bounds = np.searchsorted(work, np.linspace(0, work[-1], blocks + 1))
+    bounds = np.searchsorted(costs, np.linspace(0, costs[-1], blocks + 1))
     bounds[-1] = len(selection)
     table = selection.table
     unfinished: int = solve_blocks(
@@ -218,10 +264,10 @@ def _run(
         penalties.astype(solution.dtype),
         solution,
         bounds,
-        max(chunk_bytes // (_PARTS * system.others[:1].nbytes), 1),
+        max(work.chunk_bytes // (_PARTS * system.others[:1].nbytes), 1),
         number(objective.alpha * selection.scale),
         number(objective.offset),
-        steps,
-        number(tolerance**2),
+        work.steps,
+        number(work.tolerance**2),
     )
     return unfinished

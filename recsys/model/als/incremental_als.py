@@ -1,6 +1,5 @@
 """Incremental alternating least squares for implicit feedback."""
 
-import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,11 +9,14 @@ import torch
 
 from recsys.config import Settings
 from recsys.contracts import StepId
+from recsys.model.als.conjugate_gradient import SomeRows
 from recsys.model.als.factors import FactorTable, take_rows
 from recsys.model.als.objective import Objective
 from recsys.model.als.schedule import turn_budget
-from recsys.model.als.side import Side
-from recsys.model.als.sweeps import alternations
+from recsys.model.als.selection import Selection
+from recsys.model.als.side import Side, SideName
+from recsys.model.als.solve import solve_exactly
+from recsys.model.als.sweeps import trained
 from recsys.model.common.arrays import FloatArray, IntArray
 from recsys.model.common.device import resolve_device
 from recsys.model.drift.surprise import Decision
@@ -147,14 +149,33 @@ class IncrementalAls:
         Raises:
             SolveError: the equations have no finite solution.
         """
-        self._users.table, self._items.table = self._trained(history, step)
-        self._all_solved()
+        self.refit_rows(*self.every_row(history, step), step)
         sweeps = self.settings.model.rebuild_sweeps
         return {
             "solved_users": float(sweeps * len(self._users.table)),
             "solved_items": float(sweeps * len(self._items.table)),
             "gathered": float(2 * sweeps * len(history)),
         }
+
+    def every_row(self, history: History, step: StepId) -> tuple[Selection, Selection]:
+        """All users and all items, with the sample of long rows that is drawn at a step."""
+        by_user, by_item = (side.select(history, side.rows, step) for side in (self._users, self._items))
+        return by_user, by_item
+
+    def refit_rows(self, by_user: SomeRows, by_item: SomeRows, step: StepId) -> None:
+        """Retrain all factors from all rows, in this process or in others, from a seeded random start.
+
+        Raises:
+            SolveError: the equations have no finite solution.
+        """
+        users, items = (side.random_start(step) for side in (self._users, self._items))
+        model = self.settings.model
+        solved = trained(
+            by_user, by_item, users, items, self.objective, model.chunk_megabytes << 20, model.rebuild_sweeps
+        )
+        for side, factors in zip((self._users, self._items), solved, strict=True):
+            side.table = FactorTable(factors.cpu().numpy(), self.device)
+        self._all_solved()
 
     def score(self, users: IntArray) -> torch.Tensor:
         """Inner products of the users' factors with all items', (n, items) float32 on the device; see `Learner`."""
@@ -180,28 +201,29 @@ class IncrementalAls:
             "objective": np.array([own.alpha, own.regularization, own.exponent, len(self._items)]),
         }
 
+    def begin(self, users: int, items: int, halvings: int, step: StepId) -> None:
+        """Make room for so many users and items of a history that is elsewhere, and has halved its weights so often."""
+        self._users.grow(users, step)
+        self._items.grow(items, step)
+        self._halvings = halvings
+
+    def sampling(self, side: SideName, step: StepId) -> np.random.Generator:
+        """Draws the samples of long rows of a side at a step."""
+        return (self._users if side == "user" else self._items).sampling(step)
+
+    def folded_in(self, by_user: SomeRows) -> torch.Tensor:
+        """All users solved exactly against the current items from rows that lie anywhere, (users, factors) float32."""
+        items, chunk_bytes = self._items.table, self.settings.model.chunk_megabytes << 20
+        return solve_exactly(by_user, items.values, items.gram, self.user_factors, self.objective, chunk_bytes)
+
     def folded_in_users(self, history: History) -> torch.Tensor:
         """All users solved exactly against the current items, (users, factors) float32.
 
         Raises:
             SolveError: the equations have no finite solution.
         """
-        users = self._users
         # Rows with more interactions than the cap are sampled the same way every time.
-        return users.solution(history, users.rows, users.table.values, self._items.table, StepId(0, 0))
-
-    def _trained(self, history: History, step: StepId) -> tuple[FactorTable, FactorTable]:
-        """Users and items trained on the whole history, from a seeded random start."""
-        users, items = (side.random_start(step) for side in (self._users, self._items))
-        by_user, by_item = (side.select(history, side.rows, step) for side in (self._users, self._items))
-        chunk_bytes = self.settings.model.chunk_megabytes << 20
-        rounds = alternations(by_user, by_item, users, items, self.objective, chunk_bytes)
-        for round_ in itertools.islice(rounds, self.settings.model.rebuild_sweeps - 1):
-            users, items = round_
-        user_table, item_table = (FactorTable(values.cpu().numpy(), self.device) for values in (users, items))
-        for side, own, other in ((self._items, item_table, user_table), (self._users, user_table, item_table)):
-            own.replace(side.rows, side.solution(history, side.rows, own.values, other, step))
-        return user_table, item_table
+        return self.folded_in(self._users.select(history, self._users.rows, StepId(0, 0)))
 
     def _all_solved(self) -> None:
         self._read = 0

@@ -170,8 +170,12 @@ class Side:
             pairs.total.values[rows] * scale,
             scale,
             self._settings.model.history_cap,
-            self._generator(step, self._purposes.long_rows, sweep),
+            self.sampling(step, sweep),
         )
+
+    def sampling(self, step: StepId, sweep: int = 0) -> np.random.Generator:
+        """Draws the samples of long rows."""
+        return self._generator(step, self._purposes.long_rows, sweep)
 
     def random_start(self, step: StepId) -> torch.Tensor:
         """Factors (rows, factors) from which a refit starts."""

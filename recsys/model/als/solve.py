@@ -4,6 +4,7 @@ import torch
 
 from recsys.model.als import cholesky as batched
 from recsys.model.als import conjugate_gradient as fused
+from recsys.model.als.conjugate_gradient import SomeRows
 from recsys.model.als.objective import Objective
 from recsys.model.als.selection import Selection
 
@@ -12,7 +13,7 @@ _SWEEP_STEPS = 3
 
 
 def solve_exactly(
-    selection: Selection,
+    selection: SomeRows,
     others: torch.Tensor,
     gram: torch.Tensor,
     start: torch.Tensor,
@@ -22,7 +23,7 @@ def solve_exactly(
     """Solve rows exactly against fixed factors of the other side.
 
     Args:
-        selection: The rows.
+        selection: The rows; those in other processes are solved on the CPU only.
         others: (others, factors) float32, the other side's factors.
         gram: (factors, factors) float64 on the CPU, others' * others.
         start: (rows, factors) float32, the current factors of the rows; they affect the time, not the solution.
@@ -35,7 +36,7 @@ def solve_exactly(
     Raises:
         SolveError: a solution is not finite, or was not reached.
     """
-    if others.device.type == "cpu":
+    if not isinstance(selection, Selection) or others.device.type == "cpu":
         return fused.solve_exactly(selection, others, gram, start, objective, chunk_bytes)
     return batched.solve_exactly(selection, others, gram, objective, chunk_bytes)
 
@@ -55,10 +56,10 @@ def solve_closely(
 
 
 def solve_roughly(
-    selection: Selection, others: torch.Tensor, start: torch.Tensor, objective: Objective, chunk_bytes: int
+    selection: SomeRows, others: torch.Tensor, start: torch.Tensor, objective: Objective, chunk_bytes: int
 ) -> torch.Tensor:
     """Bring all rows of a side close to their solution, as fast as possible; arguments as for `solve_exactly`."""
-    if others.device.type == "cpu":
+    if not isinstance(selection, Selection) or others.device.type == "cpu":
         return fused.improve(selection, others, start, objective, chunk_bytes, _SWEEP_STEPS)
     wide = others.double()
     return batched.solve_exactly(selection, others, (wide.T @ wide).cpu(), objective, chunk_bytes)

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from recsys.model.als.conjugate_gradient import SomeRows
+from recsys.model.als.factors import gram_of
 from recsys.model.als.objective import Objective
-from recsys.model.als.selection import Selection
-from recsys.model.als.solve import solve_roughly
+from recsys.model.als.solve import solve_exactly, solve_roughly
 from recsys.model.common.arrays import Float32Array
 
 # Standard deviation of random factors, times sqrt(factors).
@@ -26,8 +27,8 @@ def random_factors(count: int, factors: int, generator: np.random.Generator) -> 
 
 
 def alternations(
-    by_user: Selection,
-    by_item: Selection,
+    by_user: SomeRows,
+    by_item: SomeRows,
     users: torch.Tensor,
     items: torch.Tensor,
     objective: Objective,
@@ -58,3 +59,28 @@ def alternations(
         users = solve_roughly(by_user, ahead, users, objective, chunk_bytes)
         items = solve_roughly(by_item, users, items, objective, chunk_bytes)
         yield users, items
+
+
+def trained(
+    by_user: SomeRows,
+    by_item: SomeRows,
+    users: torch.Tensor,
+    items: torch.Tensor,
+    objective: Objective,
+    chunk_bytes: int,
+    sweeps: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Users and items after a number of alternations, the last of which solves exactly: items, then users.
+
+    Args:
+        by_user, by_item, users, items, objective, chunk_bytes: See `alternations`.
+        sweeps: Alternations, at least 1.
+
+    Raises:
+        SolveError: a solution is not finite, or was not reached.
+    """
+    rounds = alternations(by_user, by_item, users, items, objective, chunk_bytes)
+    for round_ in itertools.islice(rounds, sweeps - 1):
+        users, items = round_
+    items = solve_exactly(by_item, users, gram_of(users), items, objective, chunk_bytes)
+    return solve_exactly(by_user, items, gram_of(items), users, objective, chunk_bytes), items

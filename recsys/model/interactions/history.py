@@ -1,6 +1,7 @@
 """All interactions in memory, by user and by item; the cost of adding a batch follows its size."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,9 @@ from recsys.model.interactions.adjacency import AdjacencyLists
 from recsys.model.interactions.decay import SECONDS_PER_DAY, DecayClock
 from recsys.model.interactions.keeping import Kept
 from recsys.model.interactions.pair_index import PairIndex, keys_of
+
+# Memory that a pair takes at most, see `History`.
+BYTES_PER_PAIR = 65
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,16 @@ class Orientation:
         self.lists.add_rows(len(self.total))
         # Where in its row each pair is, by slot.
         self._ordinals = GrowingArray((), np.int32)
+
+    @classmethod
+    def of(cls, rows: IntArray, others: IntArray, amounts: Float32Array, count: int) -> Self:
+        """From interactions in their order: rows (n,) of `count`, others (n,) and stored weights (n,)."""
+        own, pairs = cls(), PairIndex()
+        own.add_rows(count)
+        slots = pairs.find_or_add(rows, others)
+        own.append(pairs.users(), pairs.items(), np.zeros(len(pairs), dtype=np.float32))
+        own.add(rows, slots, amounts)
+        return own
 
     def __len__(self) -> int:
         return len(self.lists)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ from recsys.model.neural.examples import LabeledPairs, labeled
 from recsys.model.neural.held_out import HeldOut
 from recsys.model.neural.negatives import NegativeSampler
 from recsys.model.neural.network import TABLES, NeuMf, WarmStart
+from recsys.model.neural.peers import Peers
 from recsys.model.neural.replay_buffer import Pairs, ReplayBuffer, history_of, of_batch, of_history, sample
 from recsys.model.neural.training import Pace, Trainer
 from recsys.serving.arrays import part, prefixed
@@ -33,6 +34,13 @@ from recsys.serving.arrays import part, prefixed
 _MEASURED_NEGATIVES = 50
 # The calibration is fitted to at least this many held-out pairs.
 _CALIBRATED_PAIRS = 100
+
+
+class TrainElsewhere(Protocol):
+    """Trains the network of a learner in other processes, which call `NeuralCf.train_with`."""
+
+    def __call__(self, learner: State, history: State, step: StepId) -> tuple[State, dict[str, float]]:
+        """Take the states of learner and history; return that of the trained network, and the metrics of `refit`."""
 
 
 class NeuralCf:
@@ -51,6 +59,9 @@ class NeuralCf:
     Args:
         settings: The section model (mainly model.neural) and the keys device and seed are used.
 
+    Attributes:
+        elsewhere: Where `refit` trains the network; None: in this process.
+
     Raises:
         ConfigError: the device is not there.
     """
@@ -66,6 +77,7 @@ class NeuralCf:
         # Pairs of each user. There are as many more candidates, since items that a user has interacted with rank high.
         self._lengths = GrowingArray((), np.int64)
         self._batches = 0
+        self.elsewhere: TrainElsewhere | None = None
         self._calibration = Calibration.prior(self._neural.negatives)
         self._held_out = HeldOut(settings, self.device)
         self._trainer = self._new_trainer(generator(settings.seed, None, Purpose.NCF_REFIT))
@@ -148,21 +160,51 @@ class NeuralCf:
         users, items = self._network.users, self._network.items
         self._trainer = self._new_trainer(generator)
         self._grow(users, items, step)
-        figures = self._epochs(learned, measured, history, generator, step)
+        if self.elsewhere is None:
+            figures = self._epochs(learned, measured, history, (generator, generator), step)
+        else:
+            trained, figures = self.elsewhere(self.state(), history.state(), step)
+            self._trainer.load(trained)
         return figures if self.teacher is None else figures | self.teacher.refit(history, step)
 
+    def train_with(self, peers: Peers, history: History, step: StepId) -> tuple[State, dict[str, float]]:
+        """Do the part of `refit` that `elsewhere` does, together with other processes that call this with the same.
+
+        Returns:
+            See `TrainElsewhere`; the `learning_loss` is that of this process's share.
+        """
+        common, own = (self._generator(step, Purpose.NCF_REFIT, place) for place in (0, 1 + peers.rank))
+        everything = of_history(history)
+        learned, measured = self._held_out.learnable(everything), self._held_out.measured(everything, common)
+        self._trainer.peers = peers
+        figures = self._epochs(learned, measured, history, (common, own), step)
+        peers.check_same(self._network.parameters())
+        return self._trainer.state(), figures
+
     def _epochs(
-        self, learned: Pairs, measured: Pairs, history: History, generator: np.random.Generator, step: StepId
+        self,
+        learned: Pairs,
+        measured: Pairs,
+        history: History,
+        generators: tuple[np.random.Generator, np.random.Generator],
+        step: StepId,
     ) -> dict[str, float]:
-        """Train with early stopping on the held-out loss; keep the best weights."""
+        """Train with early stopping on the held-out loss; keep the best weights.
+
+        The first generator draws the pairs of an epoch, for all processes; the second one what each does with its own.
+        """
+        common, own = generators
+        peers = self._trainer.peers
         figures: dict[str, float] = {}
         best, best_loss, since = None, np.inf, 0
         for epoch in range(self._neural.rebuild_epochs):
-            chosen = sample(learned, self._neural.rebuild_pairs, generator)
-            figures |= {"learning_loss": self._learn(chosen, history, generator, Pace()), "epochs": epoch + 1.0}
+            chosen = sample(learned, self._neural.rebuild_pairs, common)
+            chosen = chosen if peers is None else peers.share(chosen)
+            figures |= {"learning_loss": self._learn(chosen, history, own, Pace()), "epochs": epoch + 1.0}
             if not len(measured):
                 continue
             loss = self._held_out_loss(history, measured, step)
+            loss = loss if peers is None else peers.agreed(loss)
             since += 1
             if loss < best_loss:
                 best, best_loss, since = {name: array.copy() for name, array in self._trainer.state().items()}, loss, 0

@@ -22,6 +22,7 @@ from recsys.model.neural.optimizers import (
     restore_optimizer,
     resume_schedule,
 )
+from recsys.model.neural.peers import Peers
 from recsys.serving.arrays import part, prefixed
 
 # The name that the setting `frozen` has for each table; layers go by the first part of their own name.
@@ -134,12 +135,16 @@ class Trainer:
         device: Where it lives.
         bias: Initial bias of the output, the logit of a pair about which nothing is known.
         generator: Draws the initial layers.
+
+    Attributes:
+        peers: Processes that make the same steps; None: this one alone.
     """
 
     def __init__(
         self, neural: NeuralSettings, factors: int, device: torch.device, bias: float, generator: np.random.Generator
     ) -> None:
         self._neural, self._device = neural, device
+        self.peers: Peers | None = None
         self.live, average = (NeuMf(factors, neural.mlp_factors, neural.layers, neural.dropout) for _ in range(2))
         self.live.start(bias, generator)
         average.load(self.live.arrays())
@@ -203,7 +208,9 @@ class Trainer:
 
     def _step(self, pending: Sequence[LabeledPairs], pace: Pace) -> None:
         for name in ("tables", "layers") if pace.layers else ("tables",):
-            optimizer = self._moved[name][1]
+            parameters, optimizer = self._moved[name]
+            if self.peers is not None:
+                self.peers.add_up(parameters.values())
             for group in optimizer.param_groups:
                 # The schedule sets the rate again after each step.
                 group["lr"] *= pace.rate
@@ -213,6 +220,8 @@ class Trainer:
         users, items = (
             torch.cat([getattr(examples, name).flatten() for examples in pending]) for name in ("users", "items")
         )
+        if self.peers is not None:
+            users, items = self.peers.joined(users), self.peers.joined(items)
         self.average.follow(self.live, users, items, pace.layers)
 
     def state(self) -> State:
