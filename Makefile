@@ -46,7 +46,7 @@ demo: java $(READY)  ## half a year of real purchases through the whole path, fr
 
 demo-kafka: java $(READY)  ## the same through a Kafka broker, which comes from Maven and ends with the demo
 	rm -rf var/demo_kafka
-	$(RUN) scripts/kafka_broker.py purchases $(RUN) jobs/demo.py --config conf/demo_kafka.yaml $(ARGS)
+	$(RUN) -m scripts.kafka_broker purchases $(RUN) jobs/demo.py --config conf/demo_kafka.yaml $(ARGS)
 
 ##@ Checks
 test-fast: $(READY)  ## the tests that start no Spark, MLflow, encoder or process: side by side
