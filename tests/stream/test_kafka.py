@@ -1,6 +1,8 @@
 """A stream that reads Kafka: a real broker, its failures, and what is left of a batch after a kill."""
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -299,3 +301,15 @@ def test_what_cannot_be_read_is_refused_in_one_line_before_anything_is_written(
     assert sum(row.events for row in ledger.read(tables, generation=0, after=-1)) == 160
     send(broker, "short", as_values(batches[0]))
     assert run_job(run_stream, words) == DONE, "the lenient run is over"
+
+
+def test_the_demo_has_a_broker_beside_it() -> None:
+    """Started as `make demo-kafka` starts it; it ends with the command."""
+    root = Path(__file__).parents[2]
+    (line,) = [line for line in (root / "Makefile").read_text("utf-8").splitlines() if "kafka_broker" in line]
+    _, *begin = line.partition(" purchases ")[0].split()
+    tell = "import os; print('broker at', os.environ['KAFKA_BOOTSTRAP_SERVERS'])"
+    command = [sys.executable, *begin, "purchases", sys.executable, "-c", tell]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "broker at 127.0.0.1:" in done.stdout
