@@ -1,4 +1,4 @@
-"""A Kafka broker of one node on this machine, for tests and the demo: python -m scripts.kafka_broker TOPIC COMMAND
+"""A Kafka broker of one node on this machine, for tests and the demo: python -m scripts.kafka_broker TOPIC COMMAND.
 
 Broker and jars come from Maven, through the Ivy that pyspark brings. COMMAND finds the broker's address in
 `KAFKA_BOOTSTRAP_SERVERS`, and the broker ends with it.
