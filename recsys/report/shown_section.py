@@ -12,10 +12,10 @@ from recsys.report.charts import Curve
 from recsys.report.layout import MOST_ROWS, ReportPlot, ReportSection, ReportTable
 from recsys.report.sources import Sources
 from recsys.report.timeline import Array, Timeline, last_mean
+from recsys.stream.arms import DEVIATE
 
 TOPIC = "What was shown"
 _COLORS = ("var(--blue)", "var(--orange)", "var(--green)", "var(--purple)", "var(--red)", "var(--gray)")
-_DEVIATE = 1.96  # Of 95 %, as in the ledger.
 
 
 def shown(sources: Sources, timeline: Timeline, settings: Settings) -> ReportSection:
@@ -75,9 +75,9 @@ def _mean_ndcg(timeline: Timeline, settings: Settings, arm: str) -> str:
     looked = np.array([[metrics[name] for name in names] for metrics in had[-timeline.window * timeline.size :]])
     if not len(looked):
         return words.ndcg(math.nan)
-    errors = (looked[:, 2] - looked[:, 1]) / (2 * _DEVIATE)
+    errors = (looked[:, 2] - looked[:, 1]) / (2 * DEVIATE)
     mean, error = float(looked[:, 0].mean()), math.sqrt(float((errors**2).sum())) / len(looked)
-    return f"{words.ndcg(mean)} (±{words.ndcg(_DEVIATE * error)})"
+    return f"{words.ndcg(mean)} (±{words.ndcg(DEVIATE * error)})"
 
 
 def _of_ranking(row: Mapping[str, Any]) -> tuple[str, ...]:

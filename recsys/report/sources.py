@@ -95,10 +95,6 @@ def _shown(tables: Tables, rows: Sequence[LedgerRow]) -> pa.Table | None:
     return exposures.newest(tables, StepId(first.generation, first.batch_id - 1))
 
 
-def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    return [dict(zip(frame.columns, row, strict=True)) for row in frame.itertuples(index=False)]
-
-
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [dict(zip(frame.columns, row, strict=True)) for row in frame.itertuples(index=False)]
 

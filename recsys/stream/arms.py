@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 # What the names of arms begin with, where they stand beside champion and challenger.
 PREFIX = "experiment/"
-_DEVIATE = 1.96  # Of 95 %.
+DEVIATE = 1.96  # Of 95 %.
 
 
 class Arms:
@@ -86,6 +86,6 @@ def intervals_of_arms(evaluation: BatchEvaluation) -> dict[str, float]:
     for name, ndcg in evaluation.ndcg.items():
         if name.startswith(PREFIX) and len(ndcg) > 1:
             arm, mean, error = name.removeprefix(PREFIX), float(ndcg.mean()), float(ndcg.std(ddof=1)) / len(ndcg) ** 0.5
-            found[f"experiment/{arm}/ndcg_lower"] = max(0.0, mean - _DEVIATE * error)
-            found[f"experiment/{arm}/ndcg_upper"] = min(1.0, mean + _DEVIATE * error)
+            found[f"experiment/{arm}/ndcg_lower"] = max(0.0, mean - DEVIATE * error)
+            found[f"experiment/{arm}/ndcg_upper"] = min(1.0, mean + DEVIATE * error)
     return found

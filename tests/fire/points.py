@@ -62,7 +62,8 @@ def _wrap(owner: Any, method: str, reached: Reached, name: Callable[..., str], o
 
     @functools.wraps(inner)
     def outer(*arguments: Any, **named: Any) -> Any:
-        if ours_only and (not _caller() or _caller().startswith(OF_THE_MACHINE)):
+        caller = _caller() if ours_only else ""
+        if ours_only and (not caller or caller.startswith(OF_THE_MACHINE)):
             return inner(*arguments, **named)
         point = name(*arguments[:1])
         reached(f"before {point}")
