@@ -24,18 +24,17 @@ from recsys.errors import AlteredArtifactError, RegistryError
 from recsys.registry.client import registry_errors
 from recsys.registry.signature import EXAMPLE_INFO, SIGNATURE, metadata, write_example
 from recsys.serving import Served
-from recsys.serving.stored import FORMS, restored, stored
+from recsys.serving.stored import ARRAYS_FILE, FORMS, restored, stored
 from recsys.serving.version import absent_arrays, declared_axes
 
 # Tag of a logged model and of its version.
 DIGEST = "artifact_sha256"
-_ARRAYS_FILE = "arrays.safetensors"
 # MLflow adds it to what it downloads.
 _ADDED = "registered_model_meta"
 # What travels with every version, so that it always scores as it did when it was evaluated.
 _SERVED_CODE, _SERVING = "pyfunc.py", "serving"
 _NOT_IN_NAMES = r"""[/:.%"']"""
-_SERVED_PACKAGES = ("mlflow", "numba", "numpy", "pandas", "pyarrow", "safetensors")
+_SERVED_PACKAGES = ("mlflow", "numba", "numpy", "pandas", "pyarrow")
 
 
 def upload(
@@ -67,7 +66,7 @@ def upload(
             return str(model.model_id), str(model.tags[DIGEST])
     logged = client.create_logged_model(experiment, name, run_id)
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, _ARRAYS_FILE)
+        file = Path(folder, ARRAYS_FILE)
         save_file(stored(served.packed(), declared_axes(served.kind)), file)
         artifact = Path(folder, "model")
         _copy_served_code(Path(folder))
@@ -172,11 +171,11 @@ def load_served(uri: str, digest: str | None) -> Served:
     with tempfile.TemporaryDirectory() as folder:
         artifact = download(uri, digest, Path(folder))
         try:
-            served = Served.of_packed(restored(load_file(artifact / "artifacts" / _ARRAYS_FILE)))
+            served = Served.of_packed(restored(load_file(artifact / "artifacts" / ARRAYS_FILE)))
             absent = absent_arrays(served.kind, served.arrays)
         except (OSError, SafetensorError) as error:
             raise RegistryError(
-                f"{uri} is damaged ({_ARRAYS_FILE}: {error}): restore its artifact, or choose another champion with "
+                f"{uri} is damaged ({ARRAYS_FILE}: {error}): restore its artifact, or choose another champion with "
                 "jobs/registry.py"
             ) from error
         except KeyError as error:
@@ -209,7 +208,7 @@ def outline(artifact: Path) -> Outline:
         RegistryError: the artifact is not one of this project.
     """
     try:
-        with safe_open(artifact / "artifacts" / _ARRAYS_FILE, framework="np") as arrays:
+        with safe_open(artifact / "artifacts" / ARRAYS_FILE, framework="np") as arrays:
             names = frozenset(arrays.keys())
             # An array that is stored compressed is as long as its bytes; its own shape is told beside it.
             forms = json.loads(arrays.get_tensor(FORMS).tobytes()) if FORMS in names else {}
@@ -219,7 +218,7 @@ def outline(artifact: Path) -> Outline:
             )
     except (OSError, SafetensorError) as error:
         raise RegistryError(
-            f"the registered model holds no {_ARRAYS_FILE} with users, so it was not made by this project: set "
+            f"the registered model holds no {ARRAYS_FILE} with users, so it was not made by this project: set "
             "recommend.model to a version that the stream has registered"
         ) from error
     return Outline(user_offsets - 1, item_offsets - 1, pairs, names)

@@ -1,4 +1,4 @@
-"""The served model. This file travels inside the artifact, so it imports pandas, safetensors and MLflow only.
+"""The served model. This file travels inside the artifact, so it imports pandas and MLflow only.
 
 MLflow runs this file when the artifact is loaded (models-from-code), so nothing is unpickled. Beside it are `serving/`,
 which ranks and needs numba, and the arrays: those of the scorers, and
@@ -28,7 +28,6 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
-from safetensors.numpy import load_file
 
 
 class RefusedRequestError(MlflowException):
@@ -58,7 +57,8 @@ class ServedModel(PythonModel):
         """Load the arrays and the scoring code of the artifact."""
         # The code that came with the artifact; its classes have no name here.
         self._serving: Any = _package(Path(context.artifacts["serving"]))
-        self.ranker: Any = self._serving.Ranker(self._serving.restored(load_file(context.artifacts["arrays"])))
+        arrays = self._serving.mapped(Path(context.artifacts["arrays"]))
+        self.ranker: Any = self._serving.Ranker(self._serving.restored(arrays))
         # The first request shall not wait for the compiler.
         self.ranker.warm_up()
         own = dict(context.model_config)

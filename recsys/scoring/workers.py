@@ -4,19 +4,24 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mlflow
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from filelock import FileLock
 from pyspark import SparkFiles
+from safetensors.numpy import save_file
 
 from recsys.contracts import ITEM, PROPENSITY, RANKING, USER
 from recsys.scoring.composition import Ordered, Rules, compose
 from recsys.scoring.figures import dissimilarities, percentiles
 from recsys.scoring.similarity import Similarity, factors_of, similarity_of
 from recsys.serving.arrays import Array, Lists
+from recsys.serving.mapped import mapped
+from recsys.serving.stored import ARRAYS_FILE, FORMS, restored
 
 if TYPE_CHECKING:
     from pyspark.core.broadcast import Broadcast
@@ -75,10 +80,22 @@ def loaded(archive: str) -> WorkerVersion:
     if archive not in _loaded:
         _loaded.clear()  # Before the next one is loaded: the memory holds one.
         os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+        artifact = SparkFiles.get(archive)
+        _lay_out(Path(artifact, "artifacts", ARRAYS_FILE))
         # The artifact's own code ranks, so a version of another kind or an older release scores as it did originally.
-        model: Any = mlflow.pyfunc.load_model(SparkFiles.get(archive)).unwrap_python_model()
+        model: Any = mlflow.pyfunc.load_model(artifact).unwrap_python_model()
         _loaded[archive] = WorkerVersion(model.ranker)
     return _loaded[archive]
+
+
+def _lay_out(file: Path) -> None:
+    """Write arrays as the scorers take them, once for all workers of an executor: they map the file, and so share it."""
+    with FileLock(f"{file}.lock"):
+        arrays = mapped(file)
+        if FORMS in arrays:
+            fresh = file.with_suffix(".fresh")
+            save_file(restored(arrays), fresh)
+            fresh.replace(file)
 
 
 @dataclass(frozen=True)

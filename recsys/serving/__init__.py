@@ -8,6 +8,7 @@ arrays that its learner's `served` returns, and declares their axes (see `axes`)
 from .answers import Answers
 from .arrays import Lists
 from .inputs import RefusedError
+from .mapped import mapped
 from .ranker import Ranker, Rankings, Wishes
 from .ranking import Ranked
 from .served import Served
@@ -25,5 +26,6 @@ __all__ = [
     "Served",
     "VersionScorer",
     "Wishes",
+    "mapped",
     "restored",
 ]

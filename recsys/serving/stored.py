@@ -15,6 +15,8 @@ import numpy as np
 from .arrays import Array, Arrays
 from .axes import Declared, Loss, declared_name
 
+# What an artifact calls its file of arrays.
+ARRAYS_FILE = "arrays.safetensors"
 # How arrays are stored: JSON text, {name: {"type", "values", "shape", "loss", "codec"}}. Arrays that it does not name
 # are as they were.
 FORMS = "forms"
