@@ -246,6 +246,7 @@ def test_what_travels_in_a_version_needs_few_packages_and_nothing_of_this_one(fi
         "math",
         "numbers",
         "os",
+        "pathlib",
         "pyarrow",
         "typing",
     }

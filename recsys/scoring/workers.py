@@ -89,7 +89,7 @@ def loaded(archive: str) -> WorkerVersion:
 
 
 def _lay_out(file: Path) -> None:
-    """Write arrays as the scorers take them, once for all workers of an executor: they map the file, and so share it."""
+    """Write arrays as the scorers take them, once for all workers of an executor, which map the file."""
     with FileLock(f"{file}.lock"):
         arrays = mapped(file)
         if FORMS in arrays:

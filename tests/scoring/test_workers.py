@@ -45,4 +45,3 @@ def test_workers_map_one_file_that_is_laid_out_once(spark, settings, empty_regis
     # The compiled code takes arrays that may be written.
     assert all(row.writable for row in rows)
     assert [row.total for row in rows] == pytest.approx([np.abs(arrays["item_factors"]).sum()] * 8, rel=1e-4)
-
