@@ -12,6 +12,7 @@ EXAMPLES = {
     "into another folder, because the source is not a folder of JSON lines": "--config my.yaml requeue.path=corrected",
 }
 SETTINGS = (
+    "requeue.source",
     "requeue.reasons",
     "requeue.batches",
     "requeue.event_types",

@@ -20,6 +20,7 @@ EVENT_TIME = "event_time"
 EVENT_ID = "event_id"
 LIST_ID = "list_id"
 # What the weights of an event are multiplied by; only where a source has a weight of its own.
+SOURCE = "source"
 SOURCE_WEIGHT = "source_weight"
 EVENT_COLUMNS = (USER, ITEM, EVENT_TYPE, VALUE, EVENT_TIME, EVENT_ID, LIST_ID)
 # Weights of events are whole multiples of 1 / this. Sums of them below 2^33 are exact, whatever their order.
@@ -83,7 +84,7 @@ TABLE_SCHEMAS = {
     INTERACTIONS: _TOTALS,
     QUARANTINE: f"""
         {GENERATION} BIGINT NOT NULL, {BATCH} BIGINT NOT NULL, {RAW} STRING,
-        {REASONS} ARRAY<STRING> NOT NULL, {INGESTED_AT} TIMESTAMP NOT NULL""",
+        {REASONS} ARRAY<STRING> NOT NULL, {INGESTED_AT} TIMESTAMP NOT NULL, {SOURCE} BIGINT""",
     MODEL_UPDATES: f"""
         {GENERATION} BIGINT NOT NULL, {BATCH} BIGINT NOT NULL, log_version BIGINT NOT NULL, {EVENTS} BIGINT NOT NULL,
         users BIGINT NOT NULL, items BIGINT NOT NULL, duration_ms BIGINT NOT NULL,

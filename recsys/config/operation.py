@@ -116,6 +116,9 @@ class Rebuild(Section):
 class Requeue(Section):
     """Which quarantined records `requeue` brings back, and how they are corrected."""
 
+    source: NonNegativeInt = Field(
+        0, description="Which source they come from: 0 is `source`, 1 the first of `sources`, and so on."
+    )
     reasons: list[str] = Field(
         default_factory=list, description="Only records with one of these reasons; empty: with any."
     )

@@ -32,7 +32,7 @@ from recsys.tables import requeue as records
 from recsys.tables.clean import is_good
 from recsys.tables.delta import Tables
 from recsys.tables.session import build_session
-from recsys.tables.source import refuse_unusable
+from recsys.tables.source import named, refuse_unusable
 
 logger = logging.getLogger(__name__)
 
@@ -75,21 +75,23 @@ def requeue(
     Raises:
         InputError: there is no quarantine, another upkeep is running, or the folder cannot be written to.
         LeaseError: another upkeep is running on a store of objects.
-        ConfigError: the source is not a folder of JSON lines, and no other folder is set.
+        ConfigError: there is no such source, or it is not a folder of JSON lines and no other folder is set.
     """
     refuse_unusable(settings)
-    folder, line_end = target(settings)
+    own = _of_source(settings)
+    with named(settings.requeue.source):
+        folder, line_end = target(own)
     tables = Tables(build_session(settings), settings.storage)
     _refuse_missing(tables, QUARANTINE)
     refuse_other_settings(settings, current_generation(tables))
     if dry_run:
-        rows, remaining = _judged(tables, settings)
+        rows, remaining = _judged(tables, own)
         return RequeueSummary(pc.sum(rows[records.RECORDS]).as_py() or 0, (), remaining)
     with lease.upkeep(tables, settings.storage, "requeue"):
         records.create_missing(tables)
         files = _finish(tables, folder)
-        rows, remaining = _judged(tables, settings)
-        for part in parts(rows, settings.source.max_records_per_batch):
+        rows, remaining = _judged(tables, own)
+        for part in parts(rows, own.source.max_records_per_batch):
             digest = _digest(part)
             file = folder / f"{_PREFIX}{digest[:16]}{_SUFFIX}"
             _write_hidden(file, part, line_end)
@@ -138,6 +140,9 @@ def requeue_batches(settings: Settings, dry_run: bool = False) -> list[StepId]:
 def target(settings: Settings) -> tuple[Path, str]:
     """The folder for the files, and what ends a line in them.
 
+    Args:
+        settings: Those of the source that the records come from.
+
     Raises:
         ConfigError: see `requeue`.
     """
@@ -167,6 +172,16 @@ def target(settings: Settings) -> tuple[Path, str]:
             f"to the source"
         )
     return Path(source.path).absolute(), line_end
+
+
+def _of_source(settings: Settings) -> Settings:
+    """The settings for the source that the records come from."""
+    number, every = settings.requeue.source, settings.each_source
+    if number >= len(every):
+        raise ConfigError(
+            f"setting 'requeue.source': there is no source {number}; 0 is source, and sources has {len(every) - 1}"
+        )
+    return every[number]
 
 
 def parts(rows: pa.Table, most: int | None) -> Iterator[pa.Table]:

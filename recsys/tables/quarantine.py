@@ -5,7 +5,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys.config.sections import Source
-from recsys.contracts import BATCH, GENERATION, INGESTED_AT, QUARANTINE, RAW, REASONS, StepId
+from recsys.contracts import BATCH, GENERATION, INGESTED_AT, QUARANTINE, RAW, REASONS, SOURCE, StepId
 from recsys.tables import kafka
 from recsys.tables.clean import is_good
 from recsys.tables.conditions import of_step, to_column
@@ -24,6 +24,7 @@ def quarantined(tagged: DataFrame, step: StepId) -> DataFrame:
         RAW,
         REASONS,
         INGESTED_AT,
+        (F.col(SOURCE) if SOURCE in tagged.columns else F.lit(0)).cast("bigint").alias(SOURCE),
     )
 
 

@@ -23,6 +23,7 @@ from recsys.contracts import (
     RECORD,
     REQUEUED,
     REQUEUED_SCHEMA,
+    SOURCE,
     StepId,
 )
 from recsys.tables.clean import is_good, with_reasons
@@ -60,9 +61,13 @@ def outstanding(tables: Tables, wanted: Requeue) -> DataFrame:
 
     Args:
         tables: The tables.
-        wanted: Which reasons and batches.
+        wanted: Which source, reasons and batches.
     """
-    rows = tables.read(QUARANTINE).filter(F.isnotnull(RAW)).withColumn(RECORD, F.sha2(RAW, 256))
+    rows = tables.read(QUARANTINE).filter(F.isnotnull(RAW))
+    # Rows of an earlier release do not say where they come from.
+    source = F.coalesce(F.col(SOURCE), F.lit(0)) if SOURCE in rows.columns else F.lit(0)
+    text = F.concat_ws("\n", F.lit(wanted.source), RAW) if wanted.source else F.col(RAW)
+    rows = rows.filter(source == wanted.source).withColumn(RECORD, F.sha2(text, 256))
     if wanted.reasons:
         rows = rows.filter(F.arrays_overlap(REASONS, F.array(*map(F.lit, wanted.reasons))))
     if wanted.batches:
@@ -77,7 +82,7 @@ def judged(rows: DataFrame, settings: Settings) -> DataFrame:
 
     Args:
         rows: From `outstanding`.
-        settings: The sections source, weights and requeue are used.
+        settings: Those of the source that they come from; the sections source, weights and requeue are used.
 
     Returns:
         `generation, batch_id, record`, `reasons` under the present settings, and `line`: the record as the stream reads

@@ -14,7 +14,7 @@ from pyspark.sql.streaming.listener import StreamingQueryProgress
 
 from recsys.config import Settings
 from recsys.config.sections import FurtherSource, Source
-from recsys.contracts import EVENT_ID, INGESTED_AT, SOURCE_WEIGHT
+from recsys.contracts import EVENT_ID, INGESTED_AT, SOURCE, SOURCE_WEIGHT
 from recsys.errors import ConfigError, InputError, RecsysError
 from recsys.tables import kafka
 from recsys.tables.clean import has_id, tag
@@ -31,8 +31,9 @@ def open_events(spark: SparkSession, settings: Settings) -> DataFrame:
     """Open the configured sources as a stream of tagged events, without duplicates.
 
     Returns:
-        Streaming frame with the columns of `clean.tag`, and `source_weight` where a source has one. If a source has
-        event ids, the stream keeps state. Whether it does is fixed for the life of a checkpoint, as the sources are.
+        Streaming frame with the columns of `clean.tag`; of several sources with `source`, their number, and
+        `source_weight` where one has a weight. If a source has event ids, the stream keeps state. Whether it does is
+        fixed for the life of a checkpoint, as the sources are.
 
     Raises:
         InputError: the path or a mapped column is missing, or the first file cannot be read.
@@ -46,8 +47,10 @@ def open_events(spark: SparkSession, settings: Settings) -> DataFrame:
     weighing = any(one.weight != 1 for one in settings.sources)
     frames = []
     for number, own in enumerate(settings.each_source):
-        with _named(number):
+        with named(number):
             frame = tag(read_events(spark, own.source), own)
+        if settings.sources:
+            frame = frame.withColumn(SOURCE, F.lit(number))
         weight = own.source.weight if isinstance(own.source, FurtherSource) else 1.0
         frames.append(frame.withColumn(SOURCE_WEIGHT, F.lit(weight)) if weighing else frame)
     tagged = reduce(lambda one, other: one.unionByName(other, allowMissingColumns=True), frames)
@@ -62,13 +65,13 @@ def refuse_unusable(settings: Settings) -> None:
         ConfigError: the event types of the settings are inconsistent.
     """
     for number, own in enumerate(settings.each_source):
-        with _named(number):
+        with named(number):
             _refuse_unusable(own, number)
 
 
 @contextmanager
-def _named(number: int) -> Iterator[None]:
-    """Say of which source an error is, for all but the first."""
+def named(number: int) -> Iterator[None]:
+    """Say of which source an error is, by its number, for all but the first."""
     try:
         yield
     except RecsysError as error:

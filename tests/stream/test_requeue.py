@@ -143,6 +143,35 @@ def test_new_rules_other_names_and_what_stays(
     assert requeue(settings(tmp_path, **early)).records == 0
 
 
+def test_records_come_back_to_the_source_that_they_came_from(
+    spark: SparkSession, tables: Tables, settings: MakeSettings, tmp_path: Path
+) -> None:
+    """Two sources gave the same text, which the names and weights of each read differently."""
+    text = {"user": "a", "buyer": "b", "item_id": "i", "event_type": "stare", "event_time": 1714564800}
+    for name in ("events", "partner"):
+        write_lines(tmp_path / name / "0.json", text)
+    both = {
+        "source": {"columns": {"user_id": "user", "event_id": None}},
+        "sources": [
+            {"path": str(tmp_path / "partner"), "columns": {"user_id": "buyer", "event_id": None}, "weight": 0.5}
+        ],
+    }
+    rejected = drain(spark, settings(tmp_path, **both, weights={"view": 1})).rejected
+    assert sorted(row["source"] for row in rejected) == [0, 1]
+    quarantine_all(tables, rejected)
+    wide = {**both, "weights": {"view": 1, "stare": 2}}
+    for number, name in ((1, "partner"), (0, "events")):
+        chosen = settings(tmp_path, **wide, requeue={"source": number})
+        assert [(summary.records, len(summary.files)) for summary in (requeue(chosen), requeue(chosen))] == [
+            (1, 1),
+            (0, 0),
+        ]
+        assert len(shown(tmp_path / name)) == 1
+    assert sorted(drain(spark, settings(tmp_path, **wide)).pairs) == [("a", "i", 2.0, 1), ("b", "i", 1.0, 1)]
+    with pytest.raises(ConfigError, match=r"'requeue.source': there is no source 2; 0 is source, and sources has 1"):
+        requeue(settings(tmp_path, **wide, requeue={"source": 2}))
+
+
 def summary_time(tables: Tables) -> Any:
     return tables.read(QUARANTINE).toArrow()["ingested_at"][0].as_py()
 
