@@ -21,19 +21,22 @@ from jobs.batch_score import batch_score
 from recsys import remote
 from recsys.cli import BAD_INPUT, DONE, TRY_AGAIN, run_job
 from recsys.config import Settings
+from recsys.config.operation import Requeue
 from recsys.contracts import RECOMMENDATIONS, UPKEEP, WRITERS, StepId
 from recsys.remote import RemotePath
 from recsys.report.make import write_report
 from recsys.storage import at_hand, snapshot_folder, written, written_folder
 from recsys.stream import recovery
+from recsys.stream.backfill import backfill
 from recsys.stream.job import run_stream
 from recsys.stream.maintenance import maintain
 from recsys.stream.rebuild import rebuild
+from recsys.stream.requeue import requeue
 from recsys.tables import lease
 from recsys.tables.delta import Tables
 from scripts.s3_server import PASSWORD, S3Server
 from tests.stream.checks import arrays, steps, totals_of_log
-from tests.streams import write_stream
+from tests.streams import START, write_lines, write_stream
 
 pytestmark = [pytest.mark.mlflow, pytest.mark.process]
 
@@ -140,6 +143,24 @@ def test_a_bucket_gives_what_a_folder_gives_whatever_is_killed(
     assert "</html>" in page.read_text("utf-8")
     with Path(words[1]).open() as written:
         assert PASSWORD not in written.read()
+
+
+def test_a_history_goes_into_a_bucket_in_bulk_and_bad_records_come_back(
+    spark: SparkSession, s3: S3Server, stream: Settings, tmp_path: Path
+) -> None:
+    folder = Path(stream.source.path)
+    write_stream(folder, 2)
+    bad = {"user_id": "late", "item_id": "i1", "event_type": "veiw", "event_time": START}
+    write_lines(folder, 2, [json.dumps(bad)])
+    made = in_bucket(stream, tmp_path, s3, "s3a://bucket/bulk")
+    MlflowClient(made.tracking_uri).create_experiment(made.mlflow.experiment, (tmp_path / "artifacts").as_uri())
+    assert backfill(made).champion_version is not None
+    tables = Tables(spark, made.storage)
+    events = totals_of_log(tables).agg({"events": "sum"}).collect()[0][0]
+    corrected = made.model_copy(update={"requeue": Requeue(event_types={"veiw": "view"})})
+    assert [requeue(corrected).records for _ in range(2)] == [1, 0]
+    assert run_stream(made).batches == 1
+    assert totals_of_log(tables).agg({"events": "sum"}).collect()[0][0] == events + 1 == 241
 
 
 def test_a_bucket_that_cannot_be_used_is_refused_in_one_line(
