@@ -58,7 +58,7 @@ class GenerationRun:
         self._all_metrics_every = all_metrics_every
         self._client = client
         self.generation = generation
-        self._attempts = Attempts()
+        self._attempts, self._plots = Attempts(), Attempts()
 
     @property
     def error(self) -> str | None:
@@ -129,8 +129,11 @@ class GenerationRun:
         self.published_through = batch_id
 
     def log_plot(self, path: Path) -> None:
-        """Store a plot with the run, replacing the one of that name. If MLflow fails, the next plot makes up for it."""
-        self._attempts.make(lambda: self._client.log_artifact(self.run_id, str(path), "plots"))
+        """Store a plot with the run, replacing the one of that name. If MLflow fails, the next plot makes up for it.
+
+        Any thread may call it, one at a time.
+        """
+        self._plots.make(lambda: self._client.log_artifact(self.run_id, str(path), "plots"))
 
     def log_lineage(self, log_location: str, from_version: int, to_version: int) -> None:
         """Record which versions of the interaction log the run has learned from.

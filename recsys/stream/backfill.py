@@ -11,7 +11,6 @@ is left to do. Ledger rows are written for several batches at a time, always bef
 import threading
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
@@ -26,6 +25,7 @@ from recsys.frames import listed
 from recsys.logs import log_step
 from recsys.storage import Place, writer_lock
 from recsys.stream import handover
+from recsys.stream.background import Background
 from recsys.stream.handover import Handover
 from recsys.stream.job import close, open_pipeline, planned, refuse_first_start_without_mlflow
 from recsys.stream.pipeline import Pipeline, StoredBatch, application_id
@@ -105,7 +105,7 @@ def backfill(settings: Settings, observe: Observer = log_stage) -> BackfillSumma
         events = open_events(tables.spark, settings)
         held = _begin(settings, tables, EVENT_ID in events.columns, held)
         with StreamReport(settings.recommend.k, log_format=settings.logging.format) as report:
-            background = holding.enter_context(ThreadPoolExecutor(1))
+            background = holding.enter_context(Background())
             pipeline = open_pipeline(settings, tables, background, report, observe)
             reading = _Reading(pipeline, report, held, stop)
             duplicates = run_query(events, settings, reading.handle, pipeline, stop)
@@ -119,7 +119,7 @@ def backfill(settings: Settings, observe: Observer = log_stage) -> BackfillSumma
             observe("end", StepId(0, pipeline.learned_through))
             handover.save(root, replace(reading.held, finished=True))
         else:
-            pipeline.saved()
+            background.finish()
             pipeline.publisher.close(failed=False)
         version = pipeline.publisher.champion_version
         counts = (report.batches, report.events, duplicates)

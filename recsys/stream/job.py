@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import ParamSpec
@@ -14,6 +13,7 @@ from recsys.contracts import EVENT_ID, LedgerRow, StepId
 from recsys.logs import log_step
 from recsys.registry.client import connect
 from recsys.storage import Place, checkpoint_folder, snapshot_folder, writer_lock
+from recsys.stream.background import Background
 from recsys.stream.feed import FeedWatch
 from recsys.stream.handover import first_batch
 from recsys.stream.monitoring import watched
@@ -92,7 +92,7 @@ def run_stream(
         first = first_batch(settings, has_ids=EVENT_ID in events.columns)
         with StreamReport(settings.recommend.k, batches, settings.logging.format) as report:
             reports, observers = both(watch.report, report), both(watch.observe, observe)
-            background = holding.enter_context(ThreadPoolExecutor(1))
+            background = holding.enter_context(Background())
             pipeline = open_pipeline(settings, tables, background, reports, observers, first)
 
             feed = FeedWatch(settings, tables, pipeline, first, watch, stop)
@@ -126,7 +126,7 @@ def refuse_first_start_without_mlflow(settings: Settings) -> None:
 def open_pipeline(
     settings: Settings,
     tables: Tables,
-    background: Executor,
+    background: Background,
     report: Callable[[LedgerRow], None],
     observe: Observer,
     first_batch: int | None = None,

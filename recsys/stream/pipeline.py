@@ -16,8 +16,8 @@ comes again, and every stage either finds its mark and does nothing, or does all
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
+from functools import partial
 
 from pyspark.sql import DataFrame
 
@@ -33,6 +33,7 @@ from recsys.model.snapshot import Snapshot
 from recsys.storage import snapshot_folder
 from recsys.stream import freshness
 from recsys.stream.arms import intervals_of_arms
+from recsys.stream.background import Background
 from recsys.stream.contest import FIRST
 from recsys.stream.publish import Observer, Publisher, log_stage
 from recsys.stream.recovery import (
@@ -88,7 +89,7 @@ class Pipeline:
         generation: the current generation and its batches.
         logged: the last batch of this generation in the log.
         publisher: the way to MLflow.
-        background: writes snapshots while the stream goes on; one thread.
+        background: writes snapshots, plots and totals while the stream goes on.
         report: called with the ledger row of every learned batch.
         observe: called after every completed stage of a batch.
     """
@@ -101,7 +102,7 @@ class Pipeline:
         generation: Generation,
         logged: Logged,
         publisher: Publisher,
-        background: Executor,
+        background: Background,
         report: Callable[[LedgerRow], None],
         observe: Observer = log_stage,
     ) -> None:
@@ -116,7 +117,6 @@ class Pipeline:
         self.returning = returning(tables, generation)
         self.publisher = publisher
         self.background = background
-        self.saving: Future[None] | None = None
         self.rivals = Rivals(publisher.rivals)
         self.report = report
         self.observe = observe
@@ -131,8 +131,10 @@ class Pipeline:
 
         Raises:
             InputError: the tables hold another batch of this number, or lack the one before it.
+            OSError: a snapshot or a plot of an earlier batch could not be written.
         """
         began = time.perf_counter()
+        self.background.look()
         self.refuse_another(batch_id, plan)
         if batch_id <= max(self.learned_through, self.logged.through):
             run_through(events)
@@ -147,7 +149,7 @@ class Pipeline:
                 self.report(row)
         self.publish(step)
         if (batch_id + 1) % self.settings.storage.refresh_totals_every_batches == 0:
-            totals.refresh(self.tables)
+            self.background.begin("totals", lambda: totals.refresh(self.tables))
             self.observe("totals", step)
         self.observe("batch", step)
 
@@ -324,7 +326,8 @@ class Pipeline:
 
     def publish(self, step: StepId) -> None:
         """Bring MLflow up to date with the last learned batch. A new version is on trial from the next batch on."""
-        self.rivals.become(self.publisher.publish_due(self.model, step, self.observe))
+        later = partial(self.background.begin, "plot")
+        self.rivals.become(self.publisher.publish_due(self.model, step, self.observe, later))
 
     def evaluate(self, batch: InteractionBatch, step: StepId) -> BatchEvaluation:
         """Evaluate the live model, its rivals that are due and, if due, a retrained shadow, on a batch to be learned.
@@ -347,12 +350,12 @@ class Pipeline:
     def save_state(self) -> str:
         """Begin to save a snapshot of the model, and return its path.
 
-        It is written beside the next batches: until it is there, a restart takes an earlier one, and the log.
+        Until it is there, a restart takes an earlier one, and the log.
 
         Raises:
             OSError: the one before could not be written.
         """
-        self.saved()
+        self.background.finish("snapshot")  # Before the next copy is made: the memory holds one.
         folder = snapshot_folder(self.settings.storage.root)
         taken = Snapshot.of(self.model).copied()
 
@@ -361,18 +364,8 @@ class Pipeline:
             snapshot.prune(folder, taken.step.generation, keep=SNAPSHOTS_KEPT)
             give_back()
 
-        self.saving = self.background.submit(save)
+        self.background.begin("snapshot", save)
         return snapshot.path_for(folder, taken.step).as_posix()
-
-    def saved(self) -> None:
-        """Wait until the last snapshot is saved.
-
-        Raises:
-            OSError: it could not be written.
-        """
-        if self.saving is not None:
-            saving, self.saving = self.saving, None
-            saving.result()
 
     def close(self) -> None:
         """Bring everything up to date after the last complete batch.
@@ -383,10 +376,11 @@ class Pipeline:
         learned = self.learned_through >= self.generation.first_batch and self.model.step is not None
         if learned:
             self.save_state()
+        self.background.finish("totals")
         totals.refresh(self.tables)
         if learned:
             self.publisher.publish_first(self.model, step, self.observe)
-        self.saved()
+        self.background.finish()
 
 
 def application_id(events: DataFrame) -> str:

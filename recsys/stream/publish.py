@@ -126,13 +126,16 @@ class Publisher:
         """Whether a version, or a verdict, is due after this batch."""
         return self.connection is not None and (self.contest.decided or self._version_is_due(step))
 
-    def publish_due(self, model: OnlineModel, step: StepId, observe: Observer) -> dict[str, Served]:
+    def publish_due(
+        self, model: OnlineModel, step: StepId, observe: Observer, later: Callable[[Callable[[], object]], None]
+    ) -> dict[str, Served]:
         """Send the metrics up to a step to MLflow, settle a trial that has ended, and register a version if one is due.
 
         Args:
             model: the model as of `step`.
             step: a batch in the ledger.
             observe: called when metrics, alias and version are done.
+            later: called with `plot` after a version; the stream need not wait for it.
 
         Returns:
             What the live model is compared with from the next batch on, by name.
@@ -141,7 +144,7 @@ class Publisher:
         observe("metrics", step)
         settled = delivered and self._attempted(lambda: self._settle(step, observe), step)
         if settled and self._version_is_due(step) and self._attempted(lambda: self.publish(model, step, observe), step):
-            self.plot()
+            later(self.plot)
         return self.rivals
 
     def publish_first(self, model: OnlineModel, step: StepId, observe: Observer) -> None:
@@ -239,11 +242,15 @@ class Publisher:
             run.mark_published(step.batch_id)
 
     def plot(self) -> Place:
-        """Plot quality and cost over the batches, and log the plot to the run if MLflow has answered."""
+        """Plot quality and cost over the batches, and log the plot to the run if MLflow has answered.
+
+        Any thread may call it, one at a time: it begins with a copy of the rows, taken in one step.
+        """
+        rows = list(self.rows)
         from recsys.stream import plots  # matplotlib is not waited for at the start
 
         path = plot_file(self.settings.storage.root)
-        plots.quality(self.rows, path, self.settings.recommend.k)
+        plots.quality(rows, path, self.settings.recommend.k)
         if self.connection is not None:
             with at_hand(path) as file:
                 self.connection.run.log_plot(file)
