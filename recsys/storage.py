@@ -221,11 +221,6 @@ def mlflow_database(root: str) -> Path:
     return Path(root).absolute() / "mlflow.db"
 
 
-def mlflow_artifacts(root: str) -> Path:
-    """Absolute path of MLflow's artifacts, used when no tracking server is set."""
-    return Path(root).absolute() / "mlflow-artifacts"
-
-
 @contextmanager
 def writer_lock(root: str) -> Iterator[None]:
     """Let one job at a time write under a storage root. The lock is released when the process ends.

@@ -15,7 +15,6 @@ from sqlalchemy import create_engine
 
 from recsys.config import Settings
 from recsys.errors import RegistryDownError, RegistryError
-from recsys.storage import mlflow_artifacts
 
 ENVIRONMENT = {
     # With MLflow's defaults, a call to a dead server takes four minutes to fail.
@@ -26,6 +25,9 @@ ENVIRONMENT = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+_SQLITE = "sqlite:///"
+# Folder beside an SQLite database.
+ARTIFACTS = "mlflow-artifacts"
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
 
@@ -82,7 +84,8 @@ def connect(settings: Settings) -> MlflowClient:
 def experiment_id(client: MlflowClient, settings: Settings) -> str:
     """Id of the configured experiment, which is created if it is missing.
 
-    Artifacts go where the server says, or, without a server, under the storage root.
+    Artifacts go where the server says; of an SQLite database, which has no server, into a folder beside it, and not
+    into the folder in which a job happens to be started.
 
     Raises:
         RegistryError: MLflow failed, or the experiment was deleted.
@@ -91,11 +94,17 @@ def experiment_id(client: MlflowClient, settings: Settings) -> str:
     with registry_errors(f"cannot open the experiment '{name}'"):
         found = client.get_experiment_by_name(name)
         if found is None:
-            local = mlflow_artifacts(settings.storage.root).as_uri()
-            return client.create_experiment(name, None if settings.mlflow.tracking_uri else local)
+            database = _sqlite_file(settings.tracking_uri)
+            beside = None if database is None else (database.absolute().parent / ARTIFACTS).as_uri()
+            return client.create_experiment(name, beside)
     if found.lifecycle_stage != "active":
         raise RegistryError(f"the experiment '{name}' was deleted in MLflow: restore it, or set mlflow.experiment")
     return str(found.experiment_id)
+
+
+def _sqlite_file(uri: str) -> Path | None:
+    """The file of an SQLite database; None for anything else that MLflow tracks in."""
+    return Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
 
 
 def _is_refusal(error: Exception) -> bool:
@@ -107,8 +116,9 @@ def _is_refusal(error: Exception) -> bool:
 
 def _try_database(uri: str) -> None:
     """Try to connect once. MLflow itself would keep trying for an hour."""
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    database = _sqlite_file(uri)
+    if database is not None:
+        database.parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(uri)
     try:
         engine.connect().close()

@@ -12,6 +12,17 @@ def test_without_a_server_everything_lies_under_the_storage_root(registry, datab
     assert experiment_id(client, settings) == made.experiment_id
 
 
+def test_the_artifacts_of_a_database_lie_beside_it(empty_registry, tmp_path, monkeypatch):
+    empty_registry(str(tmp_path / "shared"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    uri = f"sqlite:///{tmp_path}/shared/mlflow.db"
+    settings = load_settings(overrides=[f"storage.root={tmp_path}/own", f"mlflow.tracking_uri={uri}"])
+    client = connect(settings)
+    made = client.get_experiment(experiment_id(client, settings))
+    assert made.artifact_location == f"file://{tmp_path}/shared/mlflow-artifacts"
+
+
 def test_a_deleted_experiment_is_refused_in_one_line(registry):
     client, settings = registry
     client.delete_experiment(experiment_id(client, settings))

@@ -27,12 +27,12 @@ from recsys.config import Settings, load_settings
 from recsys.contracts import RECOMMENDATIONS, StepId
 from recsys.model.recommender import OnlineModel
 from recsys.registry import decisions, versions
-from recsys.registry.client import connect
+from recsys.registry.client import ARTIFACTS, connect
 from recsys.registry.runs import GenerationRun
 from recsys.registry.served import ServedVersion
 from recsys.registry.versions import CHAMPION, Version
 from recsys.serving import Served
-from recsys.storage import mlflow_artifacts, mlflow_database, table_path
+from recsys.storage import mlflow_database, table_path
 from tests.docs.test_pages import described
 from tests.model.helpers import clustered_batches, make_settings
 from tests.registry.processes import free_port, server_process
@@ -224,7 +224,7 @@ def test_a_version_that_was_altered_does_not_take_over(scene: Scene) -> None:
     run = GenerationRun.open(scene.client, scene.settings, 0, "stream")
     arrays = Served.of_packed(served_arrays(["ann"], ["tea"]))
     altered = versions.register(scene.client, scene.settings, run.run_id, arrays, StepId(0, 9), {})
-    newest = max(mlflow_artifacts(scene.settings.storage.root).rglob("pyfunc.py"), key=os.path.getmtime)
+    newest = max((Path(scene.settings.storage.root) / ARTIFACTS).rglob("pyfunc.py"), key=os.path.getmtime)
     newest.write_text("raise SystemExit\n")
     scene.client.set_registered_model_alias(altered.name, CHAMPION, altered.version)
     assert "is not what was registered" in scene.until(lambda health: health["registry"] != "ok")["registry"]

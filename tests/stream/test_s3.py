@@ -13,7 +13,6 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import yaml
-from mlflow import MlflowClient
 from numpy.testing import assert_equal
 from pyspark.sql import SparkSession
 
@@ -88,7 +87,6 @@ def test_a_bucket_gives_what_a_folder_gives_whatever_is_killed(
     """The job is killed in a batch, the server in the next one; then rebuild, batch_score and maintain."""
     write_stream(Path(stream.source.path), FILES)
     made = in_bucket(stream, tmp_path, s3)
-    MlflowClient(made.tracking_uri).create_experiment(made.mlflow.experiment, (tmp_path / "artifacts").as_uri())
     words = config_of(made, tmp_path)
 
     killed = subprocess.run([sys.executable, "-c", KILLED, words[1]], capture_output=True, text=True, check=False)
@@ -153,7 +151,6 @@ def test_a_history_goes_into_a_bucket_in_bulk_and_bad_records_come_back(
     bad = {"user_id": "late", "item_id": "i1", "event_type": "veiw", "event_time": START}
     write_lines(folder, 2, [json.dumps(bad)])
     made = in_bucket(stream, tmp_path, s3, "s3a://bucket/bulk")
-    MlflowClient(made.tracking_uri).create_experiment(made.mlflow.experiment, (tmp_path / "artifacts").as_uri())
     assert backfill(made).champion_version is not None
     tables = Tables(spark, made.storage)
     events = totals_of_log(tables).agg({"events": "sum"}).collect()[0][0]
