@@ -54,6 +54,8 @@ ROWS = pa.schema(
 ROWS_AT_ONCE = 1_000_000
 _BETWEEN_REASONS = "\n"
 _LISTED = "listed"
+# Column: a row has impressions only.
+_ONLY = "shown_only"
 _IN_ORDER = [(column, "ascending") for column in (USER, ITEM, LAST_TIME)]
 
 
@@ -151,12 +153,11 @@ def to_batch(rows: pa.Table) -> InteractionBatch:
 
 def _left(rows: pa.Table, shown_only: npt.NDArray[np.bool_], impressions: int) -> Left:
     """The pairs of rows (n,), sorted by pair, none of which has an interaction."""
-    users, items = (rows[name].to_pylist() for name in (USER, ITEM))
-    pairs: dict[tuple[str, str], bool] = {}
-    for pair, only in zip(zip(users, items, strict=True), shown_only.tolist(), strict=True):
-        pairs[pair] = pairs.get(pair, True) and only
-    kept = [pair for pair, only in pairs.items() if only]
-    return Left([user for user, _ in kept], [item for _, item in kept], impressions)
+    pairs = rows.select([USER, ITEM]).append_column(_ONLY, pa.array(shown_only))
+    # In one thread, so that pairs stay in their order.
+    found = pairs.group_by([USER, ITEM], use_threads=False).aggregate([(_ONLY, "all")])
+    kept = found.filter(found[f"{_ONLY}_all"])
+    return Left(kept[USER].to_pylist(), kept[ITEM].to_pylist(), impressions)
 
 
 def joined(batches: Sequence[InteractionBatch]) -> InteractionBatch:
