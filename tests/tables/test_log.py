@@ -92,7 +92,8 @@ def test_quarantine_takes_the_bad_records_once(
         quarantine.append(tables, tagged, StepId(2, 5), "app", records=1)
     stored = tables.read(QUARANTINE).toArrow().to_pylist()
     reasons = ["missing user_id", "missing item_id"]
-    assert stored == [{"generation": 2, "batch_id": 5, "raw": "text", "reasons": reasons, "ingested_at": NOON}]
+    wanted = {"generation": 2, "batch_id": 5, "raw": "text", "reasons": reasons, "ingested_at": NOON, "source": 0}
+    assert stored == [wanted]
     assert transactions(tables, QUARANTINE) == [("app", 5)]
 
 
