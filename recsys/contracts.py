@@ -19,8 +19,9 @@ VALUE = "value"
 EVENT_TIME = "event_time"
 EVENT_ID = "event_id"
 LIST_ID = "list_id"
-# What the weights of an event are multiplied by; only where a source has a weight of its own.
+# Number of the source of an event: 0 is `source`, 1 the first of `sources`; only where there are several.
 SOURCE = "source"
+# What the weights of an event are multiplied by; only where a source has a weight of its own.
 SOURCE_WEIGHT = "source_weight"
 EVENT_COLUMNS = (USER, ITEM, EVENT_TYPE, VALUE, EVENT_TIME, EVENT_ID, LIST_ID)
 # Weights of events are whole multiples of 1 / this. Sums of them below 2^33 are exact, whatever their order.

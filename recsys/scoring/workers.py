@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from filelock import FileLock
 from pyspark import SparkFiles
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from recsys.contracts import ITEM, PROPENSITY, RANKING, USER
@@ -20,8 +21,7 @@ from recsys.scoring.composition import Ordered, Rules, compose
 from recsys.scoring.figures import dissimilarities, percentiles
 from recsys.scoring.similarity import Similarity, factors_of, similarity_of
 from recsys.serving.arrays import Array, Lists
-from recsys.serving.mapped import mapped
-from recsys.serving.stored import ARRAYS_FILE, FORMS, restored
+from recsys.serving.stored import ARRAYS_FILE, FORMS
 
 if TYPE_CHECKING:
     from pyspark.core.broadcast import Broadcast
@@ -81,20 +81,27 @@ def loaded(archive: str) -> WorkerVersion:
         _loaded.clear()  # Before the next one is loaded: the memory holds one.
         os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
         artifact = SparkFiles.get(archive)
-        _lay_out(Path(artifact, "artifacts", ARRAYS_FILE))
-        # The artifact's own code ranks, so a version of another kind or an older release scores as it did originally.
-        model: Any = mlflow.pyfunc.load_model(artifact).unwrap_python_model()
-        _loaded[archive] = WorkerVersion(model.ranker)
+        _lay_out(artifact)
+        _loaded[archive] = WorkerVersion(_ranker(artifact))
     return _loaded[archive]
 
 
-def _lay_out(file: Path) -> None:
-    """Write arrays as the scorers take them, once for all workers of an executor, which map the file."""
+def _ranker(artifact: str) -> "Ranker":
+    """Made by the artifact's own code, so a version of another kind or release scores as it did originally."""
+    model: Any = mlflow.pyfunc.load_model(artifact).unwrap_python_model()
+    ranker: Ranker = model.ranker
+    return ranker
+
+
+def _lay_out(artifact: str) -> None:
+    """Write the arrays as the scorers take them, once for all workers of an executor, which map the file."""
+    file = Path(artifact, "artifacts", ARRAYS_FILE)
     with FileLock(f"{file}.lock"):
-        arrays = mapped(file)
-        if FORMS in arrays:
+        with safe_open(file, framework="np") as arrays:
+            compressed = FORMS in arrays.keys()  # noqa: SIM118 - it is no mapping
+        if compressed:
             fresh = file.with_suffix(".fresh")
-            save_file(restored(arrays), fresh)
+            save_file(_ranker(artifact).arrays, fresh)
             fresh.replace(file)
 
 

@@ -63,7 +63,8 @@ def restored(arrays: Arrays) -> dict[str, Array]:
     with ThreadPoolExecutor() as pool:
         values = dict(zip(forms, pool.map(lambda name: _decompressed(arrays[name], forms[name]), forms), strict=True))
     extra = {f"{name}{suffix}" for name in forms for suffix in (_SCALE, _RANGE)} | {FORMS}
-    found = {name: array for name, array in arrays.items() if name not in extra}
+    # Copied: what is mapped would follow what becomes of the file.
+    found = {name: array.copy() for name, array in arrays.items() if name not in extra}
     for name, form in forms.items():
         found[name] = _BACK[Loss[form["loss"]]](values[name], arrays, name).astype(form["type"], copy=False)
     return found

@@ -89,7 +89,7 @@ class Pipeline:
         generation: the current generation and its batches.
         logged: the last batch of this generation in the log.
         publisher: the way to MLflow.
-        background: writes snapshots, plots and totals while the stream goes on.
+        background: writes snapshots and plots while the stream goes on.
         report: called with the ledger row of every learned batch.
         observe: called after every completed stage of a batch.
     """
@@ -149,7 +149,7 @@ class Pipeline:
                 self.report(row)
         self.publish(step)
         if (batch_id + 1) % self.settings.storage.refresh_totals_every_batches == 0:
-            self.background.begin("totals", lambda: totals.refresh(self.tables))
+            totals.refresh(self.tables)
             self.observe("totals", step)
         self.observe("batch", step)
 
@@ -376,7 +376,6 @@ class Pipeline:
         learned = self.learned_through >= self.generation.first_batch and self.model.step is not None
         if learned:
             self.save_state()
-        self.background.finish("totals")
         totals.refresh(self.tables)
         if learned:
             self.publisher.publish_first(self.model, step, self.observe)

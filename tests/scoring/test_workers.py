@@ -16,7 +16,7 @@ from recsys.scoring.distributed import send_to_executors
 from recsys.serving import Served
 from tests.registry.served import served_arrays
 
-FOUND = "pid BIGINT, file STRING, writable BOOLEAN, total DOUBLE"
+FOUND = "pid BIGINT, file STRING, inode BIGINT, writable BOOLEAN, total DOUBLE"
 FOUND_NAMES = [part.split()[0] for part in FOUND.split(", ")]
 
 
@@ -36,11 +36,18 @@ def test_workers_map_one_file_that_is_laid_out_once(spark, settings, empty_regis
             while not isinstance(below, np.memmap) and below.base is not None:
                 below = below.base
             file = str(below.filename) if isinstance(below, np.memmap) else ""
-            columns = [[os.getpid()], [file], [factors.flags.writeable], [float(np.abs(factors).sum())]]
+            columns = [
+                [os.getpid()],
+                [file],
+                [os.stat(file).st_ino],
+                [factors.flags.writeable],
+                [float(np.abs(factors).sum())],
+            ]
             yield pa.RecordBatch.from_arrays([pa.array(column) for column in columns], FOUND_NAMES)
 
     rows = spark.range(0, 8, 1, 8).mapInArrow(look, FOUND).collect()
-    assert len({row.file for row in rows}) == 1
+    assert len({row.pid for row in rows}) > 1, "there are several workers"
+    assert len({(row.file, row.inode) for row in rows}) == 1
     assert rows[0].file.endswith("arrays.safetensors")
     # The compiled code takes arrays that may be written.
     assert all(row.writable for row in rows)
