@@ -26,10 +26,10 @@ class Background:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._executor.shutdown()
-        for kind, task in self._begun.items():
+        for name, task in self._begun.items():
             failure = task.exception()
             if failure is not None:  # Nobody has asked, because something else has failed, too.
-                logger.error("%s: %s", kind, failure, exc_info=failure)
+                logger.error("%s: %s", name, failure, exc_info=failure)
 
     def begin(self, kind: str, task: Callable[[], object]) -> None:
         """Begin a task, once the last of its kind is done; raises what that one raised."""
