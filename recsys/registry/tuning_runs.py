@@ -64,6 +64,7 @@ class TuningRuns:
     def __init__(self, client: MlflowClient, settings: Settings, tags: Mapping[str, str]) -> None:
         self._client, self._experiment = client, experiment_id(client, settings)
         self._waiting: list[_TrialToSend] = []
+        self._outcome: tuple[list[Param], list[Metric]] = [], []
         self._attempts = Attempts()
         logged = {
             key: value
@@ -102,16 +103,8 @@ class TuningRuns:
         self._attempts.make(self._send)
 
     def outcome(self, metrics: Mapping[str, Measured], values: Mapping[str, object]) -> None:
-        """Log the comparison on the rest of the log, and the values that differ from the configured ones."""
-        parameters = [Param(f"tuned.{key}", str(value)) for key, value in values.items()]
-        found = _metrics(metrics)
-
-        def log() -> None:
-            self._client.log_batch(self.run_id, params=parameters)
-            self._log(self.run_id, found)
-
-        self._attempts.hurry()
-        self._attempts.make(log)
+        """Log, at the end, the comparison on the rest of the log, and the values that are not the configured ones."""
+        self._outcome = [Param(f"tuned.{key}", str(value)) for key, value in values.items()], _metrics(metrics)
 
     def _send(self) -> None:
         while self._waiting:
@@ -124,6 +117,9 @@ class TuningRuns:
             self._log(trial.run_id, trial.metrics)
             self._client.set_terminated(trial.run_id)
             del self._waiting[0]
+        parameters, metrics = self._outcome
+        self._client.log_batch(self.run_id, params=parameters)
+        self._log(self.run_id, metrics)
 
     def _log(self, run_id: str, metrics: Sequence[Metric]) -> None:
         for begin in range(0, len(metrics), METRICS_PER_CALL):
