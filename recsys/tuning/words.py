@@ -54,8 +54,8 @@ def result(tuning: Tuning, settings: Settings, output: str) -> list[str]:
     return [
         *lines,
         f"written to {output}: {', '.join(changes)}",
-        f"next: stop the stream; run jobs/rebuild.py with the --config of this job and --config {output} after it, "
-        f"because these settings need a rebuild; then start the stream with both",
+        f"next: stop the stream; run jobs/rebuild.py with the settings of this job and --config {output} after its "
+        "own, because what changes needs a rebuild; then start the stream with the same",
     ]
 
 
