@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 from tqdm import tqdm
 
 from recsys.config import Settings
+from recsys.config.sections import Gate
 from recsys.config.settings import with_values
 from recsys.errors import InputError, SolveError
 from recsys.evaluate import WARM_UP_SHARE
@@ -77,6 +78,18 @@ class Unseen:
     gain: Interval
     users: int
 
+    def doubt(self, gate: Gate) -> str | None:
+        """Why the best settings are not shown to be better; None if they are.
+
+        Means over users and over batches may differ in their sign where few users have most of the batches: it takes
+        both.
+        """
+        if self.users < gate.min_users:
+            return f"fewer users than gate.min_users {gate.min_users}"
+        if self.gain.lower <= 0:
+            return "no more than noise"
+        return None if self.tuned.mean > self.current.mean else "better by user, but not in the mean over batches"
+
 
 @dataclass(frozen=True)
 class Tuning:
@@ -88,7 +101,7 @@ class Tuning:
         best: The complete trial that ranked best on them.
         unseen: How it did on the rest; None if the configured settings were the best.
         changed: Values that differ from the configured ones, by dotted key; of the best trial.
-        holds: Whether it was better on the rest by more than noise, on `gate.min_users` users or more.
+        holds: Whether it was better on the rest by more than noise.
     """
 
     trials: tuple[TuningTrial, ...]
@@ -128,8 +141,8 @@ def tune(settings: Settings, log: Log, tell: Callable[[TuningTrial], None]) -> T
         for one, name in ((settings, "current"), (with_values(settings, changed), "tuned"))
     )
     gain, users = tuned.gain(current, error=1 - settings.gate.confidence)
-    holds = gain.lower > 0 and users >= settings.gate.min_users
-    return Tuning(tuple(trials), searched, best, Unseen(current, tuned, gain, users), changed, holds)
+    unseen = Unseen(current, tuned, gain, users)
+    return Tuning(tuple(trials), searched, best, unseen, changed, unseen.doubt(settings.gate) is None)
 
 
 class _Search:

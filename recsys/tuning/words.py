@@ -46,9 +46,7 @@ def result(tuning: Tuning, settings: Settings, output: str) -> list[str]:
         _by_user(unseen, settings),
     ]
     if not tuning.holds:
-        few = unseen.users < settings.gate.min_users
-        why = f"fewer users than gate.min_users {settings.gate.min_users}" if few else "no more than noise"
-        return [*lines, f"keep the configured settings: {why}; no file is written"]
+        return [*lines, f"keep the configured settings: {unseen.doubt(settings.gate)}; no file is written"]
     configured = tuning.trials[0].values
     changes = [f"{key} (was {_text(configured[key])}, is {_text(value)})" for key, value in tuning.changed.items()]
     return [

@@ -9,6 +9,7 @@ import pytest
 
 from bench.harness import streams
 from recsys.config import Settings
+from recsys.config.sections import Gate
 from recsys.config.settings import with_values
 from recsys.contracts import InteractionBatch, StepId
 from recsys.errors import InputError
@@ -16,7 +17,7 @@ from recsys.model.evaluation.gate import interval
 from recsys.model.evaluation.prequential import evaluate
 from recsys.model.recommender import OnlineModel
 from recsys.tuning.replay import Log, Quality, replay
-from recsys.tuning.search import TrialEnd, Tuning, TuningTrial, tune
+from recsys.tuning.search import TrialEnd, Tuning, TuningTrial, Unseen, tune
 from recsys.tuning.words import after_trial, result
 from tests.bench.helpers import generated, small_settings
 
@@ -144,6 +145,21 @@ def test_too_few_users_prove_nothing(tuned: Tuning) -> None:
     assert told(found.trials) == told(tuned.trials)
     assert not found.holds
     assert "fewer users than gate.min_users 1000" in result(found, settings, "tuned.yaml")[-1]
+
+
+def test_it_takes_users_and_batches() -> None:
+    """Many users come once and gain; one who comes in every batch, alone in most, loses more."""
+    gate, current, tuned = Gate(min_users=20), Quality(), Quality()
+    crowd = [f"u{number}" for number in range(200)]
+    for quality, change in ((current, 0.0), (tuned, 0.1)):
+        quality.add(crowd, np.full(200, 0.3 + change))
+        for _ in range(9):
+            quality.add(["regular"], np.array([0.8 - 2 * change]))
+    gain, users = tuned.gain(current, 0.05)
+    assert gain.lower > 0
+    assert tuned.mean < current.mean
+    assert Unseen(current, tuned, gain, users).doubt(gate) == "better by user, but not in the mean over batches"
+    assert Unseen(tuned, current, *current.gain(tuned, 0.05)).doubt(gate) == "no more than noise"
 
 
 def test_the_time_of_a_search_is_bounded_but_for_the_configured_settings() -> None:
