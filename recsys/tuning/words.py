@@ -61,7 +61,7 @@ def _by_user(unseen: Unseen, settings: Settings) -> str:
     gain = unseen.gain
     return (
         f"by user: {gain.estimate:+.4f} in [{gain.lower:+.4f}, {gain.upper:+.4f}], each bound with "
-        f"{settings.gate.confidence:.0%}, {unseen.users:,} users"
+        f"{settings.gate.confidence:.0%} confidence, {unseen.users:,} users"
     )
 
 
