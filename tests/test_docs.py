@@ -53,7 +53,7 @@ def test_settings_that_are_mentioned_exist(page):
     sections = {key.rpartition(".")[0] for key in KEYS}
     options = {f"source.options.{name}" for name in ("maxFilesPerTrigger", "failOnDataLoss", "skipChangeCommits")}
     tags = {"gate.against", "gate.reasons", "gate.verdict", "gate.watched"}
-    others = options | tags | {"mlflow.pyfunc", "mlflow.pytorch", "mlflow.artifacts", "serve.md"}
+    others = options | tags | {"mlflow.pyfunc", "mlflow.pytorch", "mlflow.artifacts", "serve.md", "tune.md"}
     assert mentioned - KEYS - sections - others == set()
 
 

@@ -38,6 +38,7 @@ BANNED = {
     "remote": HEAVY,
     "item_texts": HEAVY,
     "report": {"torch"},
+    "tuning": HEAVY - {"torch"},
     "errors": HEAVY,
     "version": HEAVY,
 }
@@ -69,6 +70,7 @@ MAY_IMPORT = {
     "item_texts": LIGHT,
     "report": LIGHT | {"champion", "evaluate", "item_texts", "registry", "stream", "tables"},
     "evaluate": LIGHT | FRAMES | {"exposure", "experiment", "model", "serving", "stream"},
+    "tuning": LIGHT | {"evaluate", "model"},
     "notebook": LIGHT | {"champion", "frames", "item_texts", "registry", "stream", "tables"},
     "__init__": LIGHT | {"door", "champion", "evaluate", "notebook"},
 }

@@ -113,6 +113,28 @@ class Rebuild(Section):
         return self
 
 
+class Tune(Section):
+    """How `tune` searches for better model settings, and on which part of the log."""
+
+    trials: int = Field(30, ge=2, description="Settings to try, at most; the first are the configured ones.")
+    seconds: PositiveFloat | None = Field(
+        3_600.0,
+        description="Seconds of the search, at most, but for the first trial, which is always completed; `null`: no "
+        "bound. The comparison that follows takes as long as two replays of the whole log.",
+    )
+    share: float = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        description="Share of the log's batches, from the first on, that the search sees. The rest shows whether what "
+        "it found holds.",
+    )
+    keys: list[str] = Field(
+        default_factory=list,
+        description="Settings to search, of those in the search space of `model.kind`; empty: all of them.",
+    )
+
+
 class Requeue(Section):
     """Which quarantined records `requeue` brings back, and how they are corrected."""
 

@@ -8,7 +8,7 @@ import copy
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +25,7 @@ from recsys.config.experiment import Experiment
 from recsys.config.feed import Feed, Quarantine
 from recsys.config.fingerprint import shapes
 from recsys.config.model import ConceptDrift, Decay, Model, Robustness, Staleness
-from recsys.config.operation import Logging, Maintain, Monitoring, Rebuild, Requeue, Serve
+from recsys.config.operation import Logging, Maintain, Monitoring, Rebuild, Requeue, Serve, Tune
 from recsys.config.scoring import BatchScore
 from recsys.config.section import Section, TextByKey
 from recsys.config.sections import (
@@ -114,6 +114,7 @@ class Settings(Section):
     maintain: Maintain = Field(default_factory=Maintain)
     rebuild: Rebuild = Field(default_factory=Rebuild)
     requeue: Requeue = Field(default_factory=Requeue)
+    tune: Tune = Field(default_factory=Tune)
     spark: TextByKey = Field(
         default_factory=dict, description="Extra Spark settings; they win over the defaults of the session."
     )
@@ -161,11 +162,11 @@ class Settings(Section):
         return dict(_flatten(self.model_dump(mode="json", by_alias=True, exclude=PRIVATE)))
 
 
-def load_settings(file: str | Path | None = None, overrides: Iterable[str] = ()) -> Settings:
+def load_settings(file: str | Path | Sequence[str | Path] | None = None, overrides: Iterable[str] = ()) -> Settings:
     """Read, merge and validate the settings.
 
     Args:
-        file: YAML file; None for the defaults.
+        file: YAML file, or several, of which a later one overrides those before; None for the defaults.
         overrides: `key.sub=value` arguments; values are parsed as YAML (`null`, `true`, `[1, 2]`).
 
     Raises:
@@ -181,7 +182,8 @@ def load_settings(file: str | Path | None = None, overrides: Iterable[str] = ())
         if "=" not in word:
             raise ConfigError(f"cannot read '{word}': overrides look like storage.root=/data/recsys")
     try:
-        layers = [OmegaConf.create() if file is None else _read_yaml(Path(file))]
+        files = [file] if isinstance(file, str | Path) else file or []
+        layers = [OmegaConf.create(), *(_read_yaml(Path(one)) for one in files)]
         layers += [OmegaConf.from_dotlist(environment), OmegaConf.from_dotlist(overrides)]
         merged = OmegaConf.to_container(OmegaConf.merge(*layers), resolve=True)
     except OmegaConfBaseException as error:
@@ -215,6 +217,24 @@ def as_settings(given: Settings | Mapping[str, Any] | None) -> Settings:
             raise ConfigError(f"setting '{key}' is set as a whole, and in parts too")
         # The caller's own dictionary is not written to.
         place[last] = copy.deepcopy(value)
+    return check_settings(nested)
+
+
+def with_values(settings: Settings, values: Mapping[str, Any]) -> Settings:
+    """The settings, with some values by dotted key in the place of others.
+
+    Raises:
+        ConfigError: a key is unknown, or a value has the wrong type.
+    """
+    nested = settings.model_dump(by_alias=True)
+    for key, value in values.items():
+        *sections, last = key.split(".")
+        place = nested
+        for section in sections:
+            place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"setting '{key}': '{section}' has no parts")
+        place[last] = value
     return check_settings(nested)
 
 

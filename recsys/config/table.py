@@ -18,9 +18,10 @@ HEADING = """\
 
 Written by `make settings` from `recsys/config/`; change the descriptions there.
 
-Every job takes `--config FILE.yaml` and any number of `key.sub=value` arguments. Later sources override earlier ones:
-the defaults, the file, environment variables (`RECSYS__STORAGE__ROOT=/data` sets `storage.root`), the command line. An
-unknown key, or a value of the wrong type, ends the job with exit code 2 and a line that names the key.
+Every job takes `--config FILE.yaml`, more than once where a file goes on top of another, and any number of
+`key.sub=value` arguments. Later sources override earlier ones: the defaults, the files in their order, environment
+variables (`RECSYS__STORAGE__ROOT=/data` sets `storage.root`), the command line. An unknown key, or a value of the wrong
+type, ends the job with exit code 2 and a line that names the key.
 """
 
 TABLE_HEAD = "| key | type | default | meaning |\n|---|---|---|---|"

@@ -16,7 +16,8 @@ from recsys.registry import overview, versions
 from recsys.registry.versions import CHAMPION
 from recsys.report.samples import SampleList, sample_lists
 from recsys.tables import alerts, exposures, ledger, scoring_runs, trials
-from recsys.tables.delta import Tables, read_on_driver
+from recsys.tables.delta import Tables
+from recsys.tables.reading import tables_to_read
 from recsys.tables.scoring_runs import ScoringRun
 
 # The newest rows of the ledger that are read: the page shows how a stream does, and tells how many came before.
@@ -61,7 +62,7 @@ def read_sources(settings: Settings) -> Sources:
     Raises:
         InputError: there is no ledger.
     """
-    tables = _tables(settings)
+    tables = tables_to_read(settings)
     if not tables.exists(MODEL_UPDATES):
         key = "storage.catalog" if settings.storage.catalog else "storage.root"
         raise InputError(f"there is no ledger {tables.location(MODEL_UPDATES)}: set {key} to that of a stream that ran")
@@ -97,14 +98,6 @@ def _shown(tables: Tables, rows: Sequence[LedgerRow]) -> pa.Table | None:
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [dict(zip(frame.columns, row, strict=True)) for row in frame.itertuples(index=False)]
-
-
-def _tables(settings: Settings) -> Tables:
-    if read_on_driver(settings.storage):
-        return Tables(None, settings.storage)
-    from recsys.tables.session import build_session
-
-    return Tables(build_session(settings), settings.storage)
 
 
 def _versions(settings: Settings) -> list[tuple[str, ...]]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from recsys.contracts import (
     ARTIFACTS,
@@ -90,6 +91,14 @@ def events(tables: Tables, after: StepId | None, through: StepId | None) -> dict
 def is_set_aside(row: LedgerRow) -> bool:
     """Whether the model has not learned a batch, because it could not."""
     return SET_ASIDE in row.metrics
+
+
+def set_aside(tables: Tables) -> set[StepId]:
+    """Steps of all batches that the model has not learned when they came, because it could not."""
+    rows = tables.rows(MODEL_UPDATES, [GENERATION, BATCH, "metrics"])
+    metrics = rows["metrics"]
+    rows = rows.filter(pc.is_valid(pc.map_lookup(metrics, pa.scalar(SET_ASIDE, metrics.type.key_type), "first")))
+    return {StepId(*step) for step in zip(*(rows[name].to_pylist() for name in (GENERATION, BATCH)), strict=True)}
 
 
 def returned(row: LedgerRow) -> dict[int, bool]:
