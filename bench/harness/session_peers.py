@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from bench.harness.sessions import Question, Sessions
+from bench.harness.sessions import Question, SessionTable
 from recsys.model.common.arrays import FloatArray, IntArray
 from recsys.serving.arrays import ragged_ranges
 
@@ -22,7 +22,7 @@ _SAMPLE = 2_500
 class SessionPeer(Protocol):
     """Scores items for a running session, from sessions that have ended. Its fields are its settings."""
 
-    def scores(self, learned: Sessions, given: IntArray, time: float) -> FloatArray:
+    def scores(self, learned: SessionTable, given: IntArray, time: float) -> FloatArray:
         """(items,) what comes next.
 
         Args:
@@ -38,7 +38,7 @@ class PopularItems:
 
     half_life: float
 
-    def scores(self, learned: Sessions, given: IntArray, time: float) -> FloatArray:
+    def scores(self, learned: SessionTable, given: IntArray, time: float) -> FloatArray:
         """See `SessionPeer`."""
         del given, time
         return learned.counts(self.half_life)
@@ -54,7 +54,7 @@ class Transitions:
 
     half_life: float
 
-    def scores(self, learned: Sessions, given: IntArray, time: float) -> FloatArray:
+    def scores(self, learned: SessionTable, given: IntArray, time: float) -> FloatArray:
         """See `SessionPeer`."""
         del time
         places = learned.followed(int(given[-1]))
@@ -84,7 +84,7 @@ class Neighborhood:
     nearest_place: IntArray
 
     @classmethod
-    def of(cls, learned: Sessions, given: IntArray) -> "Neighborhood":
+    def of(cls, learned: SessionTable, given: IntArray) -> "Neighborhood":
         """The last sessions that hold one of some items."""
         offsets, holding = learned.by_item
         lists = [holding[max(offsets[item], offsets[item + 1] - _SAMPLE) : offsets[item + 1]] for item in given]
@@ -132,7 +132,7 @@ class VSkNN:
     linear: bool
     rarity: float
 
-    def scores(self, learned: Sessions, given: IntArray, time: float) -> FloatArray:
+    def scores(self, learned: SessionTable, given: IntArray, time: float) -> FloatArray:
         """See `SessionPeer`."""
         del time
         near, length = Neighborhood.of(learned, given), len(given)
@@ -162,7 +162,7 @@ class Stan:
     days: float
     distance: float
 
-    def scores(self, learned: Sessions, given: IntArray, time: float) -> FloatArray:
+    def scores(self, learned: SessionTable, given: IntArray, time: float) -> FloatArray:
         """See `SessionPeer`."""
         near, length = Neighborhood.of(learned, given), len(given)
         shares = np.where(near.given > 0, np.exp((near.given - length) / self.recency), 0.0)
@@ -186,7 +186,7 @@ GRIDS: dict[str, list[SessionPeer]] = {
 
 
 def asked(
-    peer: SessionPeer, learned: Sessions, questions: Sequence[Question], seen: Sequence[IntArray] | None
+    peer: SessionPeer, learned: SessionTable, questions: Sequence[Question], seen: Sequence[IntArray] | None
 ) -> IntArray:
     """(questions,) how many items a peer ranks before the target, -1 where it has no score for it; ties are misses."""
     popular = learned.counts(np.inf)

@@ -78,7 +78,7 @@ class SessionEvents:
         """(n,) seconds, never falling."""
         return self.frame["time"].to_numpy(np.float64)
 
-    def sessions(self, end: int | None = None) -> "Sessions":
+    def sessions(self, end: int | None = None) -> "SessionTable":
         """The sessions of the first events, up to number `end`, in the order in which they end."""
         times = self.times[:end]
         order = np.argsort(self.users[:end], kind="stable")
@@ -93,7 +93,7 @@ class SessionEvents:
         lengths = np.bincount(rank[owners[kept]], minlength=len(ends))
         offsets = offsets_of(lengths)
         heads = kept[offsets[:-1]]
-        return Sessions(users[heads], offsets, items[kept], times[heads], np.sort(ends), len(self.item_ids))
+        return SessionTable(users[heads], offsets, items[kept], times[heads], np.sort(ends), len(self.item_ids))
 
     def seen(self, end: int, questions: Sequence[Question]) -> list[IntArray]:
         """What the user of each question has interacted with in the first events, up to number `end`."""
@@ -105,7 +105,7 @@ class SessionEvents:
 
 
 @dataclass(frozen=True)
-class Sessions:
+class SessionTable:
     """m sessions in the order in which they end.
 
     Attributes:
@@ -195,7 +195,7 @@ def windows(events: SessionEvents, window: str | int, most: int) -> Iterator[Win
         yield Window(begin, [_question(whole, session) for session in own.tolist()])
 
 
-def _question(sessions: Sessions, session: int) -> Question:
+def _question(sessions: SessionTable, session: int) -> Question:
     begin, end = sessions.offsets[session : session + 2].tolist()
     items = sessions.items[begin:end]
     return Question(int(sessions.users[session]), items[:-1], int(items[-1]), float(sessions.ends[session]))

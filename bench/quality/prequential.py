@@ -10,7 +10,8 @@ The first fifth of the batches warms up and is not evaluated, an incomplete last
 batches count alike.
 
 * The members of the mixture, each on its own: `als`, `ncf` (not with --quick), `trend`, `cooccurrence`, and `repeat`
-  where items that a user has interacted with may be recommended.
+  where items that a user has interacted with may be recommended. (`sessions` has a say in running sessions alone, see
+  `bench.quality.sessions`.)
 * `mixture`, and the same frozen when the warm-up ends.
 * The product's recency-weighted popularity, and the best of several half-lives in hindsight.
 * `als` retrained from scratch, and likewise the package `implicit`, with our number of factors, our confidences and a

@@ -54,7 +54,7 @@ _SESSIONS = 16_000
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SessionOutcome:
     """What was measured on one stream.
 
     Attributes:
@@ -84,7 +84,7 @@ class Outcome:
 
 def run(
     title: str, frame: pd.DataFrame, size: int, settings: Settings, window: str | int | None, quick: bool
-) -> Outcome:
+) -> SessionOutcome:
     """Ask about all windows of a stream.
 
     Args:
@@ -112,7 +112,7 @@ def run(
             if number >= warm_up and one.questions:
                 rows += measure(events, mixture, chosen, one, settings.recommend.exclude_seen)
             bar.update()
-    return Outcome(title, pd.DataFrame(rows), chosen)
+    return SessionOutcome(title, pd.DataFrame(rows), chosen)
 
 
 def measure(
@@ -144,7 +144,7 @@ def choose(events: SessionEvents, cut: Sequence[Window], settings: Settings) -> 
     return {name: grid[int(reached[name].argmax())] for name, grid in GRIDS.items()}
 
 
-def table(outcome: Outcome) -> str:
+def table(outcome: SessionOutcome) -> str:
     """Means over the windows, and the settings of the peers."""
     first = outcome.figures[outcome.figures["method"] == MIXTURE]
     heading = f"{outcome.title}: {first['questions'].sum():,} sessions in {len(first)} windows"
@@ -153,7 +153,7 @@ def table(outcome: Outcome) -> str:
     return f"{heading}\n{means.to_string(float_format='{:.4f}'.format)}\n{chosen}"
 
 
-def of_streams(names: Sequence[str], folder: Path, window: str | int | None, quick: bool) -> Iterator[Outcome]:
+def of_streams(names: Sequence[str], folder: Path, window: str | int | None, quick: bool) -> Iterator[SessionOutcome]:
     """Measure streams that are known."""
     for name in names:
         if name == GENERATED:
@@ -164,7 +164,9 @@ def of_streams(names: Sequence[str], folder: Path, window: str | int | None, qui
             yield run(f"{name}: {stream.title}", stream.events(folder), stream.batch, stream.settings, window, quick)
 
 
-def of_file(path: Path, config: Path | None, size: int, window: str | int | None, quick: bool) -> Iterator[Outcome]:
+def of_file(
+    path: Path, config: Path | None, size: int, window: str | int | None, quick: bool
+) -> Iterator[SessionOutcome]:
     """Measure a user's own stream.
 
     Raises:

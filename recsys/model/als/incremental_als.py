@@ -193,9 +193,12 @@ class IncrementalAls:
         Raises:
             SolveError: the equations have no finite solution.
         """
+        return {"user_factors": self.folded_in_users(history).cpu().numpy(), **self.served_items()}
+
+    def served_items(self) -> State:
+        """What `FoldIn` needs of the items: their factors, Gram matrix and objective."""
         own = self.objective
         return {
-            "user_factors": self.folded_in_users(history).cpu().numpy(),
             "item_factors": self.item_factors.cpu().numpy().copy(),
             "gram": self._items.table.gram.cpu().numpy().astype(np.float64),
             "objective": np.array([own.alpha, own.regularization, own.exponent, len(self._items)]),
