@@ -35,11 +35,9 @@ from bench.harness.generated_sessions import generated_sessions
 from bench.harness.session_models import MIXTURE, MixtureInSessions
 from bench.harness.session_peers import GRIDS, TRANSITIONS, SessionPeer, asked
 from bench.harness.sessions import SessionEvents, Window, figures_of, windows
-from bench.harness.streams import DEMO, STREAMS, read_events
-from recsys.config import Settings, load_settings
-from recsys.errors import RecsysError
+from bench.harness.streams import DEMO, STREAMS, add_own_events, check_own_events, own_events
+from recsys.config import Settings
 from recsys.evaluate import WARM_UP_SHARE
-from recsys.frames import listed
 
 GENERATED = "generated"
 # A film is rated when it has been seen, and MovieLens asks for ratings in an order of its own: no sessions.
@@ -172,12 +170,7 @@ def of_file(
     Raises:
         SystemExit: the settings or the events cannot be read.
     """
-    try:
-        settings = load_settings(config)
-        events, left_out = read_events(path, settings)
-    except RecsysError as error:
-        raise SystemExit(str(error)) from error
-    print(f"{path}: {len(events):,} events" + (f"; left out: {listed(left_out)}" if left_out else ""))
+    events, settings = own_events(path, config)
     yield run(path.name, events, size, settings, window, quick)
 
 
@@ -201,22 +194,13 @@ def main() -> None:
     parser.add_argument("--stream", choices=NAMES, help="only this stream")
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the streams")
     parser.add_argument("--window", type=to_window, metavar="hour|day|N", help="an hour, a day, or so many events")
-    parser.add_argument("--events", type=Path, metavar="FILE", help="events of your own")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="the product's settings for your events")
-    parser.add_argument("--events-per-batch", type=int, default=5_000, metavar="N", help="of your events (5000)")
+    add_own_events(parser)
     arguments = parser.parse_args()
-    if arguments.config and not arguments.events:
-        parser.error("--config goes with --events")
-    if arguments.events and (arguments.stream or arguments.data):
-        parser.error("--events goes without --stream and --data")
-    if arguments.events_per_batch < 1:
-        parser.error("--events-per-batch is at least 1")
+    check_own_events(parser, arguments)
     own = (DEMO, GENERATED)
     names = [arguments.stream] if arguments.stream else list(NAMES if arguments.data else own)
     if arguments.data is None and not set(names) <= set(own):
         parser.error(f"--stream {arguments.stream} needs --data")
-    if arguments.data is not None and not arguments.data.is_dir():
-        parser.error(f"no folder {arguments.data}")
     same = arguments.window, arguments.quick
     if arguments.events:
         measured = of_file(arguments.events, arguments.config, arguments.events_per_batch, *same)
