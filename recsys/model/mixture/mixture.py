@@ -21,12 +21,11 @@ from recsys.model.interactions.history import History
 from recsys.model.interactions.keeping import Kept
 from recsys.model.learner import CodedBatch, Learner, State
 from recsys.model.mixture.choosing import Choosing, situations
-from recsys.model.mixture.live import fold_in_before, live_scorer
+from recsys.model.mixture.live import FoldInBefore, live_scorer
 from recsys.model.mixture.reranker import LabeledCandidates
 from recsys.model.mixture.running import RunningSessions
 from recsys.model.neural.ncf import NeuralCf
 from recsys.serving.arrays import part, prefixed
-from recsys.serving.fold_in import FoldIn
 from recsys.serving.mixture import MixtureScorer
 from recsys.serving.scorers import GROUPS, IN_SESSION, group_of
 
@@ -160,7 +159,7 @@ class Mixture:
         """See `Learner`; the scores are those of `MixtureScorer`."""
         return torch.from_numpy(self.scorer().score(users))
 
-    def scorer(self, fold_in: FoldIn | None = None) -> MixtureScorer:
+    def scorer(self, fold_in: FoldInBefore | None = None) -> MixtureScorer:
         """The scorer of the members as they are now; of users' recent items its factors learn by `fold_in`."""
         similar, sessions, repeats = (self.members.get(name) for name in ("cooccurrence", "sessions", "repeat"))
         return MixtureScorer(
@@ -239,7 +238,7 @@ class Mixture:
         if not len(users):
             return {}
         als = self.members.get("als")
-        fold_in = fold_in_before(als, users, batch, history) if isinstance(als, IncrementalAls) else None
+        fold_in = FoldInBefore(als, users, batch, history) if isinstance(als, IncrementalAls) else None
         scorer = self.scorer(fold_in).with_recent(np.where(users < self._users, users, -1), given)
         found = scorer.examples(np.arange(len(users)))
         relevant = found.items == running.targets[found.owners]

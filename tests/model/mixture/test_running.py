@@ -9,11 +9,12 @@ import pytest
 from recsys.contracts import StepId
 from recsys.model.interactions.history import History
 from recsys.model.mixture import running
-from recsys.model.mixture.live import fold_in_before
+from recsys.model.mixture.live import FoldInBefore
 from recsys.model.mixture.mixture import Mixture
 from recsys.model.mixture.running import RunningSessions
 from recsys.model.recommender import OnlineModel
-from recsys.serving import Answers, Ranker
+from recsys.serving import Answers, Lists, Ranker
+from recsys.serving.fold_in import FoldIn
 from recsys.serving.scorers import GROUPS
 from tests.model.als.test_incremental_als import learn
 from tests.model.counts.test_trend import coded
@@ -76,8 +77,12 @@ def test_users_are_folded_in_with_what_they_had_before_the_batch(half_life_days:
     class Watching(type(model.learner)):  # type: ignore[misc]
         def update(self, batch: Any, history: History, *others: Any) -> dict[str, float]:
             users = np.unique(batch.users)
-            asked["users"], asked["fold_in"] = users, fold_in_before(self, users, batch, history)
-            asked["scale"] = history.scale
+            asked["users"], asked["fold_in"] = users, FoldInBefore(self, users, batch, history)
+            asked["scale"], known = history.scale, len(self.item_factors)
+            recent = Lists.of(np.full(len(users), 2), np.arange(2 * len(users)) % known)
+            rows = np.where(users < len(self.user_factors), users, -1)
+            asked["factors"], asked["recent"] = asked["fold_in"].factors(rows, recent), recent
+            asked["items"] = {name: array.copy() for name, array in self.served(history).items()}
             return super().update(batch, history, *others)
 
     before = model.seen(np.arange(len(model.users)))
@@ -90,12 +95,18 @@ def test_users_are_folded_in_with_what_they_had_before_the_batch(half_life_days:
     fold_in = asked["fold_in"]
     # Time has passed for what was there before.
     aged = asked["scale"] / scale
+    owners, items = np.divmod(fold_in.keys, len(model.items))
     for place, user in enumerate(asked["users"].tolist()):
-        own = slice(*fold_in._offsets[place : place + 2].tolist())
-        found = dict(zip(fold_in._seen[own].tolist(), fold_in._weights[own].tolist(), strict=True))
+        own = owners == place
+        found = dict(zip(items[own].tolist(), fold_in.weights[own].tolist(), strict=True))
         known = user < len(before.lengths)
-        items = before.items[before.offsets[user] : before.offsets[user + 1]].tolist() if known else []
-        assert found == pytest.approx({item: weights[user, item] * aged for item in items}, rel=1e-4, abs=1e-6)
+        had = before.items[before.offsets[user] : before.offsets[user + 1]].tolist() if known else []
+        assert found == pytest.approx({item: weights[user, item] * aged for item in had}, rel=1e-4, abs=1e-6)
+    # Solved as a version solves them.
+    seen = {"seen_offsets": np.searchsorted(owners, np.arange(len(asked["users"]) + 1)), "seen_items": items}
+    served = FoldIn({**asked["items"], **seen, "seen_weights": fold_in.weights})
+    expected = served.factors(np.arange(len(asked["users"])), asked["recent"], asked["factors"])
+    np.testing.assert_allclose(asked["factors"], expected, rtol=1e-3, atol=1e-4)
 
 
 def chains(seed: int, batches: int = 20) -> list[Any]:
