@@ -33,7 +33,7 @@ _SHOWN = ("user_id", "list_id", "model_name", "model_version", "ranking", "prope
 # One batch in so many, from the first on, only warms up.
 WARM_UP_SHARE = 5
 _FIGURES = ("ndcg_at_{}", "recall_at_{}", "precision_at_{}", "f1_at_{}", "auc", "coverage_at_{}")
-_COLORS = ("#0868ac", "#d98200", "#1b7837", "#762a83", "#74a9cf", "#a6611a", "#000000")
+_COLORS = ("#0868ac", "#d98200", "#1b7837", "#762a83", "#74a9cf", "#a6611a", "#01665e", "#000000")
 
 
 class Live:
@@ -73,7 +73,7 @@ class Prequential:
         >>> events = {"user_id": ["u1", "u2"] * 10, "item_id": list("aabb") * 5, "event_time": range(10**9, 10**9 + 20)}
         >>> result = prequential(events, {"recommend.k": 1, "recommend.exclude_seen": False}, batches=5)
         >>> result.methods
-        ('mixture', 'als', 'trend', 'cooccurrence', 'repeat', 'popularity')
+        ('mixture', 'als', 'trend', 'cooccurrence', 'repeat', 'sessions', 'popularity')
     """
 
     methods: tuple[str, ...]

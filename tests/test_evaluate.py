@@ -25,7 +25,7 @@ def result() -> evaluate.Prequential:
 
 
 def test_each_member_is_measured_as_if_it_were_alone(result: evaluate.Prequential) -> None:
-    assert result.methods == ("mixture", "als", "trend", "cooccurrence", "repeat", "popularity")
+    assert result.methods == ("mixture", "als", "trend", "cooccurrence", "repeat", "sessions", "popularity")
     assert result.batches == tuple(range(2, 10))
     for kind in ("als", "trend"):
         alone = evaluate.prequential(history(2_000), REPEATS | {"model.kind": kind}, batches=10)
@@ -55,7 +55,7 @@ def test_the_table_has_the_means_of_the_batches(result: evaluate.Prequential) ->
     assert result.table["method"].tolist() == list(result.methods)
     means = result.by_batch.groupby("method", sort=False)[names].mean().reset_index()
     pd.testing.assert_frame_equal(result.table, means, check_names=False)
-    assert len(result.by_batch) == 6 * 8
+    assert len(result.by_batch) == 7 * 8
     text = repr(result)
     assert f"{result.table['ndcg_at_5'][0]:.4f}" in text
     assert "means over 8 batches" in text

@@ -1,5 +1,6 @@
 """Streams of real events, and files of a user's own, as the batches that a model learns from."""
 
+import argparse
 import importlib.util
 import io
 import json
@@ -14,10 +15,10 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from recsys import frames
-from recsys.config import Settings
+from recsys.config import Settings, load_settings
 from recsys.config.sections import Columns, Source
 from recsys.contracts import VALUE, InteractionBatch
-from recsys.errors import InputError
+from recsys.errors import InputError, RecsysError
 
 # Where the records of a file lie, by the end of its name; other names go by the settings.
 _FORMATS = {".parquet": "parquet", ".csv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json"}
@@ -151,6 +152,40 @@ def read_events(path: Path, settings: Settings) -> tuple[pd.DataFrame, dict[str,
         "time": found.times,
     }
     return pd.DataFrame(columns), ({"unreadable": broken} if broken else {}) | left_out
+
+
+def own_events(path: Path, config: Path | None) -> tuple[pd.DataFrame, Settings]:
+    """A user's own events, and their settings; says how many there are.
+
+    Raises:
+        SystemExit: the settings or the events cannot be read.
+    """
+    try:
+        settings = load_settings(config)
+        events, left_out = read_events(path, settings)
+    except RecsysError as error:
+        raise SystemExit(str(error)) from error
+    print(f"{path}: {len(events):,} events" + (f"; left out: {frames.listed(left_out)}" if left_out else ""))
+    return events, settings
+
+
+def add_own_events(parser: argparse.ArgumentParser) -> None:
+    """The words of a bench that takes a user's own events, or streams from a folder."""
+    parser.add_argument("--events", type=Path, metavar="FILE", help="events of your own")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="the product's settings for your events")
+    parser.add_argument("--events-per-batch", type=int, default=5_000, metavar="N", help="of your events (5000)")
+
+
+def check_own_events(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Refuse words that do not go together."""
+    if arguments.config and not arguments.events:
+        parser.error("--config goes with --events")
+    if arguments.events and (arguments.stream or arguments.data):
+        parser.error("--events goes without --stream and --data")
+    if arguments.events_per_batch < 1:
+        parser.error("--events-per-batch is at least 1")
+    if arguments.data is not None and not arguments.data.is_dir():
+        parser.error(f"no folder {arguments.data}")
 
 
 def _stored(folder: Path, name: str) -> pd.DataFrame:

@@ -10,7 +10,8 @@ The first fifth of the batches warms up and is not evaluated, an incomplete last
 batches count alike.
 
 * The members of the mixture, each on its own: `als`, `ncf` (not with --quick), `trend`, `cooccurrence`, and `repeat`
-  where items that a user has interacted with may be recommended.
+  where items that a user has interacted with may be recommended. (`sessions` has a say in running sessions alone, see
+  `bench.quality.sessions`.)
 * `mixture`, and the same frozen when the warm-up ends.
 * The product's recency-weighted popularity, and the best of several half-lives in hindsight.
 * `als` retrained from scratch, and likewise the package `implicit`, with our number of factors, our confidences and a
@@ -35,12 +36,10 @@ from tqdm import tqdm
 from bench.harness import peers
 from bench.harness.prequential_methods import MIXTURE, NEURAL, REPEAT, STATIC, methods
 from bench.harness.prequential_report import AIMS, GROUPS, MEASURES, Outcome, picture, table, with_best_popularity
-from bench.harness.streams import DEMO, STREAMS, batches, read_events
-from recsys.config import Settings, load_settings
+from bench.harness.streams import DEMO, STREAMS, add_own_events, batches, check_own_events, own_events
+from recsys.config import Settings
 from recsys.contracts import InteractionBatch, StepId
-from recsys.errors import RecsysError
 from recsys.evaluate import POPULARITY, WARM_UP_SHARE, Live
-from recsys.frames import listed
 from recsys.model.common.arrays import GrowingArray, IntArray
 from recsys.model.common.randomness import Purpose, generator
 from recsys.model.evaluation.prequential import Rival, evaluate
@@ -153,12 +152,7 @@ def of_file(path: Path, config: Path | None, size: int, quick: bool) -> Iterator
     Raises:
         SystemExit: the settings or the events cannot be read.
     """
-    try:
-        settings = load_settings(config)
-        events, left_out = read_events(path, settings)
-    except RecsysError as error:
-        raise SystemExit(str(error)) from error
-    print(f"{path}: {len(events):,} events" + (f"; left out: {listed(left_out)}" if left_out else ""))
+    events, settings = own_events(path, config)
     yield run(path.name, events, size, settings, quick)
 
 
@@ -168,22 +162,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the start of each stream, under 5 minutes on 2 cores")
     parser.add_argument("--stream", choices=sorted(STREAMS), help="only this stream")
     parser.add_argument("--data", type=Path, metavar="DIR", help=f"folder of the streams; without it, only {DEMO}")
-    parser.add_argument("--events", type=Path, metavar="FILE", help="events of your own")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="the product's settings for your events")
-    parser.add_argument("--events-per-batch", type=int, default=5_000, metavar="N", help="of your events (5000)")
+    add_own_events(parser)
     parser.add_argument("--plot", type=Path, metavar="FILE", default=Path("docs/prequential.png"), help="to write")
     arguments = parser.parse_args()
-    if arguments.config and not arguments.events:
-        parser.error("--config goes with --events")
-    if arguments.events and (arguments.stream or arguments.data):
-        parser.error("--events goes without --stream and --data")
-    if arguments.events_per_batch < 1:
-        parser.error("--events-per-batch is at least 1")
+    check_own_events(parser, arguments)
     names = [arguments.stream] if arguments.stream else list(STREAMS) if arguments.data else [DEMO]
     if arguments.data is None and names != [DEMO]:
         parser.error(f"--stream {arguments.stream} needs --data")
-    if arguments.data is not None and not arguments.data.is_dir():
-        parser.error(f"no folder {arguments.data}")
     peers.require_implicit()
     if arguments.events:
         measured = of_file(arguments.events, arguments.config, arguments.events_per_batch, arguments.quick)

@@ -25,6 +25,7 @@ _OF_KIND = {
         "model.mixture.recent_items",
         "model.mixture.neighbors",
     ),
+    "sessions": ("model.mixture.session_half_life",),
     "repeat": ("model.mixture.repeats", "model.mixture.repeat_half_life_days"),
 }
 # The re-ranker learns from the quality of lists of that length, and from the items that such lists may contain.

@@ -113,8 +113,8 @@ class NeuralSettings(Section):
 class MixtureSettings(Section):
     """The members of `model.kind: mixture`, their own settings, and those of the re-ranker."""
 
-    members: list[Literal["als", "trend", "cooccurrence", "repeat", "ncf"]] = Field(
-        ["als", "trend", "cooccurrence", "repeat"],
+    members: list[Literal["als", "trend", "cooccurrence", "repeat", "sessions", "ncf"]] = Field(
+        ["als", "trend", "cooccurrence", "repeat", "sessions"],
         description="Learners that generate candidates. `trend` is required; `repeat` is used only with "
         "`recommend.exclude_seen: false`.",
     )
@@ -129,6 +129,9 @@ class MixtureSettings(Section):
     )
     cooccurrence_half_life: PositiveFloat = Field(
         50_000, description="Half-life of a co-occurrence count, in events. Lower it where catalogs turn over fast."
+    )
+    session_half_life: PositiveFloat = Field(
+        100_000, description="Half-life of a count of `sessions`, in events. Lower it where catalogs turn over fast."
     )
     recent_items: PositiveInt = Field(
         20, description="Last items of a user from which `cooccurrence` predicts what follows."
@@ -167,7 +170,7 @@ class MixtureSettings(Section):
 class Model(Section):
     """The learner and its hyperparameters; a change needs `jobs/rebuild.py`."""
 
-    kind: Literal["mixture", "als", "ncf", "trend", "cooccurrence", "repeat"] = Field(
+    kind: Literal["mixture", "als", "ncf", "trend", "cooccurrence", "repeat", "sessions"] = Field(
         "mixture",
         description="Learner. `mixture` re-ranks the candidates of several learners; each of the others works by "
         "itself, too.",

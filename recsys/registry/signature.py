@@ -34,6 +34,7 @@ SCORES = {
     "ncf": "log-odds by the network for the user's candidates; items behind them score lower",
     "trend": "logarithm of the item's share of all recent events",
     "cooccurrence": "probability that the item comes next",
+    "sessions": "probability that the item comes right after or right before the latest items of a session",
     "repeat": "the user's interactions with the item, plus its share of all recent events",
 }
 # MLflow answers a value of another type than the declared one, such as a length that is missing in one of two rows,

@@ -22,6 +22,7 @@ _EXPERTS = {
     "repeat": "var(--orange)",
     "als": "var(--green)",
     "cooccurrence": "var(--purple)",
+    "sessions": "var(--teal)",
     "ncf": "var(--red)",
     "trend": "var(--gray)",
 }

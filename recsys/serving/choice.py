@@ -7,7 +7,7 @@ from .arrays import Array
 # Added to chances and counts before their logarithm is taken.
 _LEAST = 1e-6
 # Rankings whose values are chances and counts.
-POSITIVE = ("cooccurrence", "repeat")
+POSITIVE = ("cooccurrence", "sessions", "repeat")
 
 
 def levels(values: Array, positive: Array) -> Array:

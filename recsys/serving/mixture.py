@@ -16,7 +16,8 @@ from .neural import NeuralScorer
 from .proposals import CandidateGenerator, Candidates, DenseMember, in_order
 from .ranking import Contributions, DenseScores, Ranked, Reason, ServedBy, missing
 from .repeats import RepeatScorer
-from .scorers import CoOccurrenceScorer, TrendScorer
+from .scorers import GROUPS, CoOccurrenceScorer, TrendScorer
+from .sessions import SessionScorer
 from .walks import at_least, contained, first_open, looked_up
 
 
@@ -26,7 +27,7 @@ class Examples:
 
     Attributes:
         owners, items: (c,) int64; owners count from 0 to n - 1.
-        features: (c, features) inputs of the re-ranker.
+        features: (c, features) inputs of the re-ranker; those of running sessions, which are last, where one is known.
         rankings: (c, rankings) scores by the re-ranker and by each member alone, higher is better.
     """
 
@@ -55,7 +56,13 @@ class Valued:
 
 # Members of a mixture that score all items, and all members.
 DENSE: dict[str, type[AlsScorer] | type[NeuralScorer]] = {"als": AlsScorer, "ncf": NeuralScorer}
-MEMBERS = {**DENSE, "trend": TrendScorer, "cooccurrence": CoOccurrenceScorer, "repeat": RepeatScorer}
+MEMBERS = {
+    **DENSE,
+    "trend": TrendScorer,
+    "cooccurrence": CoOccurrenceScorer,
+    "repeat": RepeatScorer,
+    "sessions": SessionScorer,
+}
 
 
 class MixtureScorer:
@@ -70,17 +77,17 @@ class MixtureScorer:
     below the lowest candidate's, and 1, as the item lies below the best one in the order that applies there.
 
     Args:
-        arrays: `weights` (groups, features) of the re-ranker, `chances` (groups, rankings), `draw` (2,) the seed and
-            the clock, `calibration` (groups, rankings, 2), see `Choice`, `depth` (2,) candidates per member, and how
-            many more at most to make up for seen items.
-        trend, similar, repeats: members.
+        arrays: `weights` (situations, features) of the re-ranker, `chances` (situations, rankings), `draw` (2,) the
+            seed and the clock, `calibration` (situations, rankings, 2), see `Choice`, `depth` (2,) candidates per
+            member, and how many more at most to make up for seen items.
+        trend, similar, sessions, repeats: members.
         dense: members that score all items, by name.
     """
 
     axes: ClassVar[Declared] = {
-        "weights": Axes(("groups", "features")),
-        "chances": Axes(("groups", "rankings")),
-        "calibration": Axes(("groups", "rankings", "slope, intercept")),
+        "weights": Axes(("situations", "features")),
+        "chances": Axes(("situations", "rankings")),
+        "calibration": Axes(("situations", "rankings", "slope, intercept")),
         "draw": Axes(("seed, clock",)),
         "depth": Axes(("depth, more",)),
         **of_members({name: member.axes for name, member in MEMBERS.items()}),
@@ -91,11 +98,12 @@ class MixtureScorer:
         arrays: Arrays,
         trend: TrendScorer,
         similar: CoOccurrenceScorer | None,
+        sessions: SessionScorer | None,
         repeats: RepeatScorer | None,
         dense: Mapping[str, DenseMember],
     ) -> None:
         self._weights, self._asked = arrays["weights"], Asked.plain()
-        self._members = CandidateGenerator(trend, similar, repeats, dense, *arrays["depth"].tolist())
+        self._members = CandidateGenerator(trend, similar, sessions, repeats, dense, *arrays["depth"].tolist())
         self.items: int = trend.items
         positive = np.isin(self._members.rankings, POSITIVE)
         self._choice = Choice(arrays["chances"], arrays["draw"], arrays["calibration"], positive)
@@ -109,6 +117,7 @@ class MixtureScorer:
             arrays,
             TrendScorer(own["trend"]),
             CoOccurrenceScorer(own["cooccurrence"]) if "cooccurrence" in own else None,
+            SessionScorer(own["sessions"]) if "sessions" in own else None,
             RepeatScorer(own["repeat"]) if "repeat" in own else None,
             {name: DENSE[name](own[name]) for name in DENSE if name in own},
         )
@@ -207,7 +216,7 @@ class MixtureScorer:
                 level = float(self._choice.levels(valued_.values[place], choice))
                 found.append({rankings[choice]: slope * level, "intercept": intercept})
             else:
-                parts = (slope * self._weights[group] * features[place]).tolist()
+                parts = (slope * self._weights[group, : len(names)] * features[place]).tolist()
                 found.append({**dict(zip(names, parts, strict=True)), "intercept": intercept})
         return found
 
@@ -225,20 +234,22 @@ class MixtureScorer:
         order = np.argsort(owners * self.items + items)
         owners, items = owners[order], items[order]
         features = self._members.features(candidates)[order]
-        reranked = np.einsum("cf,cf->c", features, self._weights[candidates.groups][owners])
+        weights = self._weights[candidates.groups, : features.shape[1]]
+        reranked = np.einsum("cf,cf->c", features, weights[owners])
         opinions = [*trend.overall[:, items], *candidates.opinions[:, order]]
         return Examples(owners, items, features, np.column_stack([reranked, *opinions]))
 
     def _ranked(self, rows: Array, candidates: Candidates) -> tuple[Array, Array]:
         """The ranking that each user is served by, (n,), and the candidates' values in it, (c,)."""
         choices = self._choice.of(self._asked.version_rows(rows), candidates.groups)
-        beyond = self._weights.shape[1] - len(candidates.columns)
+        shared = len(self._trend.overall) + self._trend.segments.shape[1] + len(self._trend.ages)
+        columns = slice(shared, shared + len(candidates.columns))
         values = valued(
             *candidates.lists,
             candidates.groups,
             choices,
             self._bases,
-            np.ascontiguousarray(self._weights[:, beyond:]),
+            np.ascontiguousarray(self._weights[:, columns]),
             candidates.columns,
             self._trend.overall,
             candidates.opinions,
@@ -314,11 +325,11 @@ class MixtureScorer:
         return np.where(missing(wanted, left_out, self.items), -1, above)
 
     def _alike(self) -> Array:
-        """(groups, items) float64: what the re-ranker makes of an item by the features that are alike for all users."""
+        """(situations, items) float64: what the re-ranker makes of items by the features that all users share."""
         trend = self._trend
         tables = [np.concatenate([trend.overall, segments, trend.ages]) for segments in trend.segments]
-        weights = zip(self._weights[:, : len(tables[0])], tables, strict=True)
-        return np.stack([np.einsum("f,fi->i", own, table) for own, table in weights])
+        weights = enumerate(self._weights[:, : len(tables[0])])
+        return np.stack([np.einsum("f,fi->i", own, tables[group % len(GROUPS)]) for group, own in weights])
 
 
 def _shrunk(scores: Array) -> Array:

@@ -13,7 +13,8 @@ from .factors import AlsScorer
 from .neural import NeuralScorer
 from .ranking import Ranked, Reason, Scorer, UserScores
 from .repeats import REPEAT_FEATURES, RepeatScorer
-from .scorers import GROUPS, CoOccurrenceScorer, TrendScorer, group_of
+from .scorers import GROUPS, SITUATIONS, CoOccurrenceScorer, TrendScorer, group_of
+from .sessions import SESSION_FEATURES, RunningNeighbors, SessionScorer, both_ways
 from .topk import best_of_segments
 from .walks import looked_up
 
@@ -27,6 +28,9 @@ class DenseMember(Scorer, Protocol):
     def of_users(self, rows: Array) -> UserScores:
         """The scores of users (n,) by their row."""
 
+    def with_recent(self, rows: Array, recent: Lists) -> "DenseMember":
+        """See `VersionedScorer`."""
+
 
 @dataclass(frozen=True)
 class Candidates:
@@ -34,7 +38,7 @@ class Candidates:
 
     Attributes:
         lists: c items.
-        groups: (n,) group of each user, a place in `GROUPS`.
+        groups: (n,) situation of each user, a place in `SITUATIONS`.
         columns: (columns, c) float64, the features that depend on the user and not on the item alone, in order.
         opinions: (others, c) float64 scores by each member alone, except the trend.
         closed: (c,) bool, whether a candidate is left out.
@@ -53,7 +57,7 @@ class CandidateGenerator:
     """Members of a mixture, which propose candidates and say what the re-ranker is to know of them.
 
     Args:
-        trend, similar, repeats: members.
+        trend, similar, sessions, repeats: members.
         dense: members that score all items, by name.
         depth: Candidates per member.
         more: How many more at most, to make up for seen items.
@@ -63,14 +67,18 @@ class CandidateGenerator:
         self,
         trend: TrendScorer,
         similar: CoOccurrenceScorer | None,
+        sessions: SessionScorer | None,
         repeats: RepeatScorer | None,
         dense: Mapping[str, DenseMember],
         depth: int,
         more: int,
     ) -> None:
         self.trend, self._similar, self._repeats, self._dense = trend, similar, repeats, dict(dense)
+        self._sessions = sessions
         self._depth, self._more, self.items = depth, more, trend.items
         self._leaders = self._leading()
+        # Of users whose recent items are known.
+        self._situations: Array | None = None
 
     @property
     def users_at_once(self) -> int:
@@ -80,7 +88,7 @@ class CandidateGenerator:
     @property
     def rankings(self) -> list[str]:
         """Names of the rankings: the re-ranker's, each trend's, then that of every other member."""
-        counted = {"cooccurrence": self._similar, "repeat": self._repeats}
+        counted = {"cooccurrence": self._similar, "repeat": self._repeats, "sessions": self._sessions}
         others = [name for name, member in counted.items() if member is not None]
         return ["reranker", *self.trend.names, *self._dense, *others]
 
@@ -89,8 +97,10 @@ class CandidateGenerator:
         view = copy(self)
         view.trend = self.trend.with_recent(rows, recent)
         view._similar = None if self._similar is None else self._similar.with_recent(rows, recent)
+        view._sessions = None if self._sessions is None else self._sessions.with_recent(rows, recent)
         view._repeats = None if self._repeats is None else self._repeats.with_recent(rows, recent)
-        view._dense = {name: _of_version(member).with_recent(rows, recent) for name, member in self._dense.items()}
+        view._dense = {name: member.with_recent(rows, recent) for name, member in self._dense.items()}
+        view._situations = self.groups(rows) + len(GROUPS) * (recent.lengths > 0)
         return view
 
     def factors(self, rows: Array) -> Array | None:
@@ -102,19 +112,27 @@ class CandidateGenerator:
         members = [_of_version(member) for member in self._dense.values()][:1]
         told = [member.reasons(rows, lists) for member in members]
         told += [self._similar.reasons(rows, lists)] if self._similar is not None else []
+        told += [self._sessions.reasons(rows, lists)] if self._sessions is not None and self._recent_known else []
         return [[reason for own in reasons for reason in own] for reasons in zip(*told, strict=True)] or [
             [] for _ in lists.items
         ]
 
+    @property
+    def _recent_known(self) -> bool:
+        """Whether any user's running session may be known."""
+        return self._situations is not None
+
     def groups(self, rows: Array) -> Array:
-        """(n,) group of each user, a place in `GROUPS`."""
+        """(n,) situation of each user, a place in `SITUATIONS`; recent items do not change a group."""
+        if self._situations is not None:
+            return self._situations[rows]
         return group_of(self.trend.known_rows(rows))
 
     def propose(self, rows: Array, left_out: Lists, wanted: Lists) -> Candidates:
         """Candidates of users by their row, (n,), and what the first dense member makes of wanted items."""
         trend, most, nothing = self.trend, self._depth + self._more, Lists.empty(len(rows))
         known = trend.known_rows(rows)
-        groups, depth = group_of(known), self._depth + np.minimum(known, self._more)
+        groups, depth = self.groups(rows), self._depth + np.minimum(known, self._more)
         scored = [member.of_users(rows) for member in self._dense.values()]
         ranked = [one.rank(depth, nothing, nothing if place else wanted) for place, one in enumerate(scored)]
         proposed = [(one.items, np.where(one.informed, one.lengths, 0)) for one in ranked]
@@ -122,6 +140,10 @@ class CandidateGenerator:
             neighbors, chances, rest = self._similar.neighbors(rows)
             counts = np.minimum(depth, neighbors.lengths)
             proposed.append((in_order(neighbors, chances, counts)[1], counts))
+        running = self._running(rows, groups)
+        if running is not None:
+            counts = np.where(running.known, np.minimum(depth, running.lists.lengths), 0)
+            proposed.append((in_order(running.lists, both_ways(running.chances), counts)[1], counts))
         again, facts = self._again(rows)
         table, counts = _stacked(proposed, len(rows))
         leaders, leading = self._leaders
@@ -129,10 +151,10 @@ class CandidateGenerator:
         offsets, codes, ranks, closed = gathered(table, counts, *where, *again, *left_out, self.items)
         lists = Lists(offsets, codes)
         columns, opinions = list[Array](), list[Array]()
+        levels = -np.log(np.append(most + 1.0, np.arange(1.0, most + 1)))
         values = [scores.at(lists) for scores in scored]
         for one, own_ranks, own in zip(ranked, ranks, values, strict=False):
             told = np.repeat(one.informed, lists.lengths)
-            levels = -np.log(np.append(most + 1.0, np.arange(1.0, most + 1)))
             # In the precision of the scores.
             columns.append(np.where(told, np.log(np.maximum(own.astype(np.float32), _LEAST)), 0.0))
             columns.append(np.where(told, levels[own_ranks], 0.0))
@@ -145,8 +167,20 @@ class CandidateGenerator:
             found, *own_columns = (looked_up(*again, column, *lists, self.items) for column in facts)
             columns.extend(own_columns)
             opinions.append(found + self._repeats.share[codes])
+        if running is not None:
+            told, sides = np.repeat(running.known, lists.lengths), running.at(lists, self.items)
+            columns.extend(np.where(told, [*np.log(sides + _LEAST**2), levels[ranks[-1]]], 0.0))
+            opinions.append(np.where(told, both_ways(sides), trend.typical[codes]))
+        elif self._sessions is not None:
+            opinions.append(trend.typical[codes])
         first = (scored[0], values[0], ranked[0]) if scored else None
         return Candidates(lists, groups, _table(columns, len(codes)), _table(opinions, len(codes)), closed, first)
+
+    def _running(self, rows: Array, groups: Array) -> RunningNeighbors | None:
+        """What users' running sessions say; None if none is known. Without one, what a user did last is long past."""
+        if self._sessions is None or not self._recent_known:
+            return None
+        return RunningNeighbors(self._sessions, rows, groups >= len(GROUPS))
 
     def _again(self, rows: Array) -> tuple[Lists, Array]:
         """Users' own items; how often each, and the features of that, (1 + features, c)."""
@@ -159,7 +193,7 @@ class CandidateGenerator:
     def features(self, candidates: Candidates) -> Array:
         """(c, features) inputs of the re-ranker."""
         trend, items = self.trend, candidates.lists.items
-        groups = candidates.groups[candidates.lists.owners]
+        groups = candidates.groups[candidates.lists.owners] % len(GROUPS)
         alike = [*trend.overall[:, items], *trend.segments[groups, :, items].T, *trend.ages[:, items]]
         return np.column_stack([*alike, *candidates.columns])
 
@@ -168,7 +202,8 @@ class CandidateGenerator:
         names = [*self.trend.names, *self.trend.segment_names, "age", "idle"]
         names += [name for member in self._dense for name in (member, f"{member}_rank")]
         names += ["cooccurrence"] if self._similar is not None else []
-        return names + (list(REPEAT_FEATURES) if self._repeats is not None else [])
+        names += list(REPEAT_FEATURES) if self._repeats is not None else []
+        return names + (list(SESSION_FEATURES) if self._sessions is not None and self._recent_known else [])
 
     def behind_name(self, candidates: Candidates, owner: int) -> str:
         """What orders the items behind the candidates of a user."""
@@ -176,14 +211,15 @@ class CandidateGenerator:
         return next(iter(self._dense)) if by_member else "trend"
 
     def _leading(self) -> tuple[Array, Array]:
-        """(groups, most) int32 items that the trend proposes, and their ranks; what is no item is past all depths."""
+        """(situations, most) int32 items that the trend proposes, and their ranks; no item is past all depths."""
         most = self._depth + self._more
         found = [self.trend.leaders(group, most) for group in range(len(GROUPS))]
         width = max(len(items) for items, _ in found)
         items, ranks = np.zeros((len(found), width), dtype=np.int32), np.full((len(found), width), most)
         for group, (own, best) in enumerate(found):
             items[group, : len(own)], ranks[group, : len(own)] = own, best
-        return items, ranks
+        twice = len(SITUATIONS) // len(GROUPS), 1
+        return np.tile(items, twice), np.tile(ranks, twice)
 
 
 def in_order(lists: Lists, values: Array, counts: Array) -> tuple[Array, Array]:

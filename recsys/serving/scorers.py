@@ -16,6 +16,9 @@ from .walks import looked_up, put_first
 
 # Users by how many interactions (rows of the log, one per batch and item) they have: none, 1 to 19, 20 or more.
 GROUPS = ("cold", "warm", "heavy")
+# What a mixture tells apart: these groups, and the same of users whose running session is known, their recent items.
+IN_SESSION = "in_session"
+SITUATIONS = (*GROUPS, *(f"{group}_{IN_SESSION}" for group in GROUPS))
 _WARM_FROM, _HEAVY_FROM = 1, 20
 # Weight of the prior, in events and in pairs: of the share over the next longer half-life, and of an item's share.
 _DRAWN, _DRAWN_PAIRS = 20.0, 5.0
@@ -156,6 +159,12 @@ class CoOccurrenceScorer(DenseScorer):
         view = copy(self)
         view._recent = self._latest(rows)
         put_first(view._recent, recent.offsets, recent.items)
+        return view
+
+    def of_last(self) -> Self:
+        """The same from each user's last item alone."""
+        view = copy(self)
+        view._recent = self._recent[:, :1]
         return view
 
     def contributions(self, rows: Array, lists: Lists) -> list[Contributions]:

@@ -1,7 +1,7 @@
 """The search space: for each kind of learner the few settings that its quality depends on most, and values to try.
 
 The values of a setting are in order, so that the sampler can tell near from far. The configured value is always one of
-them. What else there is in `recsys.config.model` bounds cost, or was found to matter little: see ADR 32.
+them. What else there is in `recsys.config.model` bounds cost, or was found to matter little: see ADR 31.
 """
 
 from collections.abc import Mapping, Sequence

@@ -75,7 +75,7 @@ def test_every_metric_of_the_model_is_described_and_no_other():
         "GROUP": "(cold|warm|heavy)",
         "RANKER": "(model|popularity|champion|challenger|previous|first|shadow)(_warm)?",
     }
-    words["EXPERT"] = r"(reranker|trend_\d+|als|ncf|cooccurrence|repeat)"
+    words["EXPERT"] = r"(reranker|trend_\d+|als|ncf|cooccurrence|repeat|sessions)"
     patterns = dict.fromkeys(described(TABLES_PAGE, "metric"), False)
     measured = set()
     for kind in ("mixture", "ncf"):

@@ -24,7 +24,7 @@ from tests.model.als.test_incremental_als import assert_same_state, learn
 from tests.model.helpers import DAY, make_batch, make_settings, scores_of
 from tests.model.text.test_extended_versions import assert_declared, texts_of
 
-COUNTING = ["trend", "cooccurrence", "repeat"]
+COUNTING = ["trend", "cooccurrence", "repeat", "sessions"]
 CASES: dict[str, dict[str, Any]] = {
     "als": {"kind": "als"},
     "ncf": {"kind": "ncf"},
@@ -253,7 +253,7 @@ def forgotten(case: str, **model_settings: Any) -> tuple[Learner, dict[str, np.n
 def test_what_stays_keeps_what_was_learned_of_it(case: str) -> None:
     """Every array that runs along users or items, which are no other array's number, but for what holds codes."""
     learner, before, kept, _ = forgotten(case)
-    holding_codes = {"recent", "neighbors", "strengths", "lengths", "unsolved"}
+    holding_codes = {"recent", "neighbors", "strengths", "after", "before", "tied", "lengths", "unsolved"}
     lengths = {len(rows.renumbered): rows.codes for rows in (kept.users, kept.items)}
     assert len(lengths) == 2
     after, found = learner.state(), 0
@@ -306,6 +306,22 @@ def test_last_items_and_followers_are_those_that_stay() -> None:
     for new, old in enumerate(codes):
         found = {int(codes[code]): strength for code, strength in followers(after, new).items()}
         assert found == {code: strength for code, strength in followers(before, int(old)).items() if code in codes}
+
+
+def test_neighbors_in_sessions_are_those_that_stay() -> None:
+    learner, before, kept, _ = forgotten("sessions")
+    after, codes = learner.state(), kept.items.codes
+
+    def counts(state: dict[str, np.ndarray], item: int) -> dict[int, tuple[float, float]]:
+        columns = (state[name][item].tolist() for name in ("neighbors", "after", "before"))
+        return {code - 1: (follows, leads) for code, follows, leads in zip(*columns, strict=True) if code or follows}
+
+    for new, old in enumerate(codes.tolist()):
+        found = {int(codes[code]): sides for code, sides in counts(after, new).items()}
+        assert found == {code: sides for code, sides in counts(before, old).items() if code in codes}
+    for new, old in enumerate(kept.users.codes.tolist()):
+        tied = before["recent"][old][: before["tied"][old]]
+        assert after["tied"][new] == np.isin(tied[tied > 0] - 1, codes).sum()
 
 
 def test_own_items_and_their_rhythm_are_those_that_stay() -> None:

@@ -42,6 +42,7 @@ class MixtureOracle:
         if "ncf" in own:
             self.dense.append(NeuralScorer(own["ncf"]).score)
         self.similar = own.get("cooccurrence")
+        self.sessions = own.get("sessions")
         self.repeats = RepeatScorer(own["repeat"]) if "repeat" in own else None
 
     def log_odds(self, rows: np.ndarray) -> np.ndarray:
@@ -102,6 +103,16 @@ class MixtureOracle:
         if self.similar is not None:
             pairs, rest = chances(self.similar, rows)
             proposed.append(pairs.keys[ranks_of(pairs) < depth[pairs.owners]])
+        if self.sessions is not None:
+            beside = self.beside(rows)
+            both = added_up(
+                *np.divmod(np.concatenate([own.keys for own, _ in beside[:2]]), items),
+                np.concatenate([own.values for own, _ in beside[:2]]) / 2,
+                items,
+            )
+            place = ranks_of(both)
+            proposed.append(both.keys[place < depth[both.owners]])
+            placed = np.where(place < depth[both.owners], place + 1, 0)
         if self.repeats is not None:
             again, facts = self.repeats.repeats(rows)
             proposed.append(again.keys)
@@ -117,12 +128,27 @@ class MixtureOracle:
         if self.similar is not None:
             opinions.append(pairs.at(owners, codes) + rest[owners] * self.similar["share"][codes])
             features.append(np.log(opinions[-1] + LEAST**2))
+        if self.sessions is not None:
+            sides = [own.at(owners, codes) + rest[owners] * self.sessions["share"][codes] for own, rest in beside]
+            rank = PairValues(both.keys, placed, items).at(owners, codes)
+            features += [*np.log(np.array(sides) + LEAST**2), -np.log(np.where(rank > 0, rank, most + 1))]
+            opinions.append((sides[0] + sides[1]) / 2)
         if self.repeats is not None:
             places, found = again.find(owners, codes)
             features.extend(np.where(found, np.append(column, 0.0)[places], 0.0) for column in facts.T)
             opinions.append(again.at(owners, codes) + self.repeats.share[codes])
         columns = np.column_stack(features), np.column_stack(opinions)
         return OracleCandidates(keys, owners, codes, groups, *columns, dense, known_to)
+
+    def beside(self, rows: np.ndarray) -> list[tuple[PairValues, np.ndarray]]:
+        """What `chances` says of coming after the latest items, of coming before them, and after the last one alone."""
+        arrays = {**self.sessions, "neighbors": self.sessions["others"]}
+        after, before = (
+            {**arrays, "strengths": arrays[side], "totals": arrays["totals"][place]}
+            for place, side in enumerate(("after", "before"))
+        )
+        last = {**after, "recent": after["recent"][:, :1]}
+        return [chances(own, rows) for own in (after, before, last)]
 
     def leading(self, users: np.ndarray, group: int, depth: np.ndarray) -> np.ndarray:
         """Keys of the candidates that the trend generates for users (n,) of a group."""

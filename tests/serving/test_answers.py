@@ -26,7 +26,7 @@ FACTORS = ["als", "ncf", "mixture", "mixture+repeat", "mixture+ncf"]
 def fitted(case: str) -> tuple[OnlineModel, Answers]:
     """A model of a small stream, and what its version answers."""
     kind, _, more = case.partition("+")
-    members = ["als", "trend", "cooccurrence", "repeat"] if more != "ncf" else ["ncf", "trend"]
+    members = ["als", "trend", "cooccurrence", "sessions", "repeat"] if more != "ncf" else ["ncf", "trend"]
     settings = make_settings(
         model={
             "kind": kind,
@@ -74,7 +74,7 @@ def test_a_pair_has_one_score_in_every_list(case: str):
     model, answers = fitted(case)
     users, items = ["u1", "u2", "u40", "stranger"], model.items.ids
     (lists, scores), live = recommend(answers, user_id=users), model.recommend(users, 6)
-    if case in ("trend", "cooccurrence", "repeat", "mixture+repeat"):
+    if case in ("trend", "cooccurrence", "sessions", "repeat"):
         assert lists == [[item for item, _ in own] for own in live]
     whole = recommend(answers, user_id=users, k=[10**9] * 4, exclude_seen=[False] * 4)
     some = items[::3]
@@ -197,6 +197,8 @@ def test_recent_items_count_like_a_batch_that_came_last():
     similar, repeats = later.learner.members["cooccurrence"].scorer(), later.learner.members["repeat"].scorer()
     own = later.users.lookup(["u1", "somebody"])
     np.testing.assert_array_equal(view._similar._latest(np.arange(2)), similar._latest(own))
+    # A session of its own: what the user did before is past.
+    np.testing.assert_array_equal(view._sessions.after._latest(np.arange(2)), [[3, 5, 10, 0, 0]] * 2)
     for mine, learned in zip(view._repeats.repeats(np.arange(2)), repeats.repeats(own), strict=True):
         if isinstance(mine, np.ndarray):
             # All but the item's own rhythm, which the version does not learn.
@@ -209,7 +211,7 @@ def test_recent_items_count_like_a_batch_that_came_last():
 @pytest.mark.parametrize("case", CASES)
 def test_items_have_neighbors_and_vectors_where_the_kind_has_them(case: str):
     model, answers = fitted(case)
-    if case in ("trend", "repeat"):
+    if case in ("trend", "sessions", "repeat"):
         with pytest.raises(RefusedError, match="this model compares no items: set model.kind to"):
             answers.of("similar_items", {"item_id": ["i6"]})
     else:

@@ -14,7 +14,7 @@ from recsys.serving.ranking import DenseScores, rank_in_blocks
 from tests.serving.mixture_oracle import MixtureOracle
 
 HALF_LIVES, SEGMENTS, FACTORS, LATEST, SLOTS = 3, 1, 4, 4, 5
-MEMBERS = ("als", "cooccurrence", "repeat")
+MEMBERS = ("als", "cooccurrence", "sessions", "repeat")
 
 
 def arrays_of(seed: int, users: int, items: int, members: tuple[str, ...]) -> dict[str, np.ndarray]:
@@ -42,14 +42,22 @@ def arrays_of(seed: int, users: int, items: int, members: tuple[str, ...]) -> di
         arrays["als.user_factors"][::4] = 0
     if "cooccurrence" in members:
         width += 1
-        recent = draw.integers(1, items + 1, (users, LATEST)).astype(np.int32)
-        recent[np.arange(LATEST) >= draw.integers(0, LATEST + 1, users)[:, None]] = 0
-        arrays["cooccurrence.recent"] = recent
+        arrays["cooccurrence.recent"] = latest_of(draw, users, items)
         arrays["cooccurrence.neighbors"] = draw.integers(0, items + 1, (items, SLOTS)).astype(np.int32)
         arrays["cooccurrence.strengths"] = draw.integers(0, 4, (items, SLOTS)).astype(np.float32)
         arrays["cooccurrence.totals"] = draw.integers(0, 9, items).astype(float)
         arrays["cooccurrence.scale"], arrays["cooccurrence.fading"] = np.array([0.37]), np.array([0.9])
         arrays["cooccurrence.share"] = draw.integers(0, 5, items) / 100
+    if "sessions" in members:
+        width += 4
+        arrays["sessions.recent"] = latest_of(draw, users, items)
+        slots = [draw.permutation(items + 1)[:SLOTS] for _ in range(items)]
+        arrays["sessions.others"] = np.array(slots, dtype=np.int32).reshape(items, -1)
+        for side in ("after", "before"):
+            arrays[f"sessions.{side}"] = draw.integers(0, 4, arrays["sessions.others"].shape).astype(np.float32)
+        arrays["sessions.totals"] = draw.integers(0, 9, (2, items)).astype(float)
+        arrays["sessions.scale"], arrays["sessions.fading"] = np.array([0.37]), np.array([0.5])
+        arrays["sessions.share"] = draw.integers(0, 5, items) / 100
     if "repeat" in members:
         width += 6
         lengths = draw.integers(0, min(items, 5) + 1, users)
@@ -67,10 +75,17 @@ def arrays_of(seed: int, users: int, items: int, members: tuple[str, ...]) -> di
         arrays["repeat.now"], arrays["repeat.half_life"] = np.array([12.0]), np.array([60.0])
     rankings = 1 + HALF_LIVES + len(members)
     # All different: the same features in another order would have sums that differ by rounding only.
-    arrays["weights"] = draw.integers(-2, 3, (3, width)) * (0.25 + np.arange(width) / 97)
-    arrays["chances"] = draw.dirichlet(np.ones(rankings), 3)
-    arrays["calibration"] = np.stack([draw.choice([0.5, 1, 2], (3, rankings)), draw.normal(size=(3, rankings))], axis=2)
+    arrays["weights"] = draw.integers(-2, 3, (6, width)) * (0.25 + np.arange(width) / 97)
+    arrays["chances"] = draw.dirichlet(np.ones(rankings), 6)
+    arrays["calibration"] = np.stack([draw.choice([0.5, 1, 2], (6, rankings)), draw.normal(size=(6, rankings))], axis=2)
     return arrays
+
+
+def latest_of(draw: np.random.Generator, users: int, items: int) -> np.ndarray:
+    """Latest items of users, codes one higher, 0 for none."""
+    recent = draw.integers(1, items + 1, (users, LATEST)).astype(np.int32)
+    recent[np.arange(LATEST) >= draw.integers(0, LATEST + 1, users)[:, None]] = 0
+    return recent
 
 
 def some_lists(draw: np.random.Generator, users: int, items: int, most: int) -> Lists:
@@ -145,11 +160,11 @@ def test_a_list_says_which_ranking_made_it_and_how_likely_that_was(seed: int) ->
     np.testing.assert_allclose(found.chances, arrays["chances"][groups, found.choices])
     # Each ranking serves about as many users of a group as its chance says.
     expected = np.stack([arrays["chances"][group] for group in groups]).sum(axis=0)
-    assert (np.abs(np.bincount(found.choices, minlength=7) - expected) < 5 * np.sqrt(expected + 1)).all()
+    assert (np.abs(np.bincount(found.choices, minlength=8) - expected) < 5 * np.sqrt(expected + 1)).all()
     # And the list is that ranking's: alone, with all chances, it makes the same one.
     nothing, k = Lists.empty(len(rows)), np.full(len(rows), 5)
     lists = scorer.rank(rows, k, nothing, nothing).items
     for choice in np.unique(found.choices):
-        alone = MixtureScorer.of({**arrays, "chances": np.tile(np.eye(7)[choice], (3, 1))})
+        alone = MixtureScorer.of({**arrays, "chances": np.tile(np.eye(8)[choice], (6, 1))})
         own = found.choices == choice
         np.testing.assert_array_equal(alone.rank(rows, k, nothing, nothing).items[own], lists[own])

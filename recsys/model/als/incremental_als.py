@@ -20,6 +20,7 @@ from recsys.model.als.sweeps import trained
 from recsys.model.common.arrays import FloatArray, IntArray
 from recsys.model.common.device import resolve_device
 from recsys.model.drift.surprise import Decision
+from recsys.model.interactions.adjacency import RaggedRows
 from recsys.model.interactions.history import History
 from recsys.model.interactions.keeping import Kept
 from recsys.model.learner import CodedBatch, State
@@ -215,6 +216,14 @@ class IncrementalAls:
         """All users solved exactly against the current items from rows that lie anywhere, (users, factors) float32."""
         items, chunk_bytes = self._items.table, self.settings.model.chunk_megabytes << 20
         return solve_exactly(by_user, items.values, items.gram, self.user_factors, self.objective, chunk_bytes)
+
+    def folded_in_from(self, rows: RaggedRows, users: IntArray) -> torch.Tensor:
+        """Users (n,), -1 for unknown ones, solved exactly from rows (n,) of their own, (n, factors) float32."""
+        items, chunk_bytes = self._items.table, self.settings.model.chunk_megabytes << 20
+        owners = np.repeat(np.arange(len(users)), rows.lengths)
+        totals = np.bincount(owners, np.abs(rows.weights), minlength=len(users)).astype(np.float64)
+        chosen, start = Selection.of(rows, np.arange(len(users)), totals), take_rows(self.user_factors, users)
+        return solve_exactly(chosen, items.values, items.gram, start, self.objective, chunk_bytes)
 
     def folded_in_users(self, history: History) -> torch.Tensor:
         """All users solved exactly against the current items, (users, factors) float32.

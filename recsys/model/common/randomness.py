@@ -29,6 +29,7 @@ class Purpose(Enum):
     EVALUATED_GROUPS = (5,)
     SURPRISE = (9,)
     ADAPTER = (11,)
+    RUNNING_SESSIONS = (12,)
     NCF_NEW_ROWS = (100,)
     NCF_UPDATE = (101,)
     NCF_REFIT = (102,)

@@ -14,19 +14,20 @@ from recsys.model.common.arrays import FloatArray, IntArray
 from recsys.model.common.sampling import of_sampled_users
 from recsys.model.counts.cooccurrence import CoOccurrence
 from recsys.model.counts.repeat import Repeat
+from recsys.model.counts.sessions import Sessions
 from recsys.model.counts.trend import Trend
 from recsys.model.drift.surprise import Decision
 from recsys.model.interactions.history import History
 from recsys.model.interactions.keeping import Kept
 from recsys.model.learner import CodedBatch, Learner, State
-from recsys.model.mixture.adahedge import AdaHedge, ndcg_of_rankings
-from recsys.model.mixture.calibration import RankingCalibration
-from recsys.model.mixture.live import live_scorer
-from recsys.model.mixture.reranker import LabeledCandidates, Reranker
+from recsys.model.mixture.choosing import Choosing, situations
+from recsys.model.mixture.live import FoldInBefore, live_scorer
+from recsys.model.mixture.reranker import LabeledCandidates
+from recsys.model.mixture.running import RunningSessions
 from recsys.model.neural.ncf import NeuralCf
 from recsys.serving.arrays import part, prefixed
 from recsys.serving.mixture import MixtureScorer
-from recsys.serving.scorers import GROUPS, group_of
+from recsys.serving.scorers import GROUPS, IN_SESSION, group_of
 
 # Users are scored in groups of at most this many (user, item) pairs.
 _SCORES_AT_ONCE = 1 << 24
@@ -35,6 +36,8 @@ _REHEARSAL = 20
 # With `exclude_seen` a member proposes one more candidate for every item that the user has interacted with, up to
 # this multiple of the usual number.
 _MORE = 4
+# Before the names of what is learned about running sessions.
+_RUNNING = "running"
 # What was shown and left tells more about a user than what was perhaps never seen.
 _LEFT = 3.0
 
@@ -44,12 +47,14 @@ MEMBERS: dict[str, type[Learner]] = {
     "trend": Trend,
     "cooccurrence": CoOccurrence,
     "repeat": Repeat,
+    "sessions": Sessions,
 }
 _DENSE = ("als", "ncf")
 # Initial weights of the re-ranker, which also regularize it: about the final weights on five streams of films, clicks
 # and purchases. The weight of the trend is divided among its half-lives.
 _TREND, _SEGMENTS, _AGE, _IDLE = 0.5, 0.1, -0.1, -0.05
 _LEVEL, _RANK, _FOLLOWS = 0.25, 0.1, 0.15
+_IN_SESSION = (0.1, 0.1, 0.05, 0.1)
 _REPEATED = (0.6, 0.2, 0.8, -0.05, 0.3, 0.3)
 
 
@@ -67,6 +72,10 @@ class Mixture:
     for any stream. This is the regret of `AdaHedge`, for each group against its own best ranking. The metric `regret`
     is the first of these bounds; it is far smaller than the second where one ranking stays best.
 
+    A user may also be served while a session runs, of which the model has not learned: with recent items (see
+    `MixtureScorer`). What comes next is then another question, so its weights and experts are learned apart, from what
+    users did last in a batch given what they did before in it; and only then the member `sessions` has a say.
+
     Args:
         settings: The sections model (mixture, and those of the members), recommend, evaluation (users per batch) and
             staleness, and the keys device and seed, are used.
@@ -83,14 +92,18 @@ class Mixture:
         left_out = {"repeat"} if settings.recommend.exclude_seen else set()
         self._names = [name for name in MEMBERS if name in own.members and name not in left_out]
         self.members: dict[str, Learner] = {name: MEMBERS[name](settings) for name in self._names}
-        start = self._start()
-        curvature = np.zeros((len(GROUPS), len(start), len(start)))
-        self._reranker = Reranker(np.tile(start, (len(GROUPS), 1)), curvature, own.forgetting, own.regularization)
-        self.rankings = self._rankings()
-        self._experts = [AdaHedge(np.zeros(len(self.rankings))) for _ in GROUPS]
-        self._calibration = RankingCalibration.new(self.rankings, len(GROUPS), own.forgetting)
+        rankings = self._rankings()
+        # For users about whom no more is known than what was learned, and for those whose running session is known.
+        plain, running = self._starts()
+        self._plain = Choosing(settings, [name for name in rankings if name != "sessions"], plain, len(GROUPS))
+        self._running = Choosing(settings, rankings, running, 1)
         # Users and items that the members know.
         self._users, self._items = 0, 0
+
+    @property
+    def rankings(self) -> list[str]:
+        """Names of the rankings that may serve a user whose running session is not known."""
+        return self._plain.rankings
 
     def update(self, batch: CodedBatch, history: History, step: StepId, decision: Decision) -> dict[str, float]:
         """Learn from one batch.
@@ -104,22 +117,24 @@ class Mixture:
         Returns:
             `mixture/GROUP/RANKING`: probability that a user of the group is served by the ranking from now on.
             `mixture/ndcg/RANKING`: NDCG@k of each ranking on a sample of the batch's users, before it was learned;
-            `mixture/ndcg`: its expectation over the drawn rankings. `mixture/regret`: see above. And the metrics of
-            the members.
+            `mixture/ndcg`: its expectation over the drawn rankings. `mixture/regret`: see above.
+            `mixture/in_session/RANKING` and `mixture/in_session_ndcg`: the same for running sessions, all users alike.
+            And the metrics of the members.
 
         Raises:
             SolveError: the equations of a member have no finite solution.
         """
         if not len(batch):
             return {}
-        figures = self._rank(batch, history, step) if self._items else {}
+        figures = self._rank(batch, history, step) | self._rank_running(batch, history, step) if self._items else {}
         for member in self.members.values():
             figures |= member.update(batch, history, step, decision)
         self._users, self._items = batch.user_count, batch.item_count
-        for group, experts in zip(GROUPS, self._experts, strict=True):
-            chances = zip(self.rankings, experts.weights.tolist(), strict=True)
-            figures |= {f"mixture/{group}/{ranking}": chance for ranking, chance in chances}
-        return figures | {"mixture/regret": sum(experts.regret_bound() for experts in self._experts)}
+        for groups, choosing in ((GROUPS, self._plain), ((IN_SESSION,), self._running)):
+            for group, experts in zip(groups, choosing.experts, strict=True):
+                chances = zip(choosing.rankings, experts.weights.tolist(), strict=True)
+                figures |= {f"mixture/{group}/{ranking}": chance for ranking, chance in chances}
+        return figures | {"mixture/regret": sum(experts.regret_bound() for experts in self._plain.experts)}
 
     def absorb(self, batch: CodedBatch, history: History, step: StepId) -> None:
         """Take a batch into the members."""
@@ -144,15 +159,16 @@ class Mixture:
         """See `Learner`; the scores are those of `MixtureScorer`."""
         return torch.from_numpy(self.scorer().score(users))
 
-    def scorer(self) -> MixtureScorer:
-        """The scorer of the members as they are now."""
-        similar, repeats = self.members.get("cooccurrence"), self.members.get("repeat")
+    def scorer(self, fold_in: FoldInBefore | None = None) -> MixtureScorer:
+        """The scorer of the members as they are now; of users' recent items its factors learn by `fold_in`."""
+        similar, sessions, repeats = (self.members.get(name) for name in ("cooccurrence", "sessions", "repeat"))
         return MixtureScorer(
             self._arrays(),
             self._trend().scorer(),
             similar.scorer() if isinstance(similar, CoOccurrence) else None,
+            sessions.scorer() if isinstance(sessions, Sessions) else None,
             repeats.scorer() if isinstance(repeats, Repeat) else None,
-            {name: live_scorer(self.members[name], self._items) for name in _DENSE if name in self.members},
+            {name: live_scorer(self.members[name], self._items, fold_in) for name in _DENSE if name in self.members},
         )
 
     def score_pairs(self, users: IntArray, items: IntArray) -> FloatArray:
@@ -161,15 +177,8 @@ class Mixture:
 
     def state(self) -> State:
         """See `Learner`."""
-        state: State = {
-            "weights": self._reranker.weights,
-            "curvature": self._reranker.curvature,
-            "losses": np.stack([experts.losses for experts in self._experts]),
-            "gaps": np.array([experts.gap for experts in self._experts]),
-            "calibration": self._calibration.lines,
-            "calibration_curvature": self._calibration.curvature,
-            "known": np.array([self._users, self._items]),
-        }
+        state = self._plain.state() | prefixed(self._running.state(), _RUNNING)
+        state["known"] = np.array([self._users, self._items])
         for name, member in self.members.items():
             state |= prefixed(member.state(), name)
         return state
@@ -179,11 +188,9 @@ class Mixture:
         """See `Learner`."""
         learner = cls(settings)
         learner.members = {name: MEMBERS[name].from_state(settings, part(state, name)) for name in learner._names}
-        learner._reranker.weights, learner._reranker.curvature = state["weights"].copy(), state["curvature"].copy()
-        experts = zip(state["losses"], state["gaps"].tolist(), strict=True)
-        learner._experts = [AdaHedge(losses.copy(), gap) for losses, gap in experts]
-        lines, bends = state["calibration"].copy(), state["calibration_curvature"].copy()
-        learner._calibration = RankingCalibration(learner.rankings, settings.model.mixture.forgetting, lines, bends)
+        own = {name: array for name, array in state.items() if "." not in name}
+        learner._plain.restore(own)
+        learner._running.restore(part(state, _RUNNING))
         learner._users, learner._items = (int(count) for count in state["known"])
         return learner
 
@@ -218,12 +225,31 @@ class Mixture:
             columns[0] if len(columns) == 1 else np.concatenate(columns) for columns in zip(*parts, strict=True)
         )
         examples = LabeledCandidates(features, owners, relevant, costs, wanted, self._settings.recommend.k)
-        ndcg = ndcg_of_rankings(scores, examples.offsets, examples.relevant, examples.best, examples.k)
-        groups = group_of(self._trend().rows_of(users))
-        for group in np.unique(groups).tolist():
-            own = groups[owners] == group
-            self._calibration.learn(group, scores[own], relevant[own])
-        return self._learn(groups, examples, ndcg)
+        scores = scores[:, : len(self._plain.rankings)]
+        expected, means = self._plain.learn(group_of(self._trend().rows_of(users)), examples, scores)
+        single = zip(self._plain.rankings, means.tolist(), strict=True)
+        return {"mixture/ndcg": expected, **{f"mixture/ndcg/{ranking}": mean for ranking, mean in single}}
+
+    def _rank_running(self, batch: CodedBatch, history: History, step: StepId) -> dict[str, float]:
+        """The same for running sessions: what some users did last in the batch, given what they did before in it."""
+        self._running.follow(self._plain)
+        running = RunningSessions.of(batch, self._items, self._settings, step)
+        users, given, wanted = running.users, running.given, np.ones(len(running.users), dtype=np.int64)
+        if not len(users):
+            return {}
+        als = self.members.get("als")
+        fold_in = FoldInBefore(als, users, batch, history) if isinstance(als, IncrementalAls) else None
+        scorer = self.scorer(fold_in).with_recent(np.where(users < self._users, users, -1), given)
+        found = scorer.examples(np.arange(len(users)))
+        relevant = found.items == running.targets[found.owners]
+        open_ = np.ones(len(found.owners), dtype=bool)
+        if self._settings.recommend.exclude_seen:
+            open_ = relevant | ~history.has_pairs(users[found.owners], found.items)
+        features, owners, scores = found.features[open_], found.owners[open_], found.rankings[open_]
+        costs = np.ones(len(owners))
+        examples = LabeledCandidates(features, owners, relevant[open_], costs, wanted, self._settings.recommend.k)
+        expected, _ = self._running.learn(np.zeros_like(users), examples, scores)
+        return {"mixture/in_session_ndcg": expected}
 
     def _sampled(self, batch: CodedBatch, step: StepId) -> tuple[IntArray, IntArray, IntArray]:
         """Sampled users (n,), their relevant pairs as ascending user * items + item, and the count of each user."""
@@ -235,21 +261,6 @@ class Mixture:
         users, wanted = np.unique(keys // batch.item_count, return_counts=True)
         return users, keys, wanted
 
-    def _learn(self, groups: IntArray, examples: LabeledCandidates, ndcg: FloatArray) -> dict[str, float]:
-        """Learn from the NDCG@k (users, rankings) of all rankings, for users of the given groups (users,)."""
-        prior = np.concatenate([self._reranker.weights, self._start()[None]]).mean(axis=0)
-        expected = 0.0
-        for group, experts in enumerate(self._experts):
-            users = np.flatnonzero(groups == group)
-            if len(users):
-                # Contributions to the mean over all users, so that those of all groups add up to it.
-                shares = ndcg[users].sum(axis=0) / len(groups)
-                expected += float(experts.weights @ shares)
-                experts.update(1 - shares)
-                self._reranker.learn(group, examples.of(users), prior)
-        means = zip(self.rankings, ndcg.mean(axis=0).tolist(), strict=True)
-        return {"mixture/ndcg": expected, **{f"mixture/ndcg/{ranking}": mean for ranking, mean in means}}
-
     def _trend(self) -> Trend:
         trend = self.members["trend"]
         assert isinstance(trend, Trend)
@@ -258,24 +269,26 @@ class Mixture:
     def _arrays(self) -> State:
         own, exclude_seen = self._settings.model.mixture, self._settings.recommend.exclude_seen
         return {
-            "weights": self._reranker.weights,
-            "chances": np.stack([experts.weights for experts in self._experts]),
-            "calibration": self._calibration.lines,
+            **situations(self._plain, self._running),
             "draw": np.array([self._settings.seed, int(self._trend().clock)]),
             "depth": np.array([own.candidates, _MORE * own.candidates if exclude_seen else 0]),
         }
 
-    def _start(self) -> FloatArray:
-        """(features,) initial weights of the re-ranker, in the order of the features of `MixtureScorer`."""
+    def _starts(self) -> tuple[FloatArray, FloatArray]:
+        """(features,) initial weights of the re-ranker, in the order of the features of `MixtureScorer`.
+
+        For users of whom no running session is known, and for the others, about whom `sessions` has a say.
+        """
         own = self._settings.model.mixture
         start = [_TREND / len(own.half_lives)] * len(own.half_lives)
         start += [_SEGMENTS / max(len(own.segment_half_lives), 1)] * len(own.segment_half_lives) + [_AGE, _IDLE]
         start += [_LEVEL, _RANK] * sum(name in self._names for name in _DENSE)
         start += [_FOLLOWS] * ("cooccurrence" in self._names)
-        return np.array(start + [*_REPEATED] * ("repeat" in self._names))
+        start += [*_REPEATED] * ("repeat" in self._names)
+        return np.array(start), np.array(start + [*_IN_SESSION] * ("sessions" in self._names))
 
     def _rankings(self) -> list[str]:
         """Names of the rankings, in the order of `Examples.rankings`."""
         lengths = [f"trend_{length:g}" for length in self._settings.model.mixture.half_lives]
-        others = [name for name in (*_DENSE, "cooccurrence", "repeat") if name in self._names]
+        others = [name for name in (*_DENSE, "cooccurrence", "repeat", "sessions") if name in self._names]
         return ["reranker", *lengths, *others]
