@@ -28,9 +28,13 @@ class OracleCandidates:
 
 
 class MixtureOracle:
-    """Takes the arrays of a version, scores all items for users by row."""
+    """Takes the arrays of a version, scores all items for users by row.
 
-    def __init__(self, arrays: dict[str, np.ndarray]) -> None:
+    Where running sessions are known, `situations` (users,) says of whom, and the arrays hold what they have just done.
+    """
+
+    def __init__(self, arrays: dict[str, np.ndarray], situations: np.ndarray | None = None) -> None:
+        self.situations = situations
         own = {name: part(arrays, name) for name in {key.split(".")[0] for key in arrays if "." in key}}
         self.weights, self.chances, self.draw = arrays["weights"], arrays["chances"], arrays["draw"]
         self.calibration = arrays["calibration"]
@@ -45,17 +49,18 @@ class MixtureOracle:
         self.sessions = own.get("sessions")
         self.repeats = RepeatScorer(own["repeat"]) if "repeat" in own else None
 
-    def log_odds(self, rows: np.ndarray) -> np.ndarray:
-        """(n, items): the scores, user by user and item by item."""
+    def log_odds(self, rows: np.ndarray, version_rows: np.ndarray | None = None) -> np.ndarray:
+        """(n, items): the scores, user by user and item by item; the ranking is drawn by their rows in the version."""
         candidates, behind = self.propose(rows), self.behind(rows)
-        values, drawn = self.rankings(candidates), drawn_numbers(self.draw, rows)
+        drawn = drawn_numbers(self.draw, rows if version_rows is None else version_rows)
+        values = self.rankings(candidates)
         names = [*self.trend.overall, *self.dense]
         scores = np.zeros(behind.shape)
         for user, group in enumerate(candidates.groups):
             own = candidates.owners == user
             choice = min((np.cumsum(self.chances[group]) < drawn[user]).sum(), values.shape[1] - 1)
             level, (slope, intercept) = values[own, choice], self.calibration[group, choice]
-            if choice > len(names):
+            if choice > len(names):  # A chance or a count, of which the logarithm is taken.
                 level = np.log(np.maximum(level, 0) + 1e-6)
             odds = slope * level + intercept
             scores[user] = odds.min() - 1 - (behind[user].max() - behind[user])
@@ -87,14 +92,16 @@ class MixtureOracle:
 
     def rankings(self, candidates: OracleCandidates) -> np.ndarray:
         """(candidates, rankings): scores of the re-ranker and of each member alone."""
-        weights = self.weights[candidates.groups][candidates.owners]
+        weights = self.weights[candidates.groups, : candidates.features.shape[1]][candidates.owners]
         return np.column_stack([np.einsum("cf,cf->c", candidates.features, weights), candidates.opinions])
 
     def propose(self, rows: np.ndarray) -> OracleCandidates:
         """Candidates of users by their row, (n,)."""
         trend, most = self.trend, self.depth + self.more
         known, items = trend.known_rows(rows), trend.overall.shape[1]
-        groups, depth = group_of(known), self.depth + np.minimum(known, self.more)
+        situations = group_of(known) if self.situations is None else self.situations[rows]
+        groups, running = situations % len(GROUPS), situations >= len(GROUPS)
+        depth = self.depth + np.minimum(known, self.more)
         proposed = [self.leading(np.flatnonzero(groups == group), group, depth) for group in range(len(GROUPS))]
         dense = [score(rows) for score in self.dense]
         known_to = [scores.any(axis=1) for scores in dense]
@@ -111,8 +118,9 @@ class MixtureOracle:
                 items,
             )
             place = ranks_of(both)
-            proposed.append(both.keys[place < depth[both.owners]])
-            placed = np.where(place < depth[both.owners], place + 1, 0)
+            chosen = (place < depth[both.owners]) & running[both.owners]
+            proposed.append(both.keys[chosen])
+            placed = np.where(chosen, place + 1, 0)
         if self.repeats is not None:
             again, facts = self.repeats.repeats(rows)
             proposed.append(again.keys)
@@ -128,17 +136,20 @@ class MixtureOracle:
         if self.similar is not None:
             opinions.append(pairs.at(owners, codes) + rest[owners] * self.similar["share"][codes])
             features.append(np.log(opinions[-1] + LEAST**2))
-        if self.sessions is not None:
-            sides = [own.at(owners, codes) + rest[owners] * self.sessions["share"][codes] for own, rest in beside]
-            rank = PairValues(both.keys, placed, items).at(owners, codes)
-            features += [*np.log(np.array(sides) + LEAST**2), -np.log(np.where(rank > 0, rank, most + 1))]
-            opinions.append((sides[0] + sides[1]) / 2)
         if self.repeats is not None:
             places, found = again.find(owners, codes)
             features.extend(np.where(found, np.append(column, 0.0)[places], 0.0) for column in facts.T)
             opinions.append(again.at(owners, codes) + self.repeats.share[codes])
+        if self.sessions is not None:
+            sides = [own.at(owners, codes) + rest[owners] * self.sessions["share"][codes] for own, rest in beside]
+            rank = PairValues(both.keys, placed, items).at(owners, codes)
+            told, mean = running[owners], (sides[0] + sides[1]) / 2
+            if self.situations is not None:
+                levels = -np.log(np.where(rank > 0, rank, most + 1))
+                features += [np.where(told, column, 0.0) for column in [*np.log(np.array(sides) + LEAST**2), levels]]
+            opinions.append(np.where(told, mean, trend.typical[codes]))
         columns = np.column_stack(features), np.column_stack(opinions)
-        return OracleCandidates(keys, owners, codes, groups, *columns, dense, known_to)
+        return OracleCandidates(keys, owners, codes, situations, *columns, dense, known_to)
 
     def beside(self, rows: np.ndarray) -> list[tuple[PairValues, np.ndarray]]:
         """What `chances` says of coming after the latest items, of coming before them, and after the last one alone."""

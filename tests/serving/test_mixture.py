@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from recsys.serving import Lists
 from recsys.serving.mixture import MixtureScorer
 from recsys.serving.ranking import DenseScores, rank_in_blocks
+from recsys.serving.scorers import group_of
 from tests.serving.mixture_oracle import MixtureOracle
 
 HALF_LIVES, SEGMENTS, FACTORS, LATEST, SLOTS = 3, 1, 4, 4, 5
-MEMBERS = ("als", "cooccurrence", "sessions", "repeat")
+MEMBERS = ("als", "cooccurrence", "repeat", "sessions")
 
 
 def arrays_of(seed: int, users: int, items: int, members: tuple[str, ...]) -> dict[str, np.ndarray]:
@@ -48,16 +49,6 @@ def arrays_of(seed: int, users: int, items: int, members: tuple[str, ...]) -> di
         arrays["cooccurrence.totals"] = draw.integers(0, 9, items).astype(float)
         arrays["cooccurrence.scale"], arrays["cooccurrence.fading"] = np.array([0.37]), np.array([0.9])
         arrays["cooccurrence.share"] = draw.integers(0, 5, items) / 100
-    if "sessions" in members:
-        width += 4
-        arrays["sessions.recent"] = latest_of(draw, users, items)
-        slots = [draw.permutation(items + 1)[:SLOTS] for _ in range(items)]
-        arrays["sessions.others"] = np.array(slots, dtype=np.int32).reshape(items, -1)
-        for side in ("after", "before"):
-            arrays[f"sessions.{side}"] = draw.integers(0, 4, arrays["sessions.others"].shape).astype(np.float32)
-        arrays["sessions.totals"] = draw.integers(0, 9, (2, items)).astype(float)
-        arrays["sessions.scale"], arrays["sessions.fading"] = np.array([0.37]), np.array([0.5])
-        arrays["sessions.share"] = draw.integers(0, 5, items) / 100
     if "repeat" in members:
         width += 6
         lengths = draw.integers(0, min(items, 5) + 1, users)
@@ -73,6 +64,16 @@ def arrays_of(seed: int, users: int, items: int, members: tuple[str, ...]) -> di
         arrays["repeat.intervals"] = draw.integers(0, 9, (2, items)).astype(float)
         arrays["repeat.share"] = draw.integers(0, 5, items) / 100
         arrays["repeat.now"], arrays["repeat.half_life"] = np.array([12.0]), np.array([60.0])
+    if "sessions" in members:
+        width += 4
+        arrays["sessions.recent"] = latest_of(draw, users, items)
+        slots = [draw.permutation(items + 1)[:SLOTS] for _ in range(items)]
+        arrays["sessions.others"] = np.array(slots, dtype=np.int32).reshape(items, -1)
+        for side in ("after", "before"):
+            arrays[f"sessions.{side}"] = draw.integers(0, 4, arrays["sessions.others"].shape).astype(np.float32)
+        arrays["sessions.totals"] = draw.integers(0, 9, (2, items)).astype(float)
+        arrays["sessions.scale"], arrays["sessions.fading"] = np.array([0.37]), np.array([0.5])
+        arrays["sessions.share"] = draw.integers(0, 5, items) / 100
     rankings = 1 + HALF_LIVES + len(members)
     # All different: the same features in another order would have sums that differ by rounding only.
     arrays["weights"] = draw.integers(-2, 3, (6, width)) * (0.25 + np.arange(width) / 97)
@@ -83,8 +84,10 @@ def arrays_of(seed: int, users: int, items: int, members: tuple[str, ...]) -> di
 
 def latest_of(draw: np.random.Generator, users: int, items: int) -> np.ndarray:
     """Latest items of users, codes one higher, 0 for none."""
-    recent = draw.integers(1, items + 1, (users, LATEST)).astype(np.int32)
-    recent[np.arange(LATEST) >= draw.integers(0, LATEST + 1, users)[:, None]] = 0
+    recent = np.zeros((users, LATEST), dtype=np.int32)
+    for own in recent:
+        some = draw.permutation(items)[: draw.integers(0, LATEST + 1)] + 1
+        own[: len(some)] = some
     return recent
 
 
@@ -130,6 +133,39 @@ def test_what_the_reranker_learns_from_is_that_of_the_plain_mixture(seed: int, i
     np.testing.assert_array_equal(found.items, candidates.items)
     np.testing.assert_array_equal(found.features, candidates.features)
     np.testing.assert_array_equal(found.rankings, oracle.rankings(candidates))
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    users=st.integers(1, 9),
+    items=st.integers(1, 70),
+    members=st.sets(st.sampled_from(["als", "cooccurrence", "sessions"])),
+)
+def test_running_sessions_are_scored_as_the_plain_mixture_scores_what_was_just_done(
+    seed: int, users: int, items: int, members: set[str]
+) -> None:
+    arrays = arrays_of(seed, users, items, tuple(sorted(members)))
+    rows, draw = np.arange(-1, users + 1), np.random.default_rng(seed)
+    recent, scorer = some_lists(draw, len(rows), items, min(items, 3)), MixtureScorer.of(arrays)
+    view, done = scorer.with_recent(rows, recent), dict(arrays)
+    known = (rows >= 0) & (rows < users)
+    before = np.where(known, arrays["trend.rows_of_users"][np.where(known, rows, 0)], 0)
+    done["trend.rows_of_users"] = before + recent.lengths
+    if "als" in members:
+        done["als.user_factors"] = arrays["als.user_factors"][np.where(known, rows, 0)] * known[:, None]
+    for member in {"cooccurrence", "sessions"} & members:
+        latest = np.zeros((len(rows), LATEST), dtype=np.int32)
+        for place, row in enumerate(rows):
+            just = recent.of_users(np.array([place])).items[::-1] + 1
+            past = arrays[f"{member}.recent"][row] if known[place] and (member != "sessions" or not len(just)) else []
+            own = [*just, *(code for code in past if code and code not in just)]
+            latest[place, : len(own[:LATEST])] = own[:LATEST]
+        done[f"{member}.recent"] = latest
+    own = np.arange(len(rows))
+    oracle = MixtureOracle(done, group_of(before) + 3 * (recent.lengths > 0))
+    np.testing.assert_allclose(view.score(own), oracle.log_odds(own, rows), rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(view.examples(own).features, oracle.propose(own).features)
 
 
 @cache
