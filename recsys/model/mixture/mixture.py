@@ -91,7 +91,7 @@ class Mixture:
         # With `exclude_seen` items that a user has interacted with are never recommended again.
         left_out = {"repeat"} if settings.recommend.exclude_seen else set()
         self._names = [name for name in MEMBERS if name in own.members and name not in left_out]
-        self.members: dict[str, Learner] = {name: MEMBERS[name](settings) for name in self._names}
+        self.members: dict[str, Learner] = _taught({name: MEMBERS[name](settings) for name in self._names})
         rankings = self._rankings()
         # For users about whom no more is known than what was learned, and for those whose running session is known.
         plain, running = self._starts()
@@ -187,7 +187,10 @@ class Mixture:
     def from_state(cls, settings: Settings, state: Mapping[str, npt.NDArray[Any]]) -> "Mixture":
         """See `Learner`."""
         learner = cls(settings)
-        learner.members = {name: MEMBERS[name].from_state(settings, part(state, name)) for name in learner._names}
+        members: dict[str, Learner] = {
+            name: MEMBERS[name].from_state(settings, part(state, name)) for name in learner._names
+        }
+        learner.members = _taught(members)
         own = {name: array for name, array in state.items() if "." not in name}
         learner._plain.restore(own)
         learner._running.restore(part(state, _RUNNING))
@@ -292,3 +295,11 @@ class Mixture:
         lengths = [f"trend_{length:g}" for length in self._settings.model.mixture.half_lives]
         others = [name for name in (*_DENSE, "cooccurrence", "repeat", "sessions") if name in self._names]
         return ["reranker", *lengths, *others]
+
+
+def _taught(members: dict[str, Learner]) -> dict[str, Learner]:
+    """The members; the network has the member `als`, which comes before it, as its teacher."""
+    network, teacher = members.get("ncf"), members.get("als")
+    if isinstance(network, NeuralCf) and isinstance(teacher, IncrementalAls):
+        network.borrow(teacher)
+    return members

@@ -73,6 +73,8 @@ class NeuralCf:
         self.device = resolve_device(settings.device)
         self._neural = settings.model.neural
         self.teacher = IncrementalAls(settings) if self._neural.teacher else None
+        # Whether the teacher is somebody else's, who updates and stores it.
+        self._borrowed = False
         self._buffer = ReplayBuffer(self._neural.replay_recent, self._neural.replay_reservoir)
         # Pairs of each user. There are as many more candidates, since items that a user has interacted with rank high.
         self._lengths = GrowingArray((), np.int64)
@@ -81,6 +83,11 @@ class NeuralCf:
         self._calibration = Calibration.prior(self._neural.negatives)
         self._held_out = HeldOut(settings, self.device)
         self._trainer = self._new_trainer(generator(settings.seed, None, Purpose.NCF_REFIT))
+
+    def borrow(self, teacher: IncrementalAls) -> None:
+        """Take a teacher that learns the same batches before this learner does; nothing where it trains without one."""
+        if self._neural.teacher:
+            self.teacher, self._borrowed = teacher, True
 
     def update(self, batch: CodedBatch, history: History, step: StepId, decision: Decision) -> dict[str, float]:
         """Learn from one batch.
@@ -100,7 +107,8 @@ class NeuralCf:
         """
         if not len(batch):
             return {}
-        figures = {} if self.teacher is None else self.teacher.update(batch, history, step, decision)
+        own = self._own_teacher
+        figures = {} if own is None else own.update(batch, history, step, decision)
         generator = self._generator(step, Purpose.NCF_UPDATE)
         older = self._buffer.draw(int(self._neural.replay * (batch.weights > 0).sum()), generator)
         self._take_in(batch, step, generator)
@@ -123,14 +131,14 @@ class NeuralCf:
 
     def absorb(self, batch: CodedBatch, history: History, step: StepId) -> None:
         """Make room for a batch's users and items, and fill the replay buffer."""
-        if self.teacher is not None:
-            self.teacher.absorb(batch, history, step)
+        if self._own_teacher is not None:
+            self._own_teacher.absorb(batch, history, step)
         self._take_in(batch, step, self._generator(step, Purpose.NCF_UPDATE))
 
     def keep(self, kept: Kept, history: History) -> None:
         """See `Learner`."""
-        if self.teacher is not None:
-            self.teacher.keep(kept, history)
+        if self._own_teacher is not None:
+            self._own_teacher.keep(kept, history)
         self._trainer.keep(kept)
         self._held_out.keep(kept)
         self._buffer.keep(kept)
@@ -154,7 +162,10 @@ class NeuralCf:
         everything = of_history(history)
         learned = self._held_out.learnable(everything)
         measured = self._held_out.measured(everything, generator)
+        borrowed = self.teacher if self._borrowed else None
         if self.teacher is not None:
+            if borrowed is not None:
+                self.teacher = IncrementalAls.from_state(self.settings, borrowed.state())
             self.teacher.refit(history_of(learned, history), step)
             self._calibration = self._calibrated(self.teacher, measured, history, step)
         users, items = self._network.users, self._network.items
@@ -165,6 +176,9 @@ class NeuralCf:
         else:
             trained, figures = self.elsewhere(self.state(), history.state(), step)
             self._trainer.load(trained)
+        if borrowed is not None:
+            self.teacher = borrowed
+            return figures
         return figures if self.teacher is None else figures | self.teacher.refit(history, step)
 
     def train_with(self, peers: Peers, history: History, step: StepId) -> tuple[State, dict[str, float]]:
@@ -339,7 +353,12 @@ class NeuralCf:
         }
         state |= prefixed(self._buffer.state(), "buffer") | prefixed(self._trainer.state(), "network")
         state |= prefixed(self._held_out.state(), "held_out")
-        return state if self.teacher is None else state | prefixed(self.teacher.state(), "teacher")
+        own = self._own_teacher
+        return state if own is None else state | prefixed(own.state(), "teacher")
+
+    @property
+    def _own_teacher(self) -> IncrementalAls | None:
+        return None if self._borrowed else self.teacher
 
     @classmethod
     def from_state(cls, settings: Settings, state: Mapping[str, npt.NDArray[Any]]) -> "NeuralCf":
@@ -351,8 +370,9 @@ class NeuralCf:
         learner._buffer = ReplayBuffer.from_state(part(state, "buffer"))
         learner._held_out = HeldOut(settings, learner.device, part(state, "held_out"))
         learner._trainer.load(part(state, "network"))
-        if learner.teacher is not None:
-            learner.teacher = IncrementalAls.from_state(settings, part(state, "teacher"))
+        taught = part(state, "teacher")
+        if learner.teacher is not None and taught:
+            learner.teacher = IncrementalAls.from_state(settings, taught)
         return learner
 
     def served(self, history: History) -> State:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from recsys.config import Settings
 from recsys.contracts import InteractionBatch, StepId
 from recsys.model.evaluation.prequential import evaluate
+from recsys.model.mixture import mixture
 from recsys.model.mixture.mixture import Mixture
 from recsys.model.recommender import OnlineModel
 from recsys.serving.choice import drawn_numbers
@@ -184,3 +185,25 @@ def test_members_are_named_once_and_with_the_trend() -> None:
     for members in (["als"], ["trend", "als", "als"]):
         with pytest.raises(ValidationError):
             settings_of(members=members)
+
+
+def test_the_network_is_taught_by_the_member_als(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the bit as with a teacher of its own, which is not solved or stored a second time; also from a state."""
+    settings = make_settings(
+        model={"kind": "mixture", "mixture": {"members": ["trend", "als", "ncf"]}, "neural": {"layers": [8]}}
+    )
+    models = []
+    for taught in (True, False):
+        if not taught:
+            monkeypatch.setattr(mixture, "_taught", lambda members: members)
+        model = OnlineModel(settings)
+        for number, batch in enumerate(clustered_batches(3, 120)):
+            model.update(batch, StepId(0, number))
+            if taught:
+                model = OnlineModel.from_state(settings, model.state(), model.step)
+        model.refit(StepId(1, 0))
+        model.update(clustered_batches(1, 120)[0], StepId(1, 1))
+        models.append(model.state())
+    one, two = models
+    assert {name for name in two if name not in one} == {name for name in two if ".ncf.teacher." in name} != set()
+    assert [name for name, array in one.items() if not np.array_equal(array, two[name])] == []
