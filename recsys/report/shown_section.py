@@ -11,7 +11,7 @@ from recsys.report import charts, words
 from recsys.report.charts import Curve
 from recsys.report.layout import MOST_ROWS, ReportPlot, ReportSection, ReportTable
 from recsys.report.sources import Sources
-from recsys.report.timeline import Array, Timeline, last_mean
+from recsys.report.timeline import Array, Timeline
 from recsys.stream.arms import DEVIATE
 
 TOPIC = "What was shown"
@@ -31,7 +31,7 @@ def shown(sources: Sources, timeline: Timeline, settings: Settings) -> ReportSec
     told = [f"{clicks:,} clicks on {impressions:,} items shown ({words.share(clicks / impressions)})"] if clicks else []
     plots, tables = [], []
     if arms:
-        means = {name: last_mean(_ndcg(timeline, settings, name), timeline.window) for name in arms}
+        means = {name: _mean_ndcg(timeline, settings, name)[0] for name in arms}
         best = max(arms, key=lambda name: -1.0 if math.isnan(means[name]) else means[name])
         told.append(f"arm {best} of {settings.experiment.name} has the highest NDCG, {words.ndcg(means[best])}")
         curves = [
@@ -65,19 +65,20 @@ def _of_arms(sources: Sources, timeline: Timeline, settings: Settings) -> Iterat
         row = rates.get(name, {"users": 0, "impressions": 0, "clicks": 0})
         counts = [f"{row[count]:,}" for count in ("users", "impressions", "clicks")]
         model = arm.model or settings.recommend.model or "champion"
-        yield name, model, _mean_ndcg(timeline, settings, name), *counts, _rate(row)
+        mean, error = _mean_ndcg(timeline, settings, name)
+        ndcg = words.ndcg(mean) if math.isnan(mean) else f"{words.ndcg(mean)} (±{words.ndcg(DEVIATE * error)})"
+        yield name, model, ndcg, *counts, _rate(row)
 
 
-def _mean_ndcg(timeline: Timeline, settings: Settings, arm: str) -> str:
-    """Mean over the last batches that have it; these are independent of one another, as their events are."""
+def _mean_ndcg(timeline: Timeline, settings: Settings, arm: str) -> tuple[float, float]:
+    """Mean over the last batches that have it, and its standard error: batches are independent, as their events are."""
     names = [f"experiment/{arm}/{name}" for name in (f"ndcg_at_{settings.recommend.k}", "ndcg_lower", "ndcg_upper")]
     had = [row.metrics for row in timeline.rows if all(name in row.metrics for name in names)]
     looked = np.array([[metrics[name] for name in names] for metrics in had[-timeline.window * timeline.size :]])
     if not len(looked):
-        return words.ndcg(math.nan)
+        return math.nan, math.nan
     errors = (looked[:, 2] - looked[:, 1]) / (2 * DEVIATE)
-    mean, error = float(looked[:, 0].mean()), math.sqrt(float((errors**2).sum())) / len(looked)
-    return f"{words.ndcg(mean)} (±{words.ndcg(DEVIATE * error)})"
+    return float(looked[:, 0].mean()), math.sqrt(float((errors**2).sum())) / len(looked)
 
 
 def _of_ranking(row: Mapping[str, Any]) -> tuple[str, ...]:
