@@ -189,7 +189,10 @@ def test_rules_given_users_vectors_and_figures(spark, scene, tmp_path):
 
 
 def test_a_worker_loads_a_version_once(spark, scene, monkeypatch):
-    """What Spark runs in a worker, run here: the second task loads nothing; another version takes its place."""
+    """What Spark runs in a worker, run here: the second task loads nothing; another version takes its place.
+
+    The first worker loads a version once more before, to lay it out.
+    """
     _, client, settings = scene
     archives = [distributed.send_to_executors(spark, register(client, settings, batch)[0]) for batch in (1, 2)]
     loads, load = [], mlflow.pyfunc.load_model
@@ -199,7 +202,7 @@ def test_a_worker_loads_a_version_once(spark, scene, monkeypatch):
     for archive in (archives[0], archives[0], archives[1]):
         (ranked,) = workers.ranking(archive, Request(5, True))(iter([batch]))
         assert ranked.column(0).to_pylist() == USERS[:2]
-    assert [Path(path).name for path in loads] == archives
+    assert [Path(path).name for path in loads] == [archive for archive in archives for _ in range(2)]
 
     def probe(batches):
         before = archives[0] in workers._loaded

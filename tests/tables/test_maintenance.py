@@ -19,7 +19,7 @@ def reject(tables: Tables, step: StepId, days_ago: int) -> None:
     """Two rejected records of a batch."""
     time = NOON - timedelta(days=days_ago)
     constants = {"generation": step.generation, "batch_id": step.batch_id, "reasons": ["not JSON"], "ingested_at": time}
-    rows = pa.Table.from_pylist([{**constants, "raw": raw} for raw in "ab"])
+    rows = pa.Table.from_pylist([{**constants, "raw": raw, "source": 0} for raw in "ab"])
     tables.append(QUARANTINE, rows, "test", step.batch_id)
 
 

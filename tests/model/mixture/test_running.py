@@ -73,6 +73,8 @@ def test_users_are_folded_in_with_what_they_had_before_the_batch(half_life_days:
         model={"kind": "als", "factors": 4}, decay={"half_life_days": half_life_days}, recommend={"exclude_seen": False}
     )
     model, asked = learn(OnlineModel(settings), batches[:5]), {}
+    # Before the batch, whose history holds items that the learner does not know yet.
+    of_items = {name: array.copy() for name, array in model.learner.served(model.history).items()}
 
     class Watching(type(model.learner)):  # type: ignore[misc]
         def update(self, batch: Any, history: History, *others: Any) -> dict[str, float]:
@@ -82,7 +84,6 @@ def test_users_are_folded_in_with_what_they_had_before_the_batch(half_life_days:
             recent = Lists.of(np.full(len(users), 2), np.arange(2 * len(users)) % known)
             rows = np.where(users < len(self.user_factors), users, -1)
             asked["factors"], asked["recent"] = asked["fold_in"].factors(rows, recent), recent
-            asked["items"] = {name: array.copy() for name, array in self.served(history).items()}
             return super().update(batch, history, *others)
 
     before = model.seen(np.arange(len(model.users)))
@@ -104,7 +105,7 @@ def test_users_are_folded_in_with_what_they_had_before_the_batch(half_life_days:
         assert found == pytest.approx({item: weights[user, item] * aged for item in had}, rel=1e-4, abs=1e-6)
     # Solved as a version solves them.
     seen = {"seen_offsets": np.searchsorted(owners, np.arange(len(asked["users"]) + 1)), "seen_items": items}
-    served = FoldIn({**asked["items"], **seen, "seen_weights": fold_in.weights})
+    served = FoldIn({**of_items, **seen, "seen_weights": fold_in.weights})
     expected = served.factors(np.arange(len(asked["users"])), asked["recent"], asked["factors"])
     np.testing.assert_allclose(asked["factors"], expected, rtol=1e-3, atol=1e-4)
 
