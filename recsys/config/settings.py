@@ -205,10 +205,19 @@ def as_settings(given: Settings | Mapping[str, Any] | None) -> Settings:
         return given
     if not isinstance(given, Mapping | None):
         raise ConfigError(f"settings are {{'key.sub': value}} or a Settings, not {type(given).__name__}")
-    nested: dict[str, Any] = {}
-    for key, value in (given or {}).items():
+    return check_settings(nested(given or {}))
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by dotted key as sections within sections, as a file of settings has them.
+
+    Raises:
+        ConfigError: a key is set as a whole, and in parts too.
+    """
+    found: dict[str, Any] = {}
+    for key, value in values.items():
         *sections, last = str(key).split(".")
-        place = nested
+        place = found
         for section in sections:
             place = place.setdefault(section, {})
             if not isinstance(place, dict):
@@ -217,7 +226,7 @@ def as_settings(given: Settings | Mapping[str, Any] | None) -> Settings:
             raise ConfigError(f"setting '{key}' is set as a whole, and in parts too")
         # The caller's own dictionary is not written to.
         place[last] = copy.deepcopy(value)
-    return check_settings(nested)
+    return found
 
 
 def with_values(settings: Settings, values: Mapping[str, Any]) -> Settings:
@@ -226,16 +235,16 @@ def with_values(settings: Settings, values: Mapping[str, Any]) -> Settings:
     Raises:
         ConfigError: a key is unknown, or a value has the wrong type.
     """
-    nested = settings.model_dump(by_alias=True)
+    whole = settings.model_dump(by_alias=True)
     for key, value in values.items():
         *sections, last = key.split(".")
-        place = nested
+        place = whole
         for section in sections:
             place = place.setdefault(section, {})
             if not isinstance(place, dict):
                 raise ConfigError(f"setting '{key}': '{section}' has no parts")
         place[last] = value
-    return check_settings(nested)
+    return check_settings(whole)
 
 
 def check_settings(values: Any) -> Settings:

@@ -4,12 +4,13 @@ Only reads: it takes no lease and writes no table. The batches that are in the l
 the stream appends later changes nothing, because batches are never altered.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import yaml
 
 from recsys.config import Settings
+from recsys.config.settings import nested
 from recsys.contracts import INTERACTION_LOG, MODEL_UPDATES, InteractionBatch, StepId
 from recsys.errors import InputError, OutsideDownError, is_outage
 from recsys.registry.client import connect
@@ -23,7 +24,7 @@ from recsys.tables.delta import Tables
 from recsys.tables.reading import tables_to_read
 from recsys.tuning.replay import Log
 from recsys.tuning.search import Tuning, TuningTrial, tune
-from recsys.tuning.space import Value, space_of
+from recsys.tuning.space import space_of
 
 _HEAD = """\
 # What `tune` chose for model.kind {kind}: NDCG@{k} {tuned:.4f} instead of {current:.4f} on {batches} batches that its
@@ -116,7 +117,7 @@ def write_settings(file: Path, settings: Settings, tuning: Tuning) -> None:
     )
     try:
         with written(file) as hidden:
-            hidden.write_text(head + yaml.safe_dump(_nested(tuning.changed), sort_keys=True), "utf-8")
+            hidden.write_text(head + yaml.safe_dump(nested(tuning.changed), sort_keys=True), "utf-8")
     except OSError as error:
         kind = OutsideDownError if is_outage(error) else InputError
         raise kind(f"cannot write {file}: {error.strerror or error}") from error
@@ -126,17 +127,6 @@ def _refuse_unwritable(file: Path) -> None:
     """Refuse a file that cannot be written now, not after an hour."""
     if file.is_dir() or not file.absolute().parent.is_dir():
         raise InputError(f"cannot write {file}: name a file in a folder that exists with --output")
-
-
-def _nested(values: Mapping[str, Value]) -> dict[str, object]:
-    nested: dict[str, object] = {}
-    for key, value in values.items():
-        *sections, last = key.split(".")
-        place = nested
-        for section in sections:
-            place = place.setdefault(section, {})  # type: ignore[assignment]
-        place[last] = value
-    return nested
 
 
 def _figures(tuning: Tuning, name: str) -> dict[str, Measured]:

@@ -70,9 +70,7 @@ class CoOccurrence(CountingLearner):
         """See `Learner`. A follower that goes leaves a free slot; like a replaced one, it still counts in the total."""
         del history
         recent, neighbors, strengths = self._tables()
-        recent = kept.items.in_slots(recent[kept.users.codes])
-        # What is left of a user's last items moves up, and the free slots come last.
-        recent = np.take_along_axis(recent, np.argsort(recent == 0, axis=1, kind="stable"), axis=1)
+        recent = kept.items.latest_in_slots(recent[kept.users.codes])
         neighbors = kept.items.in_slots(neighbors[kept.items.codes])
         strengths = np.where(neighbors > 0, strengths[kept.items.codes], np.float32(0))
         self._recent, self._neighbors = (GrowingArray(table.ravel(), np.int32) for table in (recent, neighbors))

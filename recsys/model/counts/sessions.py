@@ -82,12 +82,11 @@ class Sessions(CountingLearner):
         """See `Learner`. A neighbor that goes leaves a free slot; like a replaced one it counts in the totals."""
         del history
         recent, neighbors, after, before = self._tables()
-        recent = kept.items.in_slots(recent[kept.users.codes])
+        recent = recent[kept.users.codes]
         tied = np.arange(_WIDTH) < self._tied.values[kept.users.codes, None]
-        self._tied = GrowingArray((tied & (recent > 0)).sum(axis=1), np.int32)
+        self._tied = GrowingArray((tied & (kept.items.in_slots(recent) > 0)).sum(axis=1), np.int32)
         self._last.keep(kept.users.codes)
-        # What is left of a user's last items moves up, and the free slots come last.
-        recent = np.take_along_axis(recent, np.argsort(recent == 0, axis=1, kind="stable"), axis=1)
+        recent = kept.items.latest_in_slots(recent)
         neighbors = kept.items.in_slots(neighbors[kept.items.codes])
         self._recent, self._neighbors = (GrowingArray(table.ravel(), np.int32) for table in (recent, neighbors))
         self._after, self._before = (

@@ -37,6 +37,11 @@ class KeptRows:
         renumbered: Int32Array = np.append(-1, self.renumbered)[slots].astype(np.int32) + np.int32(1)
         return renumbered
 
+    def latest_in_slots(self, slots: Int32Array) -> Int32Array:
+        """The same for rows of slots, newest first: what is left of a row moves up, and its free slots come last."""
+        left = self.in_slots(slots)
+        return np.take_along_axis(left, np.argsort(left == 0, axis=1, kind="stable"), axis=1)
+
 
 @dataclass(frozen=True)
 class Kept:
