@@ -55,6 +55,8 @@ INPUT = "input"
 SETTINGS = "settings"
 ARTIFACTS = "artifacts"
 RECORD = "record"
+CONTENT_SPACE = "space"
+CONTENT_VECTOR = "vector"
 AGAINST = "against"
 
 # --- tables ------------------------------------------------------------------------------------------------------
@@ -70,6 +72,7 @@ REQUEUED = "requeued"
 ALERTS = "alerts"
 TRIALS = "trials"
 EXPOSURES = "exposures"
+ITEM_CONTENTS = "item_contents"
 SCORING_RUNS = "scoring_runs"
 ITEM_VECTORS = "item_vectors"
 USER_VECTORS = "user_vectors"
@@ -112,6 +115,9 @@ TABLE_SCHEMAS = {
         {GENERATION} BIGINT NOT NULL, {BATCH} BIGINT NOT NULL, {USER} STRING NOT NULL, {LIST_ID} STRING NOT NULL,
         model_name STRING, model_version STRING, {RANKING} STRING, {PROPENSITY} DOUBLE,
         {IMPRESSIONS} BIGINT NOT NULL, {CLICKS} BIGINT NOT NULL, {INGESTED_AT} TIMESTAMP NOT NULL""",
+    ITEM_CONTENTS: f"""
+        {GENERATION} BIGINT NOT NULL, {BATCH} BIGINT NOT NULL, {ITEM} STRING NOT NULL,
+        {CONTENT_SPACE} STRING NOT NULL, {CONTENT_VECTOR} BINARY NOT NULL""",
     SCORING_RUNS: """
         scored_at TIMESTAMP NOT NULL, model_name STRING NOT NULL, model_version STRING NOT NULL,
         users BIGINT NOT NULL, unknown_users BIGINT NOT NULL, users_without_id BIGINT NOT NULL,
@@ -166,6 +172,19 @@ class Left:
 
 
 @dataclass(frozen=True)
+class Contents:
+    """Vectors of items, as a batch brings them: n distinct items.
+
+    Attributes:
+        item_ids: n ids.
+        vectors: (n, d) int8, see `recsys.serving.content.coded`.
+    """
+
+    item_ids: Sequence[str] = ()
+    vectors: npt.NDArray[np.int8] = field(default_factory=lambda: np.zeros((0, 0), dtype=np.int8))
+
+
+@dataclass(frozen=True)
 class InteractionBatch:
     """One micro-batch, aggregated: one row per (user, item) and hour, sorted by user id, item id and time.
 
@@ -178,6 +197,7 @@ class InteractionBatch:
         events: (n,) int64, number of aggregated events.
         times: (n,) float64, time of the last event, seconds since 1970 UTC.
         left: what was shown besides, and had no interaction in the batch.
+        contents: vectors of items that had none before it, or another one.
     """
 
     user_ids: Sequence[str]
@@ -186,6 +206,7 @@ class InteractionBatch:
     events: npt.NDArray[np.int64]
     times: npt.NDArray[np.float64]
     left: Left = Left()
+    contents: Contents = Contents()
 
     def __len__(self) -> int:
         return len(self.user_ids)
@@ -199,6 +220,7 @@ class InteractionBatch:
             self.events[rows],
             self.times[rows],
             self.left,
+            self.contents,
         )
 
     @property

@@ -1,10 +1,15 @@
-"""Reads the item catalog: ids, titles and texts."""
+"""Reads the item catalog: ids, titles, texts and vectors."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 
 from recsys.config.sections import Items
 from recsys.errors import InputError
@@ -13,47 +18,71 @@ _TITLE_LENGTH = 80  # Characters of a text that stand for a title.
 
 
 def read_texts(items: Items) -> tuple[list[str], list[str | None], list[str | None]]:
-    """Ids, titles and texts of all items, None where one is missing.
+    """Ids, titles and texts of all items, None where one is missing. Attributes are part of a text, by their names.
 
     Args:
         items: The section `items`, with `path` set.
 
     Raises:
-        InputError: the file is missing, cannot be read, or lacks a column.
+        InputError: the catalog is missing, cannot be read, or lacks a column.
     """
-    path = Path(items.path or "")
-    readers = {".parquet": pd.read_parquet, ".csv": _read_csv, ".json": _read_lines, ".jsonl": _read_lines}
-    if path.suffix not in readers:
-        raise InputError(f"setting 'items.path': {path} is neither Parquet, CSV nor JSON lines")
-    try:
-        raw = readers[path.suffix](path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read the catalog {path}: {' '.join(str(error).split()):.300}") from error
     names = items.columns
-    missing = [name for name in (names.item_id, names.title, names.text) if name is not None and name not in raw]
-    if missing:
-        raise InputError(f"the catalog {path} has no column '{missing[0]}': set items.columns to the names it has")
-    raw = raw[raw[names.item_id].notna()]
-    ids: list[str] = raw[names.item_id].astype(str).tolist()
-    return ids, _text(raw, names.title), _text(raw, names.text)
+    raw = _read(items, [names.title, names.text, *names.attributes])
+    told = [_text(raw, names.text), *(_named(raw, name) for name in names.attributes)]
+    texts = [". ".join(part for part in parts if part) or None for parts in zip(*told, strict=True)]
+    return raw[names.item_id].astype(str).tolist(), _text(raw, names.title), texts
+
+
+def read_vectors(items: Items) -> tuple[list[str], npt.NDArray[np.float32]]:
+    """Ids (n,) and vectors (n, d) of the items that have one; of equal ids the last one counts.
+
+    Args:
+        items: The section `items`, with `path` and `columns.vector` set.
+
+    Raises:
+        InputError: the catalog is missing, cannot be read, or lacks a column, or vectors are no lists of numbers, or of
+            several lengths.
+    """
+    names, column = items.columns, items.columns.vector
+    raw = _read(items, [column])
+    raw = raw[raw[column].notna()].drop_duplicates(names.item_id, keep="last")
+    if not len(raw):
+        return [], np.zeros((0, 0), dtype=np.float32)
+    try:
+        vectors = np.stack([np.asarray(vector, dtype=np.float32) for vector in raw[column]])
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"column '{column}' of the catalog {items.path} holds no lists of numbers of one length"
+        ) from error
+    if vectors.ndim != 2:
+        raise InputError(f"column '{column}' of the catalog {items.path} holds no lists of numbers")
+    return raw[names.item_id].astype(str).tolist(), vectors
+
+
+def state_of(items: Items) -> str:
+    """What changes whenever the catalog does: the version of a Delta table, or the time of a file's last change."""
+    path = Path(items.path or "")
+    if path.is_dir():
+        with _failures(path):
+            return f"version {DeltaTable(path).version()}"
+    return f"time {path.stat().st_mtime_ns}" if path.exists() else "missing"
 
 
 def read_titles(items: Items) -> Mapping[str, str]:
     """What to call each item that has a title or a text; none without `items.path`.
 
-    The last catalog is kept, and read again when its file has changed.
+    The last catalog is kept, and read again when it has changed.
 
     Raises:
         InputError: see `read_texts`.
     """
     if items.path is None:
         return {}
-    file = Path(items.path)
-    return _titles(items, file.stat().st_mtime_ns if file.exists() else 0)
+    return _titles(items, state_of(items))
 
 
 @lru_cache(maxsize=1)
-def _titles(items: Items, changed_at: int) -> Mapping[str, str]:
+def _titles(items: Items, state: str) -> Mapping[str, str]:
     named = ((item, _title(title, text)) for item, title, text in zip(*read_texts(items), strict=True))
     return {item: title for item, title in named if title}
 
@@ -64,12 +93,49 @@ def _title(title: str | None, text: str | None) -> str:
     return chosen if len(chosen) <= _TITLE_LENGTH else f"{chosen[: _TITLE_LENGTH - 1]}…"
 
 
+def _read(items: Items, columns: Sequence[str | None]) -> pd.DataFrame:
+    """The rows of the catalog that have an id, with the columns wanted.
+
+    Raises:
+        InputError: the catalog is missing, cannot be read, or lacks a column.
+    """
+    path = Path(items.path or "")
+    readers = {".parquet": pd.read_parquet, ".csv": _read_csv, ".json": _read_lines, ".jsonl": _read_lines}
+    read = _read_delta if path.is_dir() else readers.get(path.suffix)
+    if read is None:
+        raise InputError(f"setting 'items.path': {path} is neither a Delta table, Parquet, CSV nor JSON lines")
+    with _failures(path):
+        raw = read(path)
+    wanted = [name for name in (items.columns.item_id, *columns) if name is not None]
+    missing = [name for name in wanted if name not in raw]
+    if missing:
+        raise InputError(f"the catalog {path} has no column '{missing[0]}': set items.columns to the names it has")
+    return raw[raw[items.columns.item_id].notna()]
+
+
+@contextmanager
+def _failures(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, DeltaError) as error:
+        raise InputError(f"cannot read the catalog {path}: {' '.join(str(error).split()):.300}") from error
+
+
+def _read_delta(path: Path) -> pd.DataFrame:
+    return DeltaTable(path).to_pandas()
+
+
 def _read_csv(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
 
 
 def _read_lines(path: Path) -> pd.DataFrame:
     return pd.read_json(path, lines=True, dtype=False)
+
+
+def _named(raw: pd.DataFrame, name: str) -> list[str | None]:
+    """Values of an attribute with its name before them, None for missing values."""
+    return [value and f"{name}: {value}" for value in _text(raw, name)]
 
 
 def _text(raw: pd.DataFrame, name: str | None) -> list[str | None]:

@@ -26,6 +26,8 @@ _OF_KIND = {
         "model.mixture.neighbors",
     ),
     "sessions": ("model.mixture.session_half_life",),
+    # What is encoded otherwise is another space.
+    "content": ("items.encoder", "items.columns.vector"),
     "repeat": ("model.mixture.repeats", "model.mixture.repeat_half_life_days"),
 }
 # The re-ranker learns from the quality of lists of that length, and from the items that such lists may contain.

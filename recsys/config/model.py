@@ -113,10 +113,11 @@ class NeuralSettings(Section):
 class MixtureSettings(Section):
     """The members of `model.kind: mixture`, their own settings, and those of the re-ranker."""
 
-    members: list[Literal["als", "trend", "cooccurrence", "repeat", "sessions", "ncf"]] = Field(
+    members: list[Literal["als", "trend", "cooccurrence", "repeat", "sessions", "content", "ncf"]] = Field(
         ["als", "trend", "cooccurrence", "repeat", "sessions"],
-        description="Learners that generate candidates. `trend` is required; `repeat` is used only with "
-        "`recommend.exclude_seen: false`.",
+        description="Learners that generate candidates, or features of them. `trend` is required; `repeat` is used only "
+        "with `recommend.exclude_seen: false`; `content` compares items by their texts or vectors, and needs "
+        "`items.path`.",
     )
     half_lives: list[PositiveFloat] = Field(
         [500, 2_000, 8_000, 32_000, 128_000, 512_000],

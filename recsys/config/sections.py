@@ -3,6 +3,8 @@
 `settings` combines, reads and validates them.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -305,10 +307,21 @@ class ItemColumns(Section):
     title: str | None = Field("title", description="Column with the title.")
     text: str | None = Field("text", description="Column with the description, or more text about the item.")
 
+    attributes: list[str] = Field(
+        default_factory=list,
+        description="Further columns that say something about an item, such as its category, brand or price; they "
+        "become part of its text.",
+    )
+    vector: str | None = Field(
+        None,
+        description="Column with a list of numbers for each item, of the same length for all: an embedding of your own, "
+        "of an image or a sound, which is used in the place of one of the text.",
+    )
+
     @model_validator(mode="after")
     def _some_text(self) -> "ItemColumns":
-        if self.title is None and self.text is None:
-            raise ValueError("title and text are both null: name at least one column with text")
+        if self.title is None and self.text is None and not self.attributes and self.vector is None:
+            raise ValueError("title, text and vector are null, and there are no attributes: name at least one column")
         return self
 
 
@@ -325,10 +338,15 @@ class Adapter(Section):
 
 
 class Items(Section):
-    """Catalog with item texts, from which cold items get factors (needs the extra `text`)."""
+    """Catalog of items with texts or vectors: cold items get factors from them, and `content` compares items by them.
+
+    Texts need the extra `text`.
+    """
 
     path: str | None = Field(
-        None, description="Catalog in Parquet, CSV or JSON lines, one row per item; `null`: no cold-start from texts."
+        None,
+        description="Catalog: a Delta table, or a file of Parquet, CSV or JSON lines, one row per item. It is read again "
+        "when it changes. `null`: there is none.",
     )
     columns: ItemColumns = Field(default_factory=ItemColumns, description="Names of the columns of the catalog.")
     encoder: str = Field(
@@ -345,3 +363,15 @@ class Items(Section):
         2.0, description="L2 penalty of the map from texts to factors. Raise it where texts say little."
     )
     adapter: Adapter = Field(default_factory=Adapter)
+
+    @property
+    def space(self) -> str:
+        """Sixteen hex digits that change with what vectors are made of: vectors of two spaces cannot be compared."""
+        made_of = [self.encoder, None] if self.columns.vector is None else [None, self.columns.vector]
+        return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
+
+    @model_validator(mode="after")
+    def _no_adapter_of_vectors(self) -> "Items":
+        if self.adapter.enabled and self.columns.vector is not None:
+            raise ValueError("adapter.enabled adapts the encoder of texts, and columns.vector leaves it out: set one")
+        return self

@@ -123,6 +123,11 @@ class Settings(Section):
     )
 
     @property
+    def uses_contents(self) -> bool:
+        """Whether the model learns from vectors of items."""
+        return self.model.kind == "mixture" and "content" in self.model.mixture.members
+
+    @property
     def each_source(self) -> "list[Settings]":
         """The settings for each source by itself, `source` first."""
         return [self.model_copy(update={"source": one, "sources": []}) for one in (self.source, *self.sources)]
@@ -258,6 +263,8 @@ def check_settings(values: Any) -> Settings:
     except ValidationError as error:
         raise ConfigError("; ".join(_describe(problem) for problem in error.errors())) from error
     refuse_unsupported(settings.storage.root, settings.mlflow.tracking_uri)
+    if settings.uses_contents and settings.items.path is None:
+        raise ConfigError("setting 'model.mixture.members': 'content' needs a catalog of items: set items.path, too")
     return settings
 
 

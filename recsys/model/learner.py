@@ -30,6 +30,7 @@ class CodedBatch:
         new_pairs: (n,) bool, whether the user had not interacted with the item before.
         user_count, item_count: how many there are now, those of this batch included.
         left_users, left_items: (m,) int64 codes of distinct pairs that were shown and left, of known users and items.
+        described: (v,) int64 codes of distinct items that the batch brings vectors of; vectors: (v, d) int8.
     """
 
     users: IntArray
@@ -42,6 +43,8 @@ class CodedBatch:
     item_count: int
     left_users: IntArray
     left_items: IntArray
+    described: IntArray
+    vectors: npt.NDArray[np.int8]
 
     def __len__(self) -> int:
         return len(self.users)

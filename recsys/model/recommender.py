@@ -27,6 +27,7 @@ from recsys.model.interactions.forgetting import LastSeen, idle_before
 from recsys.model.interactions.history import History
 from recsys.model.interactions.vocab import Vocabulary
 from recsys.model.learner import CodedBatch, Learner, State
+from recsys.model.mixture.content import Content
 from recsys.model.mixture.live import live_scorer
 from recsys.model.mixture.mixture import MEMBERS, Mixture
 from recsys.serving import FallbackScorer, Lists, Served
@@ -74,6 +75,18 @@ class OnlineModel:
         if not isinstance(learner, IncrementalAls):
             raise LookupError(f"a learner of kind '{self.settings.model.kind}' has no factors of that kind")
         return learner
+
+    @property
+    def content(self) -> Content:
+        """The vectors of items, a member of the learner.
+
+        Raises:
+            LookupError: it has none.
+        """
+        content = self.learner.members.get("content") if isinstance(self.learner, Mixture) else None
+        if not isinstance(content, Content):
+            raise LookupError("model.mixture.members has no content")
+        return content
 
     @one_thread()
     def update(self, batch: InteractionBatch, step: StepId) -> dict[str, float]:
@@ -323,6 +336,7 @@ class OnlineModel:
         self.popularity.add(items, batch.weights, batch.times, len(self.items))
         left = self.users.lookup(batch.left.user_ids), self.items.lookup(batch.left.item_ids)
         known = (left[0] >= 0) & (left[1] >= 0)
+        described = self.items.lookup(batch.contents.item_ids)
         return CodedBatch(
             users,
             items,
@@ -334,6 +348,8 @@ class OnlineModel:
             len(self.items),
             left[0][known],
             left[1][known],
+            described[described >= 0],
+            batch.contents.vectors[described >= 0],
         )
 
     def _served(self, learner: Learner) -> Served:

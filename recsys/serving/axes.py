@@ -20,6 +20,7 @@ class NewItem(Enum):
     # Zeros would be an item unlike any that the scorer has seen; the mean is an item of which it knows nothing special.
     MEAN = "the mean of the known items"
     TEXT = "what is predicted from its text"
+    VECTOR = "the coded vector of its text, or of its own"
 
 
 class Loss(Enum):
@@ -70,7 +71,7 @@ def with_new_items(arrays: Arrays, declared: Declared, count: int, from_text: Ar
         arrays: All arrays of a version.
         declared: The axes of each, and maybe of others.
         count: How many items are added.
-        from_text: The added entries of the arrays whose `new_item` is `TEXT`.
+        from_text: The added entries of the arrays whose `new_item` is `TEXT` or `VECTOR`.
 
     Raises:
         KeyError: an array is not declared.
@@ -81,7 +82,7 @@ def with_new_items(arrays: Arrays, declared: Declared, count: int, from_text: Ar
         if axes.new_item is None:
             continue
         axis = axes.names.index(ITEMS)
-        if axes.new_item is NewItem.TEXT:
+        if axes.new_item in (NewItem.TEXT, NewItem.VECTOR):
             added = from_text[name]
         else:
             shape = [*array.shape[:axis], count, *array.shape[axis + 1 :]]

@@ -11,6 +11,7 @@ from .arrays import Array, Arrays, Lists, PairValues, part
 from .axes import Axes, Declared, of_members
 from .candidates import above_among, valued
 from .choice import POSITIVE, Choice
+from .content import ContentScorer
 from .factors import AlsScorer, Asked
 from .neural import NeuralScorer
 from .proposals import CandidateGenerator, Candidates, DenseMember, in_order
@@ -62,6 +63,7 @@ MEMBERS = {
     "cooccurrence": CoOccurrenceScorer,
     "repeat": RepeatScorer,
     "sessions": SessionScorer,
+    "content": ContentScorer,
 }
 
 
@@ -80,7 +82,7 @@ class MixtureScorer:
         arrays: `weights` (situations, features) of the re-ranker, `chances` (situations, rankings), `draw` (2,) the
             seed and the clock, `calibration` (situations, rankings, 2), see `Choice`, `depth` (2,) candidates per
             member, and how many more at most to make up for seen items.
-        trend, similar, sessions, repeats: members.
+        trend, similar, sessions, repeats, content: members.
         dense: members that score all items, by name.
     """
 
@@ -100,10 +102,11 @@ class MixtureScorer:
         similar: CoOccurrenceScorer | None,
         sessions: SessionScorer | None,
         repeats: RepeatScorer | None,
+        content: ContentScorer | None,
         dense: Mapping[str, DenseMember],
     ) -> None:
         self._weights, self._asked = arrays["weights"], Asked.plain()
-        self._members = CandidateGenerator(trend, similar, sessions, repeats, dense, *arrays["depth"].tolist())
+        self._members = CandidateGenerator(trend, similar, sessions, repeats, content, dense, *arrays["depth"].tolist())
         self.items: int = trend.items
         positive = np.isin(self._members.rankings, POSITIVE)
         self._choice = Choice(arrays["chances"], arrays["draw"], arrays["calibration"], positive)
@@ -119,6 +122,7 @@ class MixtureScorer:
             CoOccurrenceScorer(own["cooccurrence"]) if "cooccurrence" in own else None,
             SessionScorer(own["sessions"]) if "sessions" in own else None,
             RepeatScorer(own["repeat"]) if "repeat" in own else None,
+            ContentScorer(own["content"]) if "content" in own else None,
             {name: DENSE[name](own[name]) for name in DENSE if name in own},
         )
 

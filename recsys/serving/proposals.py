@@ -9,6 +9,7 @@ import numpy as np
 
 from .arrays import Array, Lists
 from .candidates import gathered
+from .content import CONTENT_FEATURES, ContentScorer
 from .factors import AlsScorer
 from .neural import NeuralScorer
 from .ranking import Ranked, Reason, Scorer, UserScores
@@ -57,7 +58,7 @@ class CandidateGenerator:
     """Members of a mixture, which propose candidates and say what the re-ranker is to know of them.
 
     Args:
-        trend, similar, sessions, repeats: members.
+        trend, similar, sessions, repeats, content: members.
         dense: members that score all items, by name.
         depth: Candidates per member.
         more: How many more at most, to make up for seen items.
@@ -69,12 +70,13 @@ class CandidateGenerator:
         similar: CoOccurrenceScorer | None,
         sessions: SessionScorer | None,
         repeats: RepeatScorer | None,
+        content: ContentScorer | None,
         dense: Mapping[str, DenseMember],
         depth: int,
         more: int,
     ) -> None:
         self.trend, self._similar, self._repeats, self._dense = trend, similar, repeats, dict(dense)
-        self._sessions = sessions
+        self._sessions, self._content = sessions, content
         self._depth, self._more, self.items = depth, more, trend.items
         self._leaders = self._leading()
         # Of users whose recent items are known.
@@ -99,6 +101,7 @@ class CandidateGenerator:
         view._similar = None if self._similar is None else self._similar.with_recent(rows, recent)
         view._sessions = None if self._sessions is None else self._sessions.with_recent(rows, recent)
         view._repeats = None if self._repeats is None else self._repeats.with_recent(rows, recent)
+        view._content = None if self._content is None else self._content.with_recent(rows, recent)
         view._dense = {name: member.with_recent(rows, recent) for name, member in self._dense.items()}
         view._situations = self.groups(rows) + len(GROUPS) * (recent.lengths > 0)
         return view
@@ -113,6 +116,7 @@ class CandidateGenerator:
         told = [member.reasons(rows, lists) for member in members]
         told += [self._similar.reasons(rows, lists)] if self._similar is not None else []
         told += [self._sessions.reasons(rows, lists)] if self._sessions is not None and self._recent_known else []
+        told += [self._content.reasons(rows, lists)] if self._content is not None else []
         return [[reason for own in reasons for reason in own] for reasons in zip(*told, strict=True)] or [
             [] for _ in lists.items
         ]
@@ -167,6 +171,8 @@ class CandidateGenerator:
             found, *own_columns = (looked_up(*again, column, *lists, self.items) for column in facts)
             columns.extend(own_columns)
             opinions.append(found + self._repeats.share[codes])
+        if self._content is not None:
+            columns.extend(self._content.alike(rows, lists))
         if running is not None:
             told, sides = np.repeat(running.known, lists.lengths), running.at(lists, self.items)
             columns.extend(np.where(told, [*np.log(sides + _LEAST**2), levels[ranks[-1]]], 0.0))
@@ -203,6 +209,7 @@ class CandidateGenerator:
         names += [name for member in self._dense for name in (member, f"{member}_rank")]
         names += ["cooccurrence"] if self._similar is not None else []
         names += list(REPEAT_FEATURES) if self._repeats is not None else []
+        names += list(CONTENT_FEATURES) if self._content is not None else []
         return names + (list(SESSION_FEATURES) if self._sessions is not None and self._recent_known else [])
 
     def behind_name(self, candidates: Candidates, owner: int) -> str:

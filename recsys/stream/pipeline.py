@@ -1,11 +1,11 @@
 """What happens to one micro-batch, from top to bottom.
 
-    quarantine -> exposures -> log -> evaluate -> learn -> snapshot -> trials -> ledger -> MLflow -> totals
+    quarantine -> exposures -> contents -> log -> evaluate -> learn -> snapshot -> trials -> ledger -> MLflow -> totals
 
 Spark calls `Pipeline.handle_batch` and marks the batch as done only when it returns. So after a crash the same batch
 comes again, and every stage either finds its mark and does nothing, or does all of its work:
 
-* quarantine, exposures, log, trials and ledger are Delta appends that carry the batch id as transaction version;
+* quarantine, exposures, contents, log, trials, ledger are Delta appends with the batch id as transaction version;
 * a batch that is in the log is not read again, so its source may be gone;
 * the model learns from the rows that the log holds, and only batches that the ledger does not hold yet;
 * log and ledger say what each batch was planned to read; a batch of that number that reads anything else is refused;
@@ -34,6 +34,7 @@ from recsys.storage import snapshot_folder
 from recsys.stream import freshness
 from recsys.stream.arms import intervals_of_arms
 from recsys.stream.background import Background
+from recsys.stream.contents import Contents
 from recsys.stream.contest import FIRST
 from recsys.stream.publish import Observer, Publisher, log_stage
 from recsys.stream.recovery import (
@@ -118,6 +119,7 @@ class Pipeline:
         self.publisher = publisher
         self.background = background
         self.rivals = Rivals(publisher.rivals)
+        self.contents = Contents(settings, tables, publisher.new_items.plain)
         self.report = report
         self.observe = observe
 
@@ -177,7 +179,7 @@ class Pipeline:
         rejected = quarantine.of_batch(self.tables, step)
         quarantined = rejected.count()
         return StoredBatch(
-            rows=rows,
+            rows=self.contents.given(rows, step),
             log_version=self.tables.version(INTERACTION_LOG),
             records=rows.records + quarantined,
             quarantined=quarantined,
@@ -204,10 +206,12 @@ class Pipeline:
         if counts.quarantined and topic is not None:
             quarantine.send_dead_letters(self.tables, self.settings.source, topic, step)
             self.observe("dead letters", step)
+        rows = self.contents.bring(log.to_batch(collected), self.model, step, application)
+        self.observe("contents", step)
         log_version = log.append(self.tables, collected, step, application, plan.input)
         self.observe("log", step)
         return StoredBatch(
-            rows=log.to_batch(collected),
+            rows=rows,
             log_version=log_version,
             records=counts.records,
             quarantined=counts.quarantined,
@@ -270,7 +274,7 @@ class Pipeline:
         self.observe("evaluate", step)
         evaluated = time.perf_counter()
         came_back = {f"{ledger.RETURNED}{batch_id}": 1.0 for batch_id in back}
-        rows = with_returned(self.tables, stored.rows, step, back)
+        rows = with_returned(self.settings, self.tables, stored.rows, step, back)
         update = self.model.update(rows, step) | came_back
         self.observe("learn", step)
         learned = time.perf_counter()

@@ -19,6 +19,7 @@ from recsys.registry.client import connect
 from recsys.registry.runs import runs_of
 from recsys.registry.versions import Version
 from recsys.storage import Place, checkpoint_folder, snapshot_folder, writer_lock
+from recsys.stream.contents import write_catalog
 from recsys.stream.distributed import PAIRS, Factors, refuse_undistributed, train
 from recsys.stream.handover import load, refuse_unfinished
 from recsys.stream.processes import refuse_processes
@@ -115,6 +116,8 @@ def _trained(settings: Settings, tables: Tables) -> tuple[LedgerRow, OnlineModel
     if scope.as_of is not None:
         refuse_other_settings(settings, current_generation(tables))
     started = time.perf_counter()
+    if scope.as_of is None:
+        write_catalog(settings, tables, begin)
     model = (_on_executors if settings.rebuild.distributed else _on_driver)(settings, tables, begin, scope)
     seconds = time.perf_counter() - started
     path = model.save(settings) if isinstance(model, Factors) else _save(model, settings)

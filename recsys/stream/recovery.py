@@ -21,9 +21,10 @@ from recsys.model.neural.ncf import NeuralCf
 from recsys.model.recommender import OnlineModel
 from recsys.storage import checkpoint_folder, snapshot_folder
 from recsys.stream import distributed
+from recsys.stream.contents import catalog_of
 from recsys.stream.processes import Processes
 from recsys.stream.scope import Scope
-from recsys.tables import checkpoint, ledger, log, requeue
+from recsys.tables import checkpoint, contents, ledger, log, requeue
 from recsys.tables.conditions import between
 from recsys.tables.delta import Tables
 
@@ -159,7 +160,7 @@ def recover_model(settings: Settings, tables: Tables, generation: Generation) ->
         logger.info("recovering the model from step %s to %s", start, last)
         rows = {row.step: row for row in ledger.read(tables, start.generation, start.batch_id)}
         for step, batch in tqdm(
-            complete_batches(tables, start, last),
+            batches_as_learned(settings, tables, start, last),
             desc="recovering the model",
             unit=" batches",
             leave=False,
@@ -167,7 +168,7 @@ def recover_model(settings: Settings, tables: Tables, generation: Generation) ->
         ):
             if not ledger.is_set_aside(rows[step]):
                 back = [batch_id for batch_id, learned in ledger.returned(rows[step]).items() if learned]
-                model.update(with_returned(tables, batch, step, back), step)
+                model.update(with_returned(settings, tables, batch, step, back), step)
         if model.step != last:  # The last batches had nothing to learn.
             model.update(log.to_batch(log.ROWS.empty_table()), last)
     else:
@@ -176,12 +177,27 @@ def recover_model(settings: Settings, tables: Tables, generation: Generation) ->
     return model
 
 
-def with_returned(tables: Tables, batch: InteractionBatch, step: StepId, back: Sequence[int]) -> InteractionBatch:
+def with_returned(
+    settings: Settings, tables: Tables, batch: InteractionBatch, step: StepId, back: Sequence[int]
+) -> InteractionBatch:
     """A batch, joined with earlier ones of its generation that were set aside and are learned with it."""
     if not back:
         return batch
-    steps = (StepId(step.generation, batch_id) for batch_id in back)
-    return log.joined([batch, *(log.to_batch(log.read_batch(tables, earlier)) for earlier in steps)])
+    steps = [StepId(step.generation, batch_id) for batch_id in back]
+    earlier = [(one, log.to_batch(log.read_batch(tables, one))) for one in steps]
+    if settings.uses_contents:
+        earlier = [
+            *contents.joined(tables, earlier, StepId(step.generation, min(back) - 1), step, settings.items.space)
+        ]
+    return log.joined([batch, *(one for _, one in earlier)])
+
+
+def batches_as_learned(
+    settings: Settings, tables: Tables, after: StepId, through: StepId
+) -> Iterator[tuple[StepId, InteractionBatch]]:
+    """`complete_batches`, with what the stream told the model of their items."""
+    batches = complete_batches(tables, after, through)
+    return contents.joined(tables, batches, after, through, settings.items.space) if settings.uses_contents else batches
 
 
 def returning(tables: Tables, generation: Generation) -> tuple[int, ...]:
@@ -291,7 +307,8 @@ def new_model(settings: Settings, tables: Tables, begin: StepId, scope: Scope) -
     model = OnlineModel(settings)
     if settings.rebuild.processes > 1 and isinstance(model.learner, NeuralCf):
         model.learner.elsewhere = Processes(tables.spark, settings)
-    batches = scope.of(complete_batches(tables, None, before(begin)))
+    batches, catalog = scope.of(complete_batches(tables, None, before(begin))), catalog_of(settings, tables, begin)
+    batches = batches if catalog is None else catalog.handed_out(batches)
     logged = tqdm(batches, desc="reading the log", unit=" batches", leave=False, disable=None)
     solved = distributed.Factors.load(settings, begin)
     if solved is None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+from recsys.catalogue import ItemVectors
 from recsys.config import Settings
 from recsys.config.settings import nested
 from recsys.contracts import INTERACTION_LOG, MODEL_UPDATES, InteractionBatch, StepId
@@ -92,9 +93,13 @@ def log_of(settings: Settings, tables: Tables) -> Log:
     counts = tables.rows_by_step(INTERACTION_LOG, between(None, last))
     steps = [step for step in counts if step not in left_out and step.batch_id not in scope.batches]
 
+    # As a rebuild, which knows the whole catalog as it is now.
+    catalog = ItemVectors(settings).described() if settings.uses_contents else None
+
     def read(count: int) -> Iterator[tuple[StepId, InteractionBatch]]:
         found = complete_batches(tables, None, steps[count - 1])
-        return scope.of((step, batch) for step, batch in found if step not in left_out)
+        chosen = scope.of((step, batch) for step, batch in found if step not in left_out)
+        return chosen if catalog is None else catalog.handed_out(chosen)
 
     return Log(len(steps), read)
 

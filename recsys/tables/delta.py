@@ -22,6 +22,7 @@ from recsys.contracts import (
     ALERTS,
     EXPOSURES,
     INTERACTION_LOG,
+    ITEM_CONTENTS,
     MODEL_UPDATES,
     QUARANTINE,
     RECOMMENDATIONS,
@@ -51,6 +52,7 @@ PROPERTIES = {
     ALERTS: _STREAMED,
     TRIALS: _STREAMED,
     EXPOSURES: _STREAMED,
+    ITEM_CONTENTS: _STREAMED,
     # One row that is replaced every few minutes: the history of a day is enough.
     **{
         name: {f"delta.{kept}RetentionDuration": "interval 1 days" for kept in ("deletedFile", "log")}
@@ -59,7 +61,7 @@ PROPERTIES = {
 }
 # The tables that only the holder of the lease may append to. The totals say themselves how far they are, and an alert
 # harms nothing.
-FENCED = (INTERACTION_LOG, QUARANTINE, MODEL_UPDATES, TRIALS, EXPOSURES)
+FENCED = (INTERACTION_LOG, QUARANTINE, MODEL_UPDATES, TRIALS, EXPOSURES, ITEM_CONTENTS)
 # Spark alone writes their rows, with deletion vectors.
 _WRITTEN_BY_SPARK = (RECOMMENDATIONS, *VECTOR_SCHEMAS)
 

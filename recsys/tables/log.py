@@ -29,6 +29,7 @@ from recsys.contracts import (
     REASONS,
     USER,
     WEIGHT,
+    Contents,
     InteractionBatch,
     Left,
     StepId,
@@ -161,7 +162,10 @@ def _left(rows: pa.Table, shown_only: npt.NDArray[np.bool_], impressions: int) -
 
 
 def joined(batches: Sequence[InteractionBatch]) -> InteractionBatch:
-    """The rows of several batches as one, in the order that a batch has."""
+    """The rows of several batches as one, in the order that a batch has.
+
+    Of several vectors of an item that of the first batch that has one counts.
+    """
     rows = pa.table(
         {
             USER: pa.array([user for batch in batches for user in batch.user_ids], pa.string()),
@@ -174,6 +178,10 @@ def joined(batches: Sequence[InteractionBatch]) -> InteractionBatch:
     taken = {pair for batch in batches for pair in zip(batch.user_ids, batch.item_ids, strict=True)}
     shown = {pair for batch in batches for pair in zip(batch.left.user_ids, batch.left.item_ids, strict=True)}
     left = sorted(shown - taken)
+    brought: dict[str, npt.NDArray[np.int8]] = {}
+    for batch in batches:
+        for item, vector in zip(batch.contents.item_ids, batch.contents.vectors, strict=True):
+            brought.setdefault(item, vector)
     return InteractionBatch(
         user_ids=rows[USER].to_pylist(),
         item_ids=rows[ITEM].to_pylist(),
@@ -185,6 +193,7 @@ def joined(batches: Sequence[InteractionBatch]) -> InteractionBatch:
             [item for _, item in left],
             sum(batch.left.impressions for batch in batches),
         ),
+        contents=Contents(list(brought), np.stack(list(brought.values()))) if brought else Contents(),
     )
 
 

@@ -46,6 +46,7 @@ def to_learn(batch: InteractionBatch, settings: Settings) -> tuple[InteractionBa
         events=np.maximum(np.ceil(merged.events * share), 1).astype(np.int64),
         times=merged.times,
         left=merged.left,
+        contents=merged.contents,
     )
     lost = float((weight * (1 - share)).sum()) / total if total else 0.0
     return counted, {"damped_pairs": float(damped.sum()), "damped_weight_share": lost}

@@ -34,4 +34,5 @@ def merge_pairs(batch: InteractionBatch, half_life_days: float | None) -> Intera
         events=np.add.reduceat(batch.events, starts),
         times=batch.times[ends],
         left=batch.left,
+        contents=batch.contents,
     )

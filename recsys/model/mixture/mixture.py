@@ -21,6 +21,7 @@ from recsys.model.interactions.history import History
 from recsys.model.interactions.keeping import Kept
 from recsys.model.learner import CodedBatch, Learner, State
 from recsys.model.mixture.choosing import Choosing, situations
+from recsys.model.mixture.content import Content
 from recsys.model.mixture.live import FoldInBefore, live_scorer
 from recsys.model.mixture.reranker import LabeledCandidates
 from recsys.model.mixture.running import RunningSessions
@@ -48,6 +49,7 @@ MEMBERS: dict[str, type[Learner]] = {
     "cooccurrence": CoOccurrence,
     "repeat": Repeat,
     "sessions": Sessions,
+    "content": Content,
 }
 _DENSE = ("als", "ncf")
 # Initial weights of the re-ranker, which also regularize it: about the final weights on five streams of films, clicks
@@ -55,6 +57,7 @@ _DENSE = ("als", "ncf")
 _TREND, _SEGMENTS, _AGE, _IDLE = 0.5, 0.1, -0.1, -0.05
 _LEVEL, _RANK, _FOLLOWS = 0.25, 0.1, 0.15
 _IN_SESSION = (0.1, 0.1, 0.05, 0.1)
+_ALIKE = (0.0, 0.0)
 _REPEATED = (0.6, 0.2, 0.8, -0.05, 0.3, 0.3)
 
 
@@ -161,13 +164,15 @@ class Mixture:
 
     def scorer(self, fold_in: FoldInBefore | None = None) -> MixtureScorer:
         """The scorer of the members as they are now; of users' recent items its factors learn by `fold_in`."""
-        similar, sessions, repeats = (self.members.get(name) for name in ("cooccurrence", "sessions", "repeat"))
+        similar, sessions = self.members.get("cooccurrence"), self.members.get("sessions")
+        repeats, content = self.members.get("repeat"), self.members.get("content")
         return MixtureScorer(
             self._arrays(),
             self._trend().scorer(),
             similar.scorer() if isinstance(similar, CoOccurrence) else None,
             sessions.scorer() if isinstance(sessions, Sessions) else None,
             repeats.scorer() if isinstance(repeats, Repeat) else None,
+            content.scorer() if isinstance(content, Content) else None,
             {name: live_scorer(self.members[name], self._items, fold_in) for name in _DENSE if name in self.members},
         )
 
@@ -288,6 +293,7 @@ class Mixture:
         start += [_LEVEL, _RANK] * sum(name in self._names for name in _DENSE)
         start += [_FOLLOWS] * ("cooccurrence" in self._names)
         start += [*_REPEATED] * ("repeat" in self._names)
+        start += [*_ALIKE] * ("content" in self._names)
         return np.array(start), np.array(start + [*_IN_SESSION] * ("sessions" in self._names))
 
     def _rankings(self) -> list[str]:

@@ -10,6 +10,7 @@ import torch
 from recsys.config.sections import Items
 from recsys.errors import ConfigError
 from recsys.model.common.arrays import Float32Array, FloatArray, IntArray
+from recsys.model.interactions.described import Described
 from recsys.model.interactions.vocab import Vocabulary
 from recsys.serving import Served
 from recsys.serving.axes import NewItem, declared_name, with_new_items
@@ -142,7 +143,7 @@ class ColdItems:
         self._settings = settings
         self._learned: dict[str, ColdStart] = {}
 
-    def extend(self, served: Served, catalog: Texts) -> Served:
+    def extend(self, served: Served, catalog: Texts, described: Described | None = None) -> Served:
         """A version that knows the items of a catalog that nobody has interacted with.
 
         Items with interactions keep their own factors, however few users they have: so few interactions since they
@@ -151,6 +152,7 @@ class ColdItems:
         Args:
             served: The version.
             catalog: All items with a text. Only items that are available should be in it.
+            described: The same items with the vectors that the model learns from; None if it learns from none.
 
         Returns:
             The version with the cold items after its own, in the order of the catalog, their popularity 0. Without
@@ -160,7 +162,8 @@ class ColdItems:
             ConfigError: versions of this kind cannot be extended.
         """
         axes = declared_axes(served.kind)
-        of_text = [name for name in served.arrays if axes[declared_name(name)].new_item is NewItem.TEXT]
+        new_item = {name: axes[declared_name(name)].new_item for name in served.arrays}
+        of_text = [name for name, kind in new_item.items() if kind is NewItem.TEXT]
         if not of_text:
             raise ConfigError(f"setting 'items.path' is of no use to a model of kind '{served.kind}': leave it out")
         rows = catalog.items.lookup(served.item_ids)
@@ -177,6 +180,11 @@ class ColdItems:
                 return served
             predicted[name] = cold.predict(catalog.embeddings[new])
         ids = catalog.items.ids
+        for name in (name for name, kind in new_item.items() if kind is NewItem.VECTOR):
+            assert described is not None, "the model learns from vectors"
+            added = described.vectors[described.items.lookup([ids[place] for place in new.tolist()])]
+            # A model that no batch has brought vectors yet has none of any length.
+            predicted[name] = added[:, : served.arrays[name].shape[1]]
         return replace(
             served,
             item_ids=[*served.item_ids, *(ids[place] for place in new.tolist())],
