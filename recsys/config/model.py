@@ -115,8 +115,8 @@ class MixtureSettings(Section):
 
     members: list[Literal["als", "trend", "cooccurrence", "repeat", "sessions", "content", "ncf"]] = Field(
         ["als", "trend", "cooccurrence", "repeat", "sessions"],
-        description="Learners that generate candidates, or features of them. `trend` is required; `repeat` is used only "
-        "with `recommend.exclude_seen: false`; `content` compares items by their texts or vectors, and needs "
+        description="Learners that generate candidates, or features of them. `trend` is required; `repeat` is used "
+        "only with `recommend.exclude_seen: false`; `content` compares items by their texts or vectors, and needs "
         "`items.path`.",
     )
     half_lives: list[PositiveFloat] = Field(

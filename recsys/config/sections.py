@@ -314,8 +314,8 @@ class ItemColumns(Section):
     )
     vector: str | None = Field(
         None,
-        description="Column with a list of numbers for each item, of the same length for all: an embedding of your own, "
-        "of an image or a sound, which is used in the place of one of the text.",
+        description="Column with a list of numbers for each item, of the same length for all: an embedding of your "
+        "own, such as of an image or a sound, which is used in the place of one of the text.",
     )
 
     @model_validator(mode="after")
@@ -345,8 +345,8 @@ class Items(Section):
 
     path: str | None = Field(
         None,
-        description="Catalog: a Delta table, or a file of Parquet, CSV or JSON lines, one row per item. It is read again "
-        "when it changes. `null`: there is none.",
+        description="Catalog: a Delta table, or a file of Parquet, CSV or JSON lines, one row per item. It is read "
+        "again when it changes. `null`: there is none.",
     )
     columns: ItemColumns = Field(default_factory=ItemColumns, description="Names of the columns of the catalog.")
     encoder: str = Field(

@@ -57,7 +57,8 @@ class ContentScorer(DenseScorer):
     def score(self, rows: Array) -> Array:
         """The cosine to the mean of the latest items; see `Scorer`."""
         lists = Lists.of(np.full(len(rows), self.items), np.tile(np.arange(self.items), len(rows)))
-        return self.alike(rows, lists)[0].reshape(len(rows), self.items).astype(np.float32)
+        scores: Array = self.alike(rows, lists)[0].reshape(len(rows), self.items).astype(np.float32)
+        return scores
 
     def with_recent(self, rows: Array, recent: Lists) -> Self:
         """See `VersionedScorer`."""

@@ -13,6 +13,7 @@ from recsys.model.common.arrays import Float32Array, FloatArray, IntArray
 from recsys.model.interactions.described import Described
 from recsys.model.interactions.vocab import Vocabulary
 from recsys.serving import Served
+from recsys.serving.arrays import Array
 from recsys.serving.axes import NewItem, declared_name, with_new_items
 from recsys.serving.version import declared_axes
 
@@ -169,7 +170,7 @@ class ColdItems:
         rows = catalog.items.lookup(served.item_ids)
         users = np.bincount(served.arrays["seen_items"], minlength=len(served.item_ids))
         new = np.delete(np.arange(len(catalog.items)), rows[rows >= 0])
-        predicted = {}
+        predicted: dict[str, Array] = {}
         for name in of_text:
             factors = served.arrays[name]
             shape = (catalog.embeddings.shape[1], factors.shape[1])
