@@ -171,7 +171,7 @@ class MixtureSettings(Section):
 class Model(Section):
     """The learner and its hyperparameters; a change needs `jobs/rebuild.py`."""
 
-    kind: Literal["mixture", "als", "ncf", "trend", "cooccurrence", "repeat", "sessions"] = Field(
+    kind: Literal["mixture", "als", "ncf", "trend", "cooccurrence", "repeat", "sessions", "content"] = Field(
         "mixture",
         description="Learner. `mixture` re-ranks the candidates of several learners; each of the others works by "
         "itself, too.",

@@ -125,7 +125,8 @@ class Settings(Section):
     @property
     def uses_contents(self) -> bool:
         """Whether the model learns from vectors of items."""
-        return self.model.kind == "mixture" and "content" in self.model.mixture.members
+        kinds = self.model.mixture.members if self.model.kind == "mixture" else [self.model.kind]
+        return "content" in kinds
 
     @property
     def each_source(self) -> "list[Settings]":
@@ -264,7 +265,8 @@ def check_settings(values: Any) -> Settings:
         raise ConfigError("; ".join(_describe(problem) for problem in error.errors())) from error
     refuse_unsupported(settings.storage.root, settings.mlflow.tracking_uri)
     if settings.uses_contents and settings.items.path is None:
-        raise ConfigError("setting 'model.mixture.members': 'content' needs a catalog of items: set items.path, too")
+        key = "model.kind" if settings.model.kind == "content" else "model.mixture.members"
+        raise ConfigError(f"setting '{key}': 'content' needs a catalog of items: set items.path, too")
     return settings
 
 

@@ -78,15 +78,15 @@ class OnlineModel:
 
     @property
     def content(self) -> Content:
-        """The vectors of items, a member of the learner.
+        """The vectors of items: the learner itself, or a member of it.
 
         Raises:
             LookupError: it has none.
         """
-        content = self.learner.members.get("content") if isinstance(self.learner, Mixture) else None
-        if not isinstance(content, Content):
-            raise LookupError("model.mixture.members has no content")
-        return content
+        learner = self.learner.members.get("content") if isinstance(self.learner, Mixture) else self.learner
+        if not isinstance(learner, Content):
+            raise LookupError(f"a learner of kind '{self.settings.model.kind}' has no vectors of items")
+        return learner
 
     @one_thread()
     def update(self, batch: InteractionBatch, step: StepId) -> dict[str, float]:

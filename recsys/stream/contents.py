@@ -13,7 +13,7 @@ from recsys.tables import contents
 from recsys.tables.delta import Tables
 
 
-class Contents:
+class ItemContents:
     """Gives batches the vectors of items that the model has not had, or has had otherwise.
 
     Only `model.mixture.members: [..., content]` uses them; without it batches stay as they are.

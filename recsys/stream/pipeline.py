@@ -34,7 +34,7 @@ from recsys.storage import snapshot_folder
 from recsys.stream import freshness
 from recsys.stream.arms import intervals_of_arms
 from recsys.stream.background import Background
-from recsys.stream.contents import Contents
+from recsys.stream.contents import ItemContents
 from recsys.stream.contest import FIRST
 from recsys.stream.publish import Observer, Publisher, log_stage
 from recsys.stream.recovery import (
@@ -119,7 +119,7 @@ class Pipeline:
         self.publisher = publisher
         self.background = background
         self.rivals = Rivals(publisher.rivals)
-        self.contents = Contents(settings, tables, publisher.new_items.plain)
+        self.contents = ItemContents(settings, tables, publisher.new_items.plain)
         self.report = report
         self.observe = observe
 
@@ -206,8 +206,7 @@ class Pipeline:
         if counts.quarantined and topic is not None:
             quarantine.send_dead_letters(self.tables, self.settings.source, topic, step)
             self.observe("dead letters", step)
-        rows = self.contents.bring(log.to_batch(collected), self.model, step, application)
-        self.observe("contents", step)
+        rows = self.described(log.to_batch(collected), step, application)
         log_version = log.append(self.tables, collected, step, application, plan.input)
         self.observe("log", step)
         return StoredBatch(
@@ -221,6 +220,13 @@ class Pipeline:
             began=began,
             seconds=time.perf_counter() - started,
         )
+
+    def described(self, rows: InteractionBatch, step: StepId, application: str) -> InteractionBatch:
+        """The rows of a batch with what the catalog says of their items; it is written down before."""
+        brought = self.contents.bring(rows, self.model, step, application)
+        if brought.contents.item_ids:
+            self.observe("contents", step)
+        return brought
 
     def learn_or_set_aside(self, stored: StoredBatch, step: StepId) -> LedgerRow:
         """Learn a batch, with those that come back, or go on without it if it cannot be learned.

@@ -14,6 +14,7 @@ from recsys.contracts import (
     EXPOSURES,
     INTERACTION_LOG,
     INTERACTIONS,
+    ITEM_CONTENTS,
     MODEL_UPDATES,
     QUARANTINE,
     RECOMMENDATIONS,
@@ -46,7 +47,16 @@ class Difference:
 def compare(disturbed: Settings, undisturbed: Settings) -> Difference:
     """Compare tables, arrays of the last snapshot, and registry."""
     result = Difference()
-    for name in (INTERACTION_LOG, INTERACTIONS, QUARANTINE, EXPOSURES, MODEL_UPDATES, TRIALS, RECOMMENDATIONS):
+    for name in (
+        INTERACTION_LOG,
+        INTERACTIONS,
+        QUARANTINE,
+        EXPOSURES,
+        ITEM_CONTENTS,
+        MODEL_UPDATES,
+        TRIALS,
+        RECOMMENDATIONS,
+    ):
         found, wanted = _rows(disturbed, name), _rows(undisturbed, name)
         missing, extra = wanted - found, found - wanted
         result.lost += max(0, wanted.total() - found.total())

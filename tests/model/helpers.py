@@ -1,23 +1,27 @@
 """Generated data and slow, obvious versions of what the model computes fast."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from recsys.config import Settings
-from recsys.contracts import InteractionBatch
+from recsys.contracts import InteractionBatch, StepId
 from recsys.model.als.objective import Objective, training_loss
 from recsys.model.als.selection import Selection
 from recsys.model.frozen import FrozenModel
 from recsys.model.interactions.adjacency import RaggedRows
+from recsys.model.interactions.described import Described
 from recsys.model.interactions.history import Rows
 from recsys.model.interactions.vocab import Vocabulary
 from recsys.model.recommender import OnlineModel
 from recsys.serving import Lists
 from recsys.serving.arrays import ragged_ranges
+from recsys.serving.content import coded
 
 DAY = 86_400.0
+# Of the vectors of items.
+DIMENSIONS = 24
 
 
 def make_settings(device: str = "cpu", **sections: dict[str, object] | int) -> Settings:
@@ -54,6 +58,8 @@ def scores_of(frozen: FrozenModel, users: Sequence[str], items: Vocabulary) -> n
 def clustered_batches(batches: int, events: int, seed: int = 0, drift: float = 0.0) -> list[InteractionBatch]:
     """Users and items in planted groups, popular and rare items, new users and items all the time.
 
+    The batch in which an item comes first brings its vector, which is like those of the items of its group.
+
     Args:
         batches: How many.
         events: Events in each.
@@ -73,7 +79,16 @@ def clustered_batches(batches: int, events: int, seed: int = 0, drift: float = 0
         made.append(
             make_batch([(f"u{u}", f"i{i}", 1.0, t) for u, i, t in zip(users, items, times.tolist(), strict=True)])
         )
-    return made
+    catalog = described_groups({item for batch in made for item in batch.item_ids}, groups)
+    return [batch for _, batch in catalog.handed_out((StepId(0, number), batch) for number, batch in enumerate(made))]
+
+
+def described_groups(items: Iterable[str], groups: int = 6) -> Described:
+    """A vector of each item: that of its group, with noise."""
+    ids = sorted(items)
+    centers = np.random.default_rng(0).normal(size=(groups, DIMENSIONS))
+    own = [np.random.default_rng(int(item[1:])).normal(size=DIMENSIONS) for item in ids]
+    return Described(Vocabulary(ids), coded(centers[[int(item[1:]) % groups for item in ids]] + 0.4 * np.array(own)))
 
 
 def dense_rows(rows: Rows, others: npt.NDArray[np.float32], objective: Objective) -> npt.NDArray[np.float64]:

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from recsys.serving.arrays import PairValues, part, ragged_ranges
+from recsys.serving.arrays import Lists, PairValues, part, ragged_ranges
+from recsys.serving.content import ContentScorer
 from recsys.serving.neural import NeuralScorer
 from recsys.serving.repeats import RepeatScorer
 from recsys.serving.scorers import GROUPS, TrendScorer, group_of
@@ -48,6 +49,7 @@ class MixtureOracle:
         self.similar = own.get("cooccurrence")
         self.sessions = own.get("sessions")
         self.repeats = RepeatScorer(own["repeat"]) if "repeat" in own else None
+        self.content = ContentScorer(own["content"]) if "content" in own else None
 
     def log_odds(self, rows: np.ndarray, version_rows: np.ndarray | None = None) -> np.ndarray:
         """(n, items): the scores, user by user and item by item; the ranking is drawn by their rows in the version."""
@@ -140,6 +142,9 @@ class MixtureOracle:
             places, found = again.find(owners, codes)
             features.extend(np.where(found, np.append(column, 0.0)[places], 0.0) for column in facts.T)
             opinions.append(again.at(owners, codes) + self.repeats.share[codes])
+        if self.content is not None:
+            lengths = np.bincount(owners, minlength=len(rows))
+            features.extend(self.content.alike(rows, Lists.of(lengths, codes)))
         if self.sessions is not None:
             sides = [own.at(owners, codes) + rest[owners] * self.sessions["share"][codes] for own, rest in beside]
             rank = PairValues(both.keys, placed, items).at(owners, codes)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import yaml
 from chispa import assert_df_equality
 from mlflow import MlflowClient
@@ -64,8 +65,16 @@ def write_event_files(folder: Path, files: int) -> None:
         os.utime(file, (1_700_000_000 + number, 1_700_000_000 + number))
 
 
+def write_vectors(file: Path) -> None:
+    """A catalog of vectors, of all items but every seventh."""
+    draw, described = random.Random(3), [f"i{number}" for number in range(60) if number % 7]
+    vectors = [[draw.gauss(0, 1) for _ in range(5)] for _ in described]
+    pd.DataFrame({"item_id": described, "vector": vectors}).to_parquet(file)
+
+
 def write_config(folder: Path, name: str) -> Path:
     """Settings that have something to do for every stage, for the files in `folder/events`."""
+    write_vectors(folder / "items.parquet")
     config = {
         "source": {"path": str(folder / "events"), "options": {"maxFilesPerTrigger": 1}},
         "storage": {"root": str(folder / name), "snapshot_every_batches": 2, "refresh_totals_every_batches": 5},
@@ -77,7 +86,12 @@ def write_config(folder: Path, name: str) -> Path:
             "impression": {"weight": 0, "impression": True},
         },
         # Files are an hour apart: who is in none of two or three of them is forgotten.
-        "model": {"factors": 8, "forget_after_days": 0.1},
+        "model": {
+            "factors": 8,
+            "forget_after_days": 0.1,
+            "mixture": {"members": ["als", "trend", "cooccurrence", "sessions", "content"]},
+        },
+        "items": {"path": str(folder / "items.parquet"), "columns": {"title": None, "text": None, "vector": "vector"}},
         "decay": {"half_life_days": 1},
         "gate": {"tolerance": 0.5, "confidence": 0.6, "max_batches": 2, "min_users": 8},
         "recommend": {"k": 5},

@@ -12,7 +12,16 @@ from pyspark.sql import functions as F
 from jobs.backfill import backfill_history
 from recsys.cli import BAD_INPUT, DONE, run_job
 from recsys.config import Settings, load_settings
-from recsys.contracts import EXPOSURES, INTERACTION_LOG, INTERACTIONS, MODEL_UPDATES, QUARANTINE, TRIALS, StepId
+from recsys.contracts import (
+    EXPOSURES,
+    INTERACTION_LOG,
+    INTERACTIONS,
+    ITEM_CONTENTS,
+    MODEL_UPDATES,
+    QUARANTINE,
+    TRIALS,
+    StepId,
+)
 from recsys.errors import ConfigError, InputError, SolveError
 from recsys.model import snapshot
 from recsys.model.als.incremental_als import IncrementalAls
@@ -105,7 +114,7 @@ def test_a_history_ends_where_a_stream_of_it_ends(spark: SparkSession, tmp_path:
         "unknown event_type": batches,
         "user_id is too long": batches,
     }
-    for name in (INTERACTION_LOG, INTERACTIONS, TRIALS):
+    for name in (INTERACTION_LOG, INTERACTIONS, ITEM_CONTENTS, TRIALS):
         assert_tables_are_equal(spark, name, filled, streamed)
     assert_arrays_are_equal(filled, streamed, batches)
     assert registry_content(filled) == registry_content(streamed)
@@ -262,12 +271,12 @@ def test_a_backfill_interrupted_after_every_stage_ends_where_an_undisturbed_one_
     seen: dict[str, int] = {}
     backfill(undisturbed, observe=lambda stage, step: seen.setdefault(stage, step.batch_id))
     assert seen.keys() == {
-        "quarantine", "exposures", "log", "evaluate", "learn", "snapshot", "trials", "ledger", "metrics", "batch",
-        "version", "alias", "end",
+        "quarantine", "exposures", "log", "contents", "evaluate", "learn", "snapshot", "trials", "ledger", "metrics",
+        "batch", "version", "alias", "end",
     }  # fmt: skip
     interrupted_after(disturbed, sorted(seen.items(), key=lambda item: list(seen).index(item[0])))
     assert backfill(disturbed).finished
-    for name in (INTERACTION_LOG, INTERACTIONS, QUARANTINE, EXPOSURES, TRIALS, MODEL_UPDATES):
+    for name in (INTERACTION_LOG, INTERACTIONS, QUARANTINE, EXPOSURES, ITEM_CONTENTS, TRIALS, MODEL_UPDATES):
         assert_tables_are_equal(spark, name, disturbed, undisturbed)
     assert_arrays_are_equal(disturbed, undisturbed, 6)
     assert registry_content(disturbed) == registry_content(undisturbed)

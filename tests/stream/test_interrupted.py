@@ -6,7 +6,16 @@ import pytest
 from pyspark.sql import SparkSession
 
 from recsys.config import load_settings
-from recsys.contracts import EXPOSURES, INTERACTION_LOG, INTERACTIONS, MODEL_UPDATES, QUARANTINE, TRIALS, StepId
+from recsys.contracts import (
+    EXPOSURES,
+    INTERACTION_LOG,
+    INTERACTIONS,
+    ITEM_CONTENTS,
+    MODEL_UPDATES,
+    QUARANTINE,
+    TRIALS,
+    StepId,
+)
 from recsys.stream.job import run_stream
 from recsys.tables import ledger
 from recsys.tables.delta import Tables
@@ -22,7 +31,7 @@ from tests.stream.disturbed import (
 
 BATCHES = 10
 STAGES = {
-    *("quarantine", "exposures", "log", "evaluate", "learn", "snapshot", "trials", "ledger"),
+    *("quarantine", "exposures", "contents", "log", "evaluate", "learn", "snapshot", "trials", "ledger"),
     *("metrics", "version", "alias", "totals", "batch"),
 }
 
@@ -55,7 +64,7 @@ def test_a_stream_interrupted_after_every_stage_ends_where_an_undisturbed_one_en
     assert len({row.model_version for row in rows}) > 2, "the alias has moved"
     assert sum(row.metrics["exposure/impressions"] for row in rows) == BATCHES * 15 * 3
     assert 0 < sum(row.metrics["exposure/clicks"] for row in rows) < BATCHES * 15
-    for name in (INTERACTION_LOG, INTERACTIONS, QUARANTINE, EXPOSURES, TRIALS, MODEL_UPDATES):
+    for name in (INTERACTION_LOG, INTERACTIONS, QUARANTINE, EXPOSURES, ITEM_CONTENTS, TRIALS, MODEL_UPDATES):
         assert_tables_are_equal(spark, name, interrupted, undisturbed)
     assert_each_batch_is_in_the_version_that_the_ledger_names(spark, interrupted)
     assert_arrays_are_equal(interrupted, undisturbed, BATCHES)

@@ -164,12 +164,16 @@ class ColdItems:
         """
         axes = declared_axes(served.kind)
         new_item = {name: axes[declared_name(name)].new_item for name in served.arrays}
-        of_text = [name for name, kind in new_item.items() if kind is NewItem.TEXT]
-        if not of_text:
+        of_text, of_vector = (
+            [name for name, kind in new_item.items() if kind is wanted] for wanted in (NewItem.TEXT, NewItem.VECTOR)
+        )
+        if not of_text and not of_vector:
             raise ConfigError(f"setting 'items.path' is of no use to a model of kind '{served.kind}': leave it out")
         rows = catalog.items.lookup(served.item_ids)
         users = np.bincount(served.arrays["seen_items"], minlength=len(served.item_ids))
         new = np.delete(np.arange(len(catalog.items)), rows[rows >= 0])
+        if not len(new):
+            return served
         predicted: dict[str, Array] = {}
         for name in of_text:
             factors = served.arrays[name]
@@ -177,11 +181,11 @@ class ColdItems:
             cold = self._learned.setdefault(name, ColdStart(self._settings, *shape))
             codes = cold.teachers(users, rows >= 0)
             cold.learn(codes, catalog.embeddings[rows[codes]], factors[codes])
-            if not len(cold) or not len(new):
+            if not len(cold):
                 return served
             predicted[name] = cold.predict(catalog.embeddings[new])
         ids = catalog.items.ids
-        for name in (name for name, kind in new_item.items() if kind is NewItem.VECTOR):
+        for name in of_vector:
             assert described is not None, "the model learns from vectors"
             added = described.vectors[described.items.lookup([ids[place] for place in new.tolist()])]
             # A model that no batch has brought vectors yet has none of any length.

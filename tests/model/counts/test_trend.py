@@ -31,7 +31,8 @@ def coded(rows: list[tuple[int, int, float, int, float]], users: int = 30, items
         np.ones(len(rows), bool),
         users,
         items,
-        *np.empty((2, 0), np.int64),
+        *np.empty((3, 0), np.int64),
+        np.zeros((0, 0), np.int8),
     )
 
 

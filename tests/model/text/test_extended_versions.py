@@ -6,17 +6,20 @@ import numpy as np
 import pytest
 
 from recsys.config.sections import Items
+from recsys.model.interactions.described import Described
 from recsys.model.recommender import LEARNERS, OnlineModel
 from recsys.model.text.cold_start import ColdItems, Texts
 from recsys.serving import Ranker, Served, VersionScorer
 from recsys.serving.axes import ITEMS, USERS, Axes, NewItem, declared_name
 from recsys.serving.version import declared_axes
 from tests.model.als.test_incremental_als import learn
-from tests.model.helpers import clustered_batches, make_settings
+from tests.model.helpers import DIMENSIONS, clustered_batches, make_settings
 
 MEMBERS = ("als", "ncf", "cooccurrence", "repeat")
 CHOICES = [("trend", *chosen) for size in range(5) for chosen in combinations(MEMBERS, size)]
+CHOICES += [("trend", "content"), ("trend", "als", "content")]
 CASES = [*((kind, CHOICES[-1]) for kind in LEARNERS if kind != "mixture"), *(("mixture", own) for own in CHOICES)]
+WITH_VECTORS = {"als", "ncf", "content"}
 BATCHES = clustered_batches(4, 80)
 NEW = 7
 
@@ -55,9 +58,14 @@ def assert_declared(served: Served) -> None:
 def test_all_arrays_are_declared_and_grow_with_the_items(kind: str, members: tuple[str, ...]) -> None:
     served = served_of(kind, members)
     assert_declared(served)
-    if kind not in ("als", "ncf") and not (kind == "mixture" and {"als", "ncf"} & set(members)):
+    if not WITH_VECTORS & (set(members) if kind == "mixture" else {kind}):
         return  # Without factors there is nothing that a text could stand for: refused, see test_cold_start.
-    extended = ColdItems(Items(regularization=0.1, min_events=1)).extend(served, texts_of(served))
+    texts = texts_of(served)
+    vectors = np.random.default_rng(2).integers(-9, 10, (len(texts.items), DIMENSIONS)).astype(np.int8)
+    described = Described(texts.items, vectors)
+    extended = ColdItems(Items(regularization=0.1, min_events=1)).extend(served, texts, described)
+    for name in (name for name in extended.arrays if name.endswith("content.vectors") or name == "vectors"):
+        np.testing.assert_array_equal(extended.arrays[name][-NEW:], vectors[-NEW:])
     assert_declared(extended)
     assert len(extended.item_ids) == len(served.item_ids) + NEW
     assert extended.arrays.keys() == served.arrays.keys()
