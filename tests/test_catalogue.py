@@ -1,18 +1,24 @@
-"""From a file of texts to versions that recommend cold items."""
+"""From a catalog of texts, or of vectors, to versions that recommend cold items."""
+
+import os
 
 import numpy as np
 import pandas as pd
 import pytest
+from deltalake import write_deltalake
 
-from recsys.catalogue import NewItems, fit_adapter, read_catalog
+from recsys.catalogue import ItemVectors, NewItems, fit_adapter, read_catalog
 from recsys.config import Settings
 from recsys.config.sections import Items
 from recsys.contracts import StepId
 from recsys.errors import ConfigError, InputError
+from recsys.item_texts import read_vectors, state_of
 from recsys.model.recommender import OnlineModel
+from recsys.model.text.encoder import Catalog
 from recsys.serving import Ranker, VersionScorer
+from recsys.serving.content import coded
 from recsys.storage import adapter_folder
-from tests.model.helpers import make_batch
+from tests.model.helpers import make_batch, make_settings
 
 KINDS = ("a red wine from the south of France", "a power drill with two batteries", "a novel about a family at sea")
 ROWS = [(f"{kind}-{number}", f"No. {number}", text) for kind, text in enumerate(KINDS) for number in range(12)]
@@ -82,9 +88,10 @@ def test_every_format_gives_the_same_catalog(tmp_path, suffix, write):
     ("name", "content", "complaint"),
     [
         ("none.csv", None, "cannot read the catalog"),
-        ("items.txt", "x", "neither Parquet"),
+        ("items.txt", "x", "neither a Delta table"),
         ("broken.parquet", "x", "cannot read the catalog"),
         ("other.csv", "id,title\n1,2\n", "no column 'item_id'"),
+        (".", None, "cannot read the catalog"),
     ],
 )
 def test_what_cannot_be_read_is_one_line(tmp_path, name, content, complaint):
@@ -93,6 +100,55 @@ def test_what_cannot_be_read_is_one_line(tmp_path, name, content, complaint):
     with pytest.raises(InputError, match=complaint) as caught:
         read_catalog(Items(path=str(tmp_path / name)))
     assert "\n" not in str(caught.value)
+
+
+def test_attributes_are_part_of_the_text_and_a_delta_table_is_a_catalog(tmp_path):
+    rows = {
+        "item_id": ["a", "b"],
+        "title": ["Tea", None],
+        "text": [None, None],
+        "brand": ["X", None],
+        "price": [2.5, 3],
+    }
+    write_deltalake(tmp_path / "items", pd.DataFrame(rows))
+    items = Items(path=str(tmp_path / "items"), columns={"attributes": ["brand", "price"]})
+    assert read_catalog(items) == Catalog(["a", "b"], ["Tea. brand: X. price: 2.5", "price: 3.0"])
+    before = state_of(items)
+    write_deltalake(tmp_path / "items", pd.DataFrame(rows)[:1], mode="overwrite")
+    assert read_catalog(items).ids == ["a"]
+    assert state_of(items) != before
+
+
+def test_vectors_take_the_place_of_texts(tmp_path):
+    """Without an encoder; they are read again when the catalog changes."""
+    path = tmp_path / "items.parquet"
+    pd.DataFrame({"item_id": ["a", "b", "c", "a"], "v": [[1, 0], None, [0, 0], [3, 4]]}).to_parquet(path)
+    items = {"path": str(path), "columns": {"title": None, "text": None, "vector": "v"}, "encoder": "none/such"}
+    vectors = ItemVectors(make_settings(items=items))
+    found = vectors.texts()
+    assert dict(zip(found.items.ids, found.embeddings.tolist(), strict=True)) == {
+        "a": [pytest.approx(0.6), pytest.approx(0.8)],
+        "c": [0, 0],
+    }
+    described = vectors.described()
+    assert vectors.described() is described
+    np.testing.assert_array_equal(described.vectors, coded(found.embeddings))
+    pd.DataFrame({"item_id": ["b"], "v": [[1.0, 2.0, 3.0]]}).to_parquet(path)
+    os.utime(path, (1, 1))
+    assert vectors.described().vectors.shape == (1, 3)
+
+
+@pytest.mark.parametrize("values", [[[1.0], [1.0, 2.0]], ["x", "y"], [[1.0], [None]], [1.0, 2.0]])
+def test_what_is_no_vector_is_one_line(tmp_path, values):
+    path = tmp_path / "items.jsonl"
+    pd.DataFrame({"item_id": ["a", "b"], "v": values}).to_json(path, orient="records", lines=True)
+    columns = {"title": None, "text": None, "vector": "v"}
+    if values == [[1.0], [None]]:
+        _, found = read_vectors(Items(path=str(path), columns=columns))
+        assert not coded(found)[1].any()
+        return
+    with pytest.raises(InputError, match="column 'v' of the catalog .* holds no lists of numbers"):
+        read_vectors(Items(path=str(path), columns=columns))
 
 
 def test_a_mixture_with_a_neural_member_recommends_new_items(settings):

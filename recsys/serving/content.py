@@ -69,7 +69,7 @@ class ContentScorer(DenseScorer):
 
     def contributions(self, rows: Array, lists: Lists) -> list[Contributions]:
         """See `VersionedScorer`."""
-        return [{"content": mean / _MEAN_SCALE} for mean in self.alike(rows, lists)[0].tolist()]
+        return [{"content": mean} for mean in self.alike(rows, lists)[0].tolist()]
 
     def reasons(self, rows: Array, lists: Lists) -> list[list[Reason]]:
         """See `VersionedScorer`: those of the latest items that an item is most like."""

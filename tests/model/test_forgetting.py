@@ -24,7 +24,7 @@ from tests.model.als.test_incremental_als import assert_same_state, learn
 from tests.model.helpers import DAY, make_batch, make_settings, scores_of
 from tests.model.text.test_extended_versions import assert_declared, texts_of
 
-COUNTING = ["trend", "cooccurrence", "repeat", "sessions", "content"]
+COUNTING = ["trend", "cooccurrence", "repeat", "sessions"]
 CASES: dict[str, dict[str, Any]] = {
     "als": {"kind": "als"},
     "ncf": {"kind": "ncf"},

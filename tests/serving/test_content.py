@@ -26,17 +26,17 @@ def arrays_of(seed: int, users: int, items: int, dimensions: int) -> dict[str, n
 
 def plain(arrays: dict[str, np.ndarray], row: int, item: int) -> tuple[float, float]:
     """3 times the cosine to the mean of the directions of the latest items, and twice the largest cosine."""
-    has = arrays["vectors"].any(axis=1)
     centered = arrays["vectors"] - arrays["total"] / max(arrays["described"][0], 1)
+    # A vector that is the center has no direction.
+    has = arrays["vectors"].any(axis=1) & (np.linalg.norm(centered, axis=1) > 1e-6)
     if not has[item] or not 0 <= row < len(arrays["recent"]):
         return 0.0, 0.0
-    directions = {code - 1: 0.9**place for place, code in enumerate(arrays["recent"][row]) if code and has[code - 1]}
-    weights = [0.9**place for place, code in enumerate(arrays["recent"][row]) if code and has[code - 1]]
-    own = [code - 1 for code in arrays["recent"][row] if code and has[code - 1]]
-    if not directions:
+    places = [place for place, code in enumerate(arrays["recent"][row]) if code and has[code - 1]]
+    if not places:
         return 0.0, 0.0
+    own, weights = arrays["recent"][row][places] - 1, 0.9 ** np.array(places)
     units = np.array([centered[one] / np.linalg.norm(centered[one]) for one in own])
-    mean, asked = np.array(weights) @ units, centered[item] / np.linalg.norm(centered[item])
+    mean, asked = weights @ units, centered[item] / np.linalg.norm(centered[item])
     return 3 * asked @ mean / np.linalg.norm(mean), 2 * (units @ asked).max()
 
 

@@ -15,7 +15,7 @@ def keys(settings: Settings) -> list[str]:
 
 @pytest.mark.parametrize("kind", SPACE)
 def test_every_value_is_a_setting_that_shapes_the_model(kind: str) -> None:
-    settings = as_settings({"model.kind": kind, "recommend.exclude_seen": False})
+    settings = as_settings({"model.kind": kind, "recommend.exclude_seen": False, "items.path": "items.csv"})
     for key, values in SPACE[kind].items():
         assert shapes(key, kind, settings.model.mixture.members)
         assert values == tuple(sorted(values, key=lambda value: float("inf") if value is None else value))

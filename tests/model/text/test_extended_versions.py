@@ -18,7 +18,7 @@ from tests.model.helpers import DIMENSIONS, clustered_batches, make_settings
 MEMBERS = ("als", "ncf", "cooccurrence", "repeat")
 CHOICES = [("trend", *chosen) for size in range(5) for chosen in combinations(MEMBERS, size)]
 CHOICES += [("trend", "content"), ("trend", "als", "content")]
-CASES = [*((kind, CHOICES[-1]) for kind in LEARNERS if kind != "mixture"), *(("mixture", own) for own in CHOICES)]
+CASES = [*((kind, CHOICES[0]) for kind in LEARNERS if kind != "mixture"), *(("mixture", own) for own in CHOICES)]
 WITH_VECTORS = {"als", "ncf", "content"}
 BATCHES = clustered_batches(4, 80)
 NEW = 7
@@ -82,7 +82,7 @@ def test_all_arrays_are_declared_and_grow_with_the_items(kind: str, members: tup
 
 
 def test_what_a_cold_item_gets_is_what_its_scorer_declares() -> None:
-    served = served_of("mixture", CHOICES[-1])
+    served = served_of("mixture", ("trend", *MEMBERS))
     extended = ColdItems(Items(regularization=0.1, min_events=1)).extend(served, texts_of(served))
     arrays = {name: array[-NEW:] for name, array in extended.arrays.items()}
     assert (arrays["trend.first"] == served.arrays["trend.clock"]).all()
