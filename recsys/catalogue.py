@@ -92,6 +92,15 @@ class ItemVectors:
         return ids, (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
 
 
+def present_catalog(settings: Settings) -> Described | None:
+    """The catalog as it is now, for a model that learns from it; None for others.
+
+    Raises:
+        ConfigError, InputError: see `ItemVectors`.
+    """
+    return ItemVectors(settings).described() if settings.uses_contents else None
+
+
 class NewItems:
     """Adds cold items of the catalog to versions, so that they can be recommended at once.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recsys.batches import events_per_batch
+from recsys.catalogue import present_catalog
 from recsys.config import Settings
 from recsys.config.settings import PRIVATE, as_settings, check_settings
 from recsys.contracts import StepId
@@ -14,6 +15,7 @@ from recsys.errors import ConfigError, InputError
 from recsys.frames import given_events, to_frame
 from recsys.lists import AskedFor, answered_frame, as_id, as_ids, as_length, as_pairs, lists_frame, similar_frame
 from recsys.model import snapshot
+from recsys.model.interactions.described import with_vectors
 from recsys.model.recommender import OnlineModel
 from recsys.model.similar import item_arrays
 from recsys.model.snapshot import Snapshot
@@ -73,7 +75,7 @@ def fit(events: Any, settings: Settings | Mapping[str, Any] | None = None) -> "R
     checked = as_settings(settings)
     read, model = given_events(events, checked), OnlineModel(checked)
     batches = [(StepId(0, number), batch) for number, batch in enumerate(read.batches(events_per_batch(len(read))))]
-    model.rebuild(batches, batches[-1][0])
+    model.rebuild(with_vectors(present_catalog(checked), batches), batches[-1][0])
     return Recommender(model)
 
 
@@ -281,10 +283,12 @@ class Recommender:
             >>> model.update([{"user_id": "u2", "item_id": "i2", "event_time": "2024-05-02"}])
         """
         read = given_events(events, self.settings)
-        for batch in read.batches(events_per_batch(len(read))):
-            step = self._model.step
-            assert step is not None
-            self._model.update(batch, StepId(step.generation, step.batch_id + 1))
+        last = self._model.step
+        assert last is not None
+        numbered = enumerate(read.batches(events_per_batch(len(read))), start=last.batch_id + 1)
+        batches = ((StepId(last.generation, number), batch) for number, batch in numbered)
+        for step, batch in with_vectors(present_catalog(self.settings), batches):
+            self._model.update(batch, step)
 
     def save(self, folder: str | Path) -> None:
         """Write the model and its settings to a folder, which is created if it is missing; `load` reads it.

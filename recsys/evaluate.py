@@ -10,6 +10,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from recsys.batches import events_per_batch
+from recsys.catalogue import present_catalog
 from recsys.config import Settings
 from recsys.config.settings import as_settings
 from recsys.contracts import InteractionBatch, StepId
@@ -18,6 +19,7 @@ from recsys.experiment import arms_of
 from recsys.exposure import ClickRate, RankingRates, Shown, rates_by_group
 from recsys.frames import given_events, to_frame, to_table
 from recsys.model.evaluation.prequential import evaluate
+from recsys.model.interactions.described import with_vectors
 from recsys.model.interactions.vocab import Vocabulary
 from recsys.model.mixture.mixture import Mixture
 from recsys.model.recommender import OnlineModel
@@ -198,10 +200,11 @@ def prequential(
     members = {kind: Live(checked, kind) for kind in learner.members} if isinstance(learner, Mixture) else {}
     methods = (checked.model.kind, *members, POPULARITY)
     measured = dict[int, dict[str, float]]()
-    for number, batch in enumerate(tqdm(parts, "prequential", unit="batch", dynamic_ncols=True, disable=None)):
-        step = StepId(0, number)
-        if number >= len(parts) // WARM_UP_SHARE:
-            measured[number] = evaluate(batch, main.model, members, checked, step)
+    steps = ((StepId(0, number), batch) for number, batch in enumerate(parts))
+    told = with_vectors(present_catalog(checked), steps)
+    for step, batch in tqdm(told, "prequential", len(parts), unit="batch", dynamic_ncols=True, disable=None):
+        if step.batch_id >= len(parts) // WARM_UP_SHARE:
+            measured[step.batch_id] = evaluate(batch, main.model, members, checked, step)
         for method in (main, *members.values()):
             method.learn(batch, step)
     if not any(figures.get("evaluated_users") for figures in measured.values()):

@@ -78,12 +78,13 @@ def read_titles(items: Items) -> Mapping[str, str]:
     """
     if items.path is None:
         return {}
-    return _titles(items, state_of(items))
+    return _titles(items.model_dump_json(), state_of(items))
 
 
 @lru_cache(maxsize=1)
-def _titles(items: Items, state: str) -> Mapping[str, str]:
-    named = ((item, _title(title, text)) for item, title, text in zip(*read_texts(items), strict=True))
+def _titles(items: str, state: str) -> Mapping[str, str]:
+    read = read_texts(Items.model_validate_json(items))
+    named = ((item, _title(title, text)) for item, title, text in zip(*read, strict=True))
     return {item: title for item, title in named if title}
 
 

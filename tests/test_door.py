@@ -413,3 +413,21 @@ def test_a_fitted_model_answers_as_a_registered_one_does() -> None:
     ):
         with pytest.raises(InputError, match=line):
             wrong()
+
+
+def test_a_model_that_compares_items_is_told_of_them_by_the_catalog(tmp_path):
+    """When it is fitted, when it is updated, and when it is measured."""
+    catalog = pd.DataFrame({"item_id": list("abcd"), "vector": [[1.0, 0.1], [1.0, -0.1], [-1.0, 0.2], [0.0, 1.0]]})
+    catalog.to_parquet(tmp_path / "items.parquet")
+    settings = {
+        "items.path": str(tmp_path / "items.parquet"),
+        "items.columns": {"title": None, "text": None, "vector": "vector"},
+        "model.mixture.members": ["trend", "content"],
+        "recommend.exclude_seen": False,
+    }
+    events = {"user_id": ["u1", "u2", "u3"] * 8, "item_id": list("abc") * 8, "event_time": range(10**9, 10**9 + 24)}
+    model = recsys.fit(events, settings)
+    assert model._model.content.state()["vectors"].any(axis=1).tolist() == [True] * 3
+    model.update([{"user_id": "u1", "item_id": "d", "event_time": 10**9 + 99}])
+    assert model._model.content.state()["vectors"].any(axis=1).tolist() == [True] * 4
+    assert "content" in recsys.evaluate.prequential(events, settings, batches=5).methods

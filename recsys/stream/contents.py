@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from recsys.catalogue import ItemVectors
+from recsys.catalogue import ItemVectors, present_catalog
 from recsys.config import Settings
 from recsys.contracts import InteractionBatch, StepId
 from recsys.errors import InputError
@@ -69,8 +69,8 @@ def write_catalog(settings: Settings, tables: Tables, begin: StepId) -> None:
         tables: The Delta tables.
         begin: The first step of the generation.
     """
-    if settings.uses_contents:
-        described = ItemVectors(settings).described()
+    described = present_catalog(settings)
+    if described is not None:
         everything, space = described.of(described.items.ids), settings.items.space
         contents.append(tables, everything, begin, f"recsys:rebuild:{space}", begin.generation, space)
 

@@ -17,6 +17,7 @@ from recsys.config.settings import differences
 from recsys.contracts import INTERACTION_LOG, MODEL_UPDATES, InteractionBatch, StepId
 from recsys.errors import InputError
 from recsys.model import snapshot
+from recsys.model.interactions.described import with_vectors
 from recsys.model.neural.ncf import NeuralCf
 from recsys.model.recommender import OnlineModel
 from recsys.storage import checkpoint_folder, snapshot_folder
@@ -307,8 +308,8 @@ def new_model(settings: Settings, tables: Tables, begin: StepId, scope: Scope) -
     model = OnlineModel(settings)
     if settings.rebuild.processes > 1 and isinstance(model.learner, NeuralCf):
         model.learner.elsewhere = Processes(tables.spark, settings)
-    batches, catalog = scope.of(complete_batches(tables, None, before(begin))), catalog_of(settings, tables, begin)
-    batches = batches if catalog is None else catalog.handed_out(batches)
+    chosen = scope.of(complete_batches(tables, None, before(begin)))
+    batches = with_vectors(catalog_of(settings, tables, begin), chosen)
     logged = tqdm(batches, desc="reading the log", unit=" batches", leave=False, disable=None)
     solved = distributed.Factors.load(settings, begin)
     if solved is None:

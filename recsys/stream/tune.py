@@ -4,16 +4,17 @@ Only reads: it takes no lease and writes no table. The batches that are in the l
 the stream appends later changes nothing, because batches are never altered.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import yaml
 
-from recsys.catalogue import ItemVectors
+from recsys.catalogue import present_catalog
 from recsys.config import Settings
 from recsys.config.settings import nested
 from recsys.contracts import INTERACTION_LOG, MODEL_UPDATES, InteractionBatch, StepId
 from recsys.errors import InputError, OutsideDownError, is_outage
+from recsys.model.interactions.described import with_vectors
 from recsys.registry.client import connect
 from recsys.registry.tuning_runs import Measured, TuningRuns
 from recsys.storage import written
@@ -94,12 +95,11 @@ def log_of(settings: Settings, tables: Tables) -> Log:
     steps = [step for step in counts if step not in left_out and step.batch_id not in scope.batches]
 
     # As a rebuild, which knows the whole catalog as it is now.
-    catalog = ItemVectors(settings).described() if settings.uses_contents else None
+    catalog = present_catalog(settings)
 
-    def read(count: int) -> Iterator[tuple[StepId, InteractionBatch]]:
+    def read(count: int) -> Iterable[tuple[StepId, InteractionBatch]]:
         found = complete_batches(tables, None, steps[count - 1])
-        chosen = scope.of((step, batch) for step, batch in found if step not in left_out)
-        return chosen if catalog is None else catalog.handed_out(chosen)
+        return with_vectors(catalog, scope.of((step, batch) for step, batch in found if step not in left_out))
 
     return Log(len(steps), read)
 

@@ -50,3 +50,10 @@ class Described:
             new = [item for item in dict.fromkeys(batch.item_ids) if item not in seen]
             seen.update(new)
             yield step, replace(batch, contents=self.of(new))
+
+
+def with_vectors(
+    catalog: Described | None, batches: Iterable[tuple[StepId, InteractionBatch]]
+) -> Iterable[tuple[StepId, InteractionBatch]]:
+    """`Described.handed_out`; without a catalog the batches as they are."""
+    return batches if catalog is None else catalog.handed_out(batches)
