@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 from pyspark.sql import SparkSession
 
 from recsys.config import load_settings
@@ -23,12 +24,18 @@ from tests.stream.disturbed import (
 BATCHES = 10
 STAGES = {
     *("quarantine", "exposures", "log", "evaluate", "learn", "snapshot", "trials", "ledger"),
-    *("metrics", "version", "alias", "totals", "batch"),
+    *("metrics", "version", "challenger", "alias", "totals", "batch"),
 }
+# Calls of MLflow that register a version in the background, while the next batch is in the log, and the last one.
+CALLS = ("create_logged_model", "create_model_version", "set_registered_model_alias")
+
+
+def interrupt(*_: object, **__: object) -> None:
+    raise InterruptedStage
 
 
 def test_a_stream_interrupted_after_every_stage_ends_where_an_undisturbed_one_ends(
-    spark: SparkSession, tmp_path: Path
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_event_files(tmp_path / "events", BATCHES)
     interrupted, undisturbed = (load_settings(write_config(tmp_path, name)) for name in ("interrupted", "undisturbed"))
@@ -48,6 +55,11 @@ def test_a_stream_interrupted_after_every_stage_ends_where_an_undisturbed_one_en
 
         with pytest.raises(InterruptedStage):
             run_stream(interrupted, observe=stop)
+    for call in CALLS:
+        with monkeypatch.context() as patch:
+            patch.setattr(MlflowClient, call, interrupt)
+            with pytest.raises(InterruptedStage):
+                run_stream(interrupted)
     run_stream(interrupted)
 
     rows = ledger.read(Tables(spark, undisturbed.storage), generation=0, after=-1)
