@@ -45,7 +45,7 @@ class Background:
         self._begun[kind] = self._executor.submit(copy_context().run, task)
 
     def finish(self, kind: str) -> object:
-        """Wait for the task of a kind; returns what it returned or raises what it raised, once. None if there is none."""
+        """Wait for the task of a kind; returns what it returned or raises what it raised, once; None without a task."""
         return self._begun.pop(kind).result() if kind in self._begun else None
 
     def finish_all(self) -> None:
