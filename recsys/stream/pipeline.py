@@ -371,6 +371,11 @@ class Pipeline:
             self.publisher.publish_first(self.model, step, self.observe)
         self.finish()
 
+    def fail(self) -> None:
+        """End the run in MLflow as a failure, once what goes on in the background has ended."""
+        self.background.settle()
+        self.publisher.close(failed=True)
+
     def finish(self) -> None:
         """Wait for what goes on in the background; raises what failed there."""
         self.meet_version()
