@@ -99,6 +99,7 @@ class Pipeline:
         self.publisher = publisher
         self.background = background
         self.rivals = Rivals(publisher.rivals)
+        self.plot_is_due = False  # A version has been registered since the last plot.
         self.report = report
         self.observe = observe
 
@@ -300,6 +301,9 @@ class Pipeline:
         self.meet_version()
         if self.publisher.publish_due(step, self.observe):
             self.begin_version(step)
+        if self.plot_is_due:  # Drawn while Spark reads, which leaves Python to others.
+            self.plot_is_due = False
+            self.background.begin("plot", self.publisher.plot)
         self.rivals.become(self.publisher.rivals)
 
     def begin_version(self, step: StepId) -> None:
@@ -310,7 +314,7 @@ class Pipeline:
         """Wait for a version that is being registered, and let it be the challenger."""
         registered = self.background.finish("version")
         if isinstance(registered, Registered) and self.publisher.meet(registered, self.observe):
-            self.background.begin("plot", self.publisher.plot)
+            self.plot_is_due = True
             self.rivals.become(self.publisher.rivals)
 
     def refresh_totals(self, step: StepId) -> None:
