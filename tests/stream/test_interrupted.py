@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from recsys.config import load_settings
+from recsys.config import Settings, load_settings
 from recsys.contracts import EXPOSURES, INTERACTION_LOG, INTERACTIONS, MODEL_UPDATES, QUARANTINE, TRIALS, StepId
 from recsys.registry import versions
+from recsys.registry.client import connect
 from recsys.stream.job import run_stream
 from recsys.tables import ledger
 from recsys.tables.delta import Tables
@@ -20,6 +21,7 @@ from tests.stream.disturbed import (
     write_config,
     write_event_files,
 )
+from tests.streams import write_stream
 
 BATCHES = 10
 STAGES = {
@@ -70,3 +72,15 @@ def test_a_stream_interrupted_after_every_stage_ends_where_an_undisturbed_one_en
     assert_each_batch_is_in_the_version_that_the_ledger_names(spark, interrupted)
     assert_arrays_are_equal(interrupted, undisturbed, BATCHES)
     assert registry_content(interrupted) == registry_content(undisturbed)
+
+
+def test_a_start_after_a_clean_end_registers_nothing_that_was_not_due(spark: SparkSession, stream: Settings) -> None:
+    """The end of a stream ends the trial of its first version, for which the next one has waited."""
+    often = stream.register_.model_copy(update={"every_batches": 1})
+    undecided = stream.gate.model_copy(update={"min_users": 1_000})
+    settings = stream.model_copy(update={"register_": often, "gate": undecided})
+    write_stream(Path(settings.source.path), files=3)
+    for _ in range(2):
+        assert run_stream(settings).champion_version == "1"
+    (version,) = versions.all_versions(connect(settings), settings.mlflow.model_name)
+    assert version.step == StepId(0, 0)
