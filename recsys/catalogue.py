@@ -1,6 +1,7 @@
 """The item catalog: reads it, encodes its texts, and adds its cold items to versions."""
 
 import logging
+import threading
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,8 @@ class ItemVectors:
         self._texts: Texts | None = None
         self._described: Described | None = None
         self._complaint = ""
+        # A version is made beside a batch, and both ask.
+        self._lock = threading.RLock()
 
     def texts(self) -> Texts:
         """Ids and unit vectors. New texts are encoded now.
@@ -52,18 +55,20 @@ class ItemVectors:
         Raises:
             InputError: the encoder cannot be loaded, or vectors have another length than those of the version before.
         """
-        self._look()
-        if self._texts is None:
-            ids, content = self._read
-            self._texts = Texts.of(ids, content if self._embeddings is None else self._embeddings.of(content))
-        return self._texts
+        with self._lock:
+            self._look()
+            if self._texts is None:
+                ids, content = self._read
+                self._texts = Texts.of(ids, content if self._embeddings is None else self._embeddings.of(content))
+            return self._texts
 
     def described(self) -> Described:
         """The same with the vectors as models and versions have them."""
-        texts = self.texts()
-        if self._described is None:
-            self._described = Described(texts.items, coded(texts.embeddings))
-        return self._described
+        with self._lock:
+            texts = self.texts()
+            if self._described is None:
+                self._described = Described(texts.items, coded(texts.embeddings))
+            return self._described
 
     def _look(self) -> None:
         """Read the catalog again if it has changed.

@@ -19,6 +19,7 @@ GENERATION_TAG = "generation"
 STREAM_TAG = "stream_id"
 LAST_SENT_TAG = "last_batch_id"
 PUBLISHED_TAG = "published_batch_id"
+DUE_TAG = "due_batch_id"
 _LOG_BEGIN_TAG, _LOG_END_TAG = f"{INTERACTION_LOG}.from_version", f"{INTERACTION_LOG}.to_version"
 
 NOTHING_SENT = -1
@@ -45,6 +46,7 @@ class GenerationRun:
         last_sent: batch id of the last row that MLflow has, -1 if it has none.
         log_begin: first version of the interaction log that the run has learned from; None before `log_lineage`.
         published_through: batch id of the last version that was registered and judged by the gate, -1 if there is none.
+        due: batch id of the last version that was due, registered or not, -1 if there was none.
         pending: rows that MLflow does not have yet, oldest first.
     """
 
@@ -52,6 +54,7 @@ class GenerationRun:
         self.run_id: str = run.info.run_id
         self.last_sent = int(run.data.tags.get(LAST_SENT_TAG, NOTHING_SENT))
         self.published_through = int(run.data.tags.get(PUBLISHED_TAG, NOTHING_SENT))
+        self.due = int(run.data.tags.get(DUE_TAG, NOTHING_SENT))
         begin = run.data.tags.get(_LOG_BEGIN_TAG)
         self.log_begin = None if begin is None else int(begin)
         self.pending: list[LedgerRow] = []
@@ -117,6 +120,16 @@ class GenerationRun:
                 self.pending.append(row)
                 newest = row.step.batch_id
         return not self.pending or self._attempts.make(self._send_pending)
+
+    def mark_due(self, batch_id: int) -> None:
+        """Record that a version of a batch is due, before it is registered, so that an interruption does not lose it.
+
+        Raises:
+            RegistryError: MLflow failed.
+        """
+        with registry_errors("cannot note that a version is due"):
+            self._client.set_tag(self.run_id, DUE_TAG, str(batch_id))
+        self.due = batch_id
 
     def mark_published(self, batch_id: int) -> None:
         """Record that the version of a batch is registered and has its aliases, so that it is not made again.

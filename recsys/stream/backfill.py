@@ -28,11 +28,12 @@ from recsys.stream import handover
 from recsys.stream.background import Background
 from recsys.stream.handover import Handover
 from recsys.stream.job import close, open_pipeline, planned, refuse_first_start_without_mlflow
-from recsys.stream.pipeline import Pipeline, StoredBatch, application_id
+from recsys.stream.pipeline import Pipeline, application_id
 from recsys.stream.publish import Observer, log_stage
 from recsys.stream.query import StopRequested, run_query, stop_signals
 from recsys.stream.recovery import Logged
 from recsys.stream.report import StreamReport
+from recsys.stream.stored import StoredBatch
 from recsys.tables import exposures, history, lease, log, quarantine
 from recsys.tables.delta import Tables
 from recsys.tables.formats import RATE_LIMITS
@@ -119,7 +120,7 @@ def backfill(settings: Settings, observe: Observer = log_stage) -> BackfillSumma
             observe("end", StepId(0, pipeline.learned_through))
             handover.save(root, replace(reading.held, finished=True))
         else:
-            background.finish()
+            pipeline.finish()
             pipeline.publisher.close(failed=False)
         version = pipeline.publisher.champion_version
         counts = (report.batches, report.events, duplicates)

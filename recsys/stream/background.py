@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextvars import copy_context
 from types import TracebackType
 from typing import Self
 
@@ -10,13 +11,17 @@ logger = logging.getLogger(__name__)
 
 
 class Background:
-    """Does work in one thread, beside the batches; a context, which ends when all is done.
+    """Does work in threads, beside the batches; a context, which ends when all is done.
 
-    What is lost with the process has to be done again later: nothing that a batch rests on belongs here.
+    Work of one kind is done in order, one at a time. What is lost with the process has to be done again later: nothing
+    that a batch rests on belongs here, unless the batch finishes it first.
+
+    Args:
+        kinds: how many kinds of work go on at the same time; more of them wait.
     """
 
-    def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(1)
+    def __init__(self, kinds: int = 4) -> None:
+        self._executor = ThreadPoolExecutor(kinds, thread_name_prefix="background")
         self._begun: dict[str, Future[object]] = {}
 
     def __enter__(self) -> Self:
@@ -32,18 +37,28 @@ class Background:
                 logger.error("%s: %s", name, failure, exc_info=failure)
 
     def begin(self, kind: str, task: Callable[[], object]) -> None:
-        """Begin a task, once the last of its kind is done; raises what that one raised."""
-        self.finish(kind)
-        self._begun[kind] = self._executor.submit(task)
+        """Begin a task, once the last of its kind is done; raises what that one raised.
 
-    def finish(self, *kinds: str) -> None:
-        """Wait for the tasks of some kinds, or of all, and raise what they raised."""
-        for kind in kinds or [*self._begun]:
-            if kind in self._begun:
-                self._begun.pop(kind).result()
+        The lines that it logs carry the step of the batch that begins it.
+        """
+        self.finish(kind)
+        self._begun[kind] = self._executor.submit(copy_context().run, task)
+
+    def finish(self, kind: str) -> object:
+        """Wait for the task of a kind; returns what it returned or raises what it raised, once; None without a task."""
+        return self._begun.pop(kind).result() if kind in self._begun else None
+
+    def finish_all(self) -> None:
+        """Wait for all tasks, and raise what they raised."""
+        for kind in [*self._begun]:
+            self.finish(kind)
+
+    def settle(self) -> None:
+        """Wait for all tasks, whatever becomes of them; who asks later is told."""
+        wait(self._begun.values())
 
     def look(self) -> None:
         """Raise what tasks have raised, without waiting for those that go on."""
-        done = [kind for kind, task in self._begun.items() if task.done()]
-        if done:
-            self.finish(*done)
+        for kind, task in [*self._begun.items()]:
+            if task.done() and task.exception() is not None:
+                self.finish(kind)

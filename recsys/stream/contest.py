@@ -108,6 +108,10 @@ class Contest:
         """What a version serves, by its URI; None if it has not been loaded."""
         return next((one.served for one in self._entrants.values() if one.version.uri == uri), None)
 
+    def enter(self, version: Version, served: Served | None) -> None:
+        """Take a version that was registered, and what it serves if that is loaded, before the next look."""
+        self._entrants[version.version] = _Entrant(version, served)
+
     def look(self, client: MlflowClient, first: Version | None) -> None:
         """Look who is what now, load what is measured, and let the trial run. Calling again is safe.
 

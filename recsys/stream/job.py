@@ -133,6 +133,8 @@ def open_pipeline(
 ) -> Pipeline:
     """Restore the model and the MLflow run of the current generation from the tables.
 
+    A version that an interruption has kept from being registered is registered now, in the background.
+
     Args:
         settings: all settings.
         tables: the Delta tables.
@@ -154,7 +156,7 @@ def open_pipeline(
     rows = ledger.read(tables, generation.number, after=generation.last_batch - ROWS_KEPT)
     publisher = Publisher(settings, tables, generation.number, rows)
     publisher.start(may_wait=bool(rows))
-    return Pipeline(
+    pipeline = Pipeline(
         settings,
         tables,
         model,
@@ -165,6 +167,10 @@ def open_pipeline(
         report=report,
         observe=observe,
     )
+    last = StepId(generation.number, generation.last_batch)
+    if publisher.owes(last):
+        pipeline.begin_version(last)
+    return pipeline
 
 
 def both(first: Callable[Given, object], second: Callable[Given, object]) -> Callable[Given, None]:

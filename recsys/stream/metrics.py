@@ -2,6 +2,7 @@
 
 import math
 import re
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -77,6 +78,7 @@ class Metrics(StreamWatch):
         self._up_to_date = clock()
         self._committed: float | None = None
         self._began = self._stage_began = math.nan  # Not a number outside a batch.
+        self._thread: int | None = None
         self._make_counters()
         self._make_gauges()
 
@@ -122,10 +124,16 @@ class Metrics(StreamWatch):
 
     def begins(self) -> None:
         """Take the time."""
+        self._thread = threading.get_ident()
         self._began = self._stage_began = time.perf_counter()
 
     def observe(self, stage: str, step: StepId) -> None:
-        """Count the seconds of a stage: since the one before it, or since the batch began."""
+        """Count the seconds of a stage: since the one before it, or since the batch began.
+
+        What goes on beside the batches takes none of their time.
+        """
+        if threading.get_ident() != self._thread:
+            return
         now = time.perf_counter()
         if not math.isnan(self._stage_began) and stage != "batch":
             self._stage.labels(stage).observe(now - self._stage_began)

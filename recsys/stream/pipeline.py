@@ -11,18 +11,22 @@ comes again, and every stage either finds its mark and does nothing, or does all
 * log and ledger say what each batch was planned to read; a batch of that number that reads anything else is refused;
 * the gate's verdict is a function of log, trials and ledger;
 * MLflow gets the ledger rows that it lacks; a version is looked up by its batch id; the alias moves last.
+
+Versions are registered, totals refreshed, snapshots and plots written in threads, while Spark reads the next batch. A
+version is waited for before the next evaluation. Where a kill comes first, the next start makes up for it, because the
+run in MLflow says that it was due. Totals and snapshots say how far they are: a later one makes up for a lost one.
 """
 
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from pyspark.sql import DataFrame
 
 from recsys.config import Settings
-from recsys.contracts import INTERACTION_LOG, InteractionBatch, LedgerRow, StepId
+from recsys.contracts import InteractionBatch, LedgerRow, StepId
 from recsys.errors import SolveError
 from recsys.memory import give_back
 from recsys.model import snapshot
@@ -36,7 +40,7 @@ from recsys.stream.arms import intervals_of_arms
 from recsys.stream.background import Background
 from recsys.stream.contents import ItemContents
 from recsys.stream.contest import FIRST
-from recsys.stream.publish import Observer, Publisher, log_stage
+from recsys.stream.publish import Observer, Publisher, Registered, log_stage
 from recsys.stream.recovery import (
     Generation,
     Logged,
@@ -45,6 +49,7 @@ from recsys.stream.recovery import (
     returning,
     with_returned,
 )
+from recsys.stream.stored import StoredBatch, from_log
 from recsys.tables import exposures, ledger, log, quarantine, totals
 from recsys.tables.checkpoint import Plan
 from recsys.tables.delta import Tables
@@ -53,31 +58,6 @@ from recsys.tables.source import computed_once, run_through
 logger = logging.getLogger(__name__)
 
 SNAPSHOTS_KEPT = 3
-
-
-@dataclass(frozen=True)
-class StoredBatch:
-    """A micro-batch as the tables store it.
-
-    Attributes:
-        rows: rows of the batch in the log, for the model.
-        log_version: Delta version of the log that holds them.
-        records: number of records read; quarantined: number of bad ones among them, reasons: the same by reason.
-        exposure: what it says about recommendations that were shown, for the ledger.
-        plan: what the batch was planned to read.
-        began: when its processing began, by `time.perf_counter`.
-        seconds: wall time spent in Spark.
-    """
-
-    rows: InteractionBatch
-    log_version: int
-    records: int
-    quarantined: int
-    reasons: Mapping[str, int]
-    exposure: Mapping[str, float]
-    plan: Plan
-    began: float
-    seconds: float
 
 
 class Pipeline:
@@ -90,9 +70,9 @@ class Pipeline:
         generation: the current generation and its batches.
         logged: the last batch of this generation in the log.
         publisher: the way to MLflow.
-        background: writes snapshots and plots while the stream goes on.
+        background: registers versions, refreshes totals, and writes snapshots and plots while the stream goes on.
         report: called with the ledger row of every learned batch.
-        observe: called after every completed stage of a batch.
+        observe: called after every completed stage of a batch, see `Observer`.
     """
 
     def __init__(
@@ -110,6 +90,7 @@ class Pipeline:
         self.settings = settings
         self.shaping = settings.shaping()
         self.tables = tables
+        self.beside = tables.beside()  # For what goes on in the background.
         self.model = model
         self.generation = generation
         self.logged = logged
@@ -120,6 +101,7 @@ class Pipeline:
         self.background = background
         self.rivals = Rivals(publisher.rivals)
         self.contents = ItemContents(settings, tables, publisher.new_items.plain)
+        self.plot_is_due = False  # A version has been registered since the last plot.
         self.report = report
         self.observe = observe
 
@@ -134,6 +116,7 @@ class Pipeline:
         Raises:
             InputError: the tables hold another batch of this number, or lack the one before it.
             OSError: a snapshot or a plot of an earlier batch could not be written.
+            Exception: what else has failed in the background since the last batch.
         """
         began = time.perf_counter()
         self.background.look()
@@ -151,8 +134,7 @@ class Pipeline:
                 self.report(row)
         self.publish(step)
         if (batch_id + 1) % self.settings.storage.refresh_totals_every_batches == 0:
-            totals.refresh(self.tables)
-            self.observe("totals", step)
+            self.background.begin("totals", partial(self.refresh_totals, step))
         self.observe("batch", step)
 
     def refuse_another(self, batch_id: int, plan: Plan) -> None:
@@ -168,27 +150,11 @@ class Pipeline:
             raise another_checkpoint(self.settings, f"batch {batch_id} follows batch {self.learned_through}")
 
     def stored(self, step: StepId, plan: Plan, began: float) -> StoredBatch | None:
-        """A batch that a crash left in the log but not in the ledger; None if it is not in the log.
-
-        The log decides, not a second reading of the source. Bad records are written before the log is.
-        """
+        """A batch that a crash left in the log but not in the ledger; None if it is not in the log."""
         if step.batch_id > self.logged.through:
             return None
-        started = time.perf_counter()
-        rows = log.to_batch(log.read_batch(self.tables, step))
-        rejected = quarantine.of_batch(self.tables, step)
-        quarantined = rejected.count()
-        return StoredBatch(
-            rows=self.contents.given(rows, step),
-            log_version=self.tables.version(INTERACTION_LOG),
-            records=rows.records + quarantined,
-            quarantined=quarantined,
-            reasons=quarantine.reasons(rejected) if quarantined else {},
-            exposure=exposures.figures(self.tables, step, self.settings.experiment),
-            plan=plan,
-            began=began,
-            seconds=time.perf_counter() - started,
-        )
+        logged = from_log(self.tables, self.settings.experiment, step, plan, began)
+        return replace(logged, rows=self.contents.given(logged.rows, step))
 
     def store(self, events: DataFrame, step: StepId, plan: Plan, began: float) -> StoredBatch:
         """Write the batch to quarantine and log exactly once, whatever was written before a crash."""
@@ -267,6 +233,9 @@ class Pipeline:
     def learn(self, stored: StoredBatch, step: StepId, back: Sequence[int] = ()) -> LedgerRow:
         """Evaluate the model on the batch, learn the batch, and save a snapshot if one is due.
 
+        A version that has been registered meanwhile takes its place first: which batch measures which version is a
+        function of the log.
+
         Args:
             stored: the batch.
             step: its step.
@@ -276,6 +245,7 @@ class Pipeline:
             The ledger row.
         """
         started = time.perf_counter()
+        self.meet_version()
         evaluation = self.evaluate(stored.rows, step)
         self.observe("evaluate", step)
         evaluated = time.perf_counter()
@@ -335,9 +305,33 @@ class Pipeline:
         self.publisher.add(rows)
 
     def publish(self, step: StepId) -> None:
-        """Bring MLflow up to date with the last learned batch. A new version is on trial from the next batch on."""
-        later = partial(self.background.begin, "plot")
-        self.rivals.become(self.publisher.publish_due(self.model, step, self.observe, later))
+        """Bring MLflow up to date with the last learned batch, and begin to register a version if one is due.
+
+        It is on trial from the next batch on.
+        """
+        self.meet_version()
+        if self.publisher.publish_due(step, self.observe):
+            self.begin_version(step)
+        if self.plot_is_due:  # Drawn while Spark reads, which leaves Python to others.
+            self.plot_is_due = False
+            self.background.begin("plot", self.publisher.plot)
+        self.rivals.become(self.publisher.rivals)
+
+    def begin_version(self, step: StepId) -> None:
+        """Begin to register the model as of the last learned batch."""
+        self.background.begin("version", self.publisher.registration(self.model, step, self.observe))
+
+    def meet_version(self) -> None:
+        """Wait for a version that is being registered, and let it be the challenger."""
+        registered = self.background.finish("version")
+        if isinstance(registered, Registered) and self.publisher.meet(registered, self.observe):
+            self.plot_is_due = True
+            self.rivals.become(self.publisher.rivals)
+
+    def refresh_totals(self, step: StepId) -> None:
+        """Bring the totals up to date with the log, as of a batch or a later one."""
+        totals.refresh(self.beside)
+        self.observe("totals", step)
 
     def evaluate(self, batch: InteractionBatch, step: StepId) -> BatchEvaluation:
         """Evaluate the live model, its rivals that are due and, if due, a retrained shadow, on a batch to be learned.
@@ -382,6 +376,7 @@ class Pipeline:
 
         That is a snapshot for a quick start, the totals and, if there is no champion yet, a first version.
         """
+        self.finish()
         step = StepId(self.generation.number, self.learned_through)
         learned = self.learned_through >= self.generation.first_batch and self.model.step is not None
         if learned:
@@ -389,7 +384,17 @@ class Pipeline:
         totals.refresh(self.tables)
         if learned:
             self.publisher.publish_first(self.model, step, self.observe)
-        self.background.finish()
+        self.finish()
+
+    def fail(self) -> None:
+        """End the run in MLflow as a failure, once what goes on in the background has ended."""
+        self.background.settle()
+        self.publisher.close(failed=True)
+
+    def finish(self) -> None:
+        """Wait for what goes on in the background; raises what failed there."""
+        self.meet_version()
+        self.background.finish_all()
 
 
 def application_id(events: DataFrame) -> str:

@@ -1,21 +1,22 @@
 """From learned batches to MLflow: metrics at once, versions every few batches, champions only through the gate.
 
-A version is registered as challenger; what was registered is loaded back and put on trial (`contest`, `trials`). The
-ledger is the only record: rows that MLflow lacks are sent again from it. A server that is down, even at the start,
-delays metrics, versions and promotions; it never stops the stream.
+A version is registered as challenger and loaded back in a thread; what was registered is put on trial (`contest`,
+`trials`). The ledger is the only record: rows that MLflow lacks are sent again from it. A server that is down, even at
+the start, delays metrics, versions and promotions; it never stops the stream.
 """
 
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from recsys.catalogue import NewItems
 from recsys.config import Settings
 from recsys.contracts import INTERACTION_LOG, LedgerRow, StepId
-from recsys.errors import RegistryDownError
+from recsys.errors import RegistryDownError, RegistryError
 from recsys.model.recommender import OnlineModel
-from recsys.registry import versions
+from recsys.registry import artifacts, versions
 from recsys.registry.attempts import Attempts
 from recsys.registry.versions import CHAMPION, Version
 from recsys.serving import Served
@@ -29,6 +30,8 @@ from recsys.tables.delta import Tables
 
 logger = logging.getLogger(__name__)
 
+# Called with the name of a stage and its step when it is complete: in the thread of the batches, but for `version` and
+# `totals`, which go on beside them.
 Observer = Callable[[str, StepId], None]
 
 
@@ -40,6 +43,15 @@ class Publishable(Protocol):
 
 
 ROWS_KEPT = 5_000  # For the plot and the gate: a week of batches, two a minute.
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A version that has been registered for a step, and what was loaded back of it; None if it cannot be loaded."""
+
+    version: Version
+    step: StepId
+    served: Served | None
 
 
 def log_stage(stage: str, step: StepId) -> None:
@@ -126,26 +138,69 @@ class Publisher:
         """Whether a version, or a verdict, is due after this batch."""
         return self.connection is not None and (self.contest.decided or self._version_is_due(step))
 
-    def publish_due(
-        self, model: OnlineModel, step: StepId, observe: Observer, later: Callable[[Callable[[], object]], None]
-    ) -> dict[str, Served]:
-        """Send the metrics up to a step to MLflow, settle a trial that has ended, and register a version if one is due.
+    def publish_due(self, step: StepId, observe: Observer) -> bool:
+        """Send the metrics up to a step to MLflow, and settle a trial that has ended.
+
+        Args:
+            step: a batch in the ledger.
+            observe: called when metrics and alias are done.
+
+        Returns:
+            Whether a version of this step is due. The run notes it: a start after an interruption makes up for it.
+        """
+        delivered = self._deliver()
+        observe("metrics", step)
+        if not (
+            delivered and self._attempted(lambda: self._settle(step, observe), step) and self._version_is_due(step)
+        ):
+            return False
+        assert self.connection is not None
+        run = self.connection.run
+        return self._attempted(lambda: run.mark_due(step.batch_id), step)
+
+    def owes(self, step: StepId) -> bool:
+        """Whether a version of this step was due in an earlier process, which has not seen it registered."""
+        run = None if self.connection is None else self.connection.run
+        return run is not None and run.published_through < run.due == step.batch_id
+
+    def registration(self, model: Publishable, step: StepId, observe: Observer) -> Callable[[], Registered | None]:
+        """What registers a model, for another thread: whatever the model learns meanwhile, it is as of `step`.
+
+        Until `meet` has its result, nothing else here may be called that asks MLflow for versions.
 
         Args:
             model: the model as of `step`.
             step: a batch in the ledger.
-            observe: called when metrics, alias and version are done.
-            later: called with `plot` after a version; the stream need not wait for it.
+            observe: called when the version is done.
 
         Returns:
-            What the live model is compared with from the next batch on, by name.
+            A function that returns the version, or None if MLflow failed: a later batch tries again.
         """
-        delivered = self._deliver()
-        observe("metrics", step)
-        settled = delivered and self._attempted(lambda: self._settle(step, observe), step)
-        if settled and self._version_is_due(step) and self._attempted(lambda: self.publish(model, step, observe), step):
-            later(self.plot)
-        return self.rivals
+        register = self._registration(model, step, observe)
+
+        def attempt() -> Registered | None:
+            done: list[Registered] = []
+            self._attempted(lambda: done.append(register()), step)
+            return done[0] if done else None
+
+        return attempt
+
+    def meet(self, registered: Registered, observe: Observer) -> bool:
+        """Let a version that was registered be the challenger; its trial begins with the next evaluation.
+
+        Args:
+            registered: from `registration`.
+            observe: called when it is done.
+
+        Returns:
+            Whether MLflow has answered; if not, a later batch finds the version there.
+        """
+
+        def call() -> None:
+            self._meet(registered)
+            observe("challenger", registered.step)
+
+        return self._attempted(call, registered.step)
 
     def publish_first(self, model: OnlineModel, step: StepId, observe: Observer) -> None:
         """See that a clean end of a stream leaves a champion, even if no version is due or its trial has not ended.
@@ -180,16 +235,10 @@ class Publisher:
             RegistryError: MLflow failed.
         """
         assert self.connection is not None, "`start` or `publish_due` has connected"
-        client, run_id = self.connection.client, self.connection.run.run_id
-        self.contest.expire(client, step)
-        served = self.new_items.join(model.served())
-        log_version = next(row.log_version for row in reversed(self.rows) if row.step <= step)
-        tags = {"interaction_log_version": str(log_version)}
-        version = versions.register(client, self.settings, run_id, served, step, tags)
-        observe("version", step)
-        self.connection.first = self.connection.first or version
-        self._look()
-        return version
+        self.contest.expire(self.connection.client, step)
+        registered = self._registration(model, step, observe)()
+        self._meet(registered)
+        return registered.version
 
     def promote_first(self, step: StepId) -> bool:
         """Let the challenger be champion if there is none and it was not measured below popularity; returns whether.
@@ -213,6 +262,27 @@ class Publisher:
         assert self.connection is not None
         waited = step.batch_id - self.connection.run.published_through
         return self.contest.on_trial is None and waited >= self.settings.register_.every_batches
+
+    def _registration(self, model: Publishable, step: StepId, observe: Observer) -> Callable[[], Registered]:
+        """What registers a model, and loads back what was registered."""
+        assert self.connection is not None, "`start` or `publish_due` has connected"
+        client, run_id, served = self.connection.client, self.connection.run.run_id, model.served()
+        log_version = next(row.log_version for row in reversed(self.rows) if row.step <= step)
+        tags = {"interaction_log_version": str(log_version)}
+
+        def register() -> Registered:
+            joined = self.new_items.join(served)
+            version = versions.register(client, self.settings, run_id, joined, step, tags)
+            observe("version", step)
+            return Registered(version, step, _loaded_back(version))
+
+        return register
+
+    def _meet(self, registered: Registered) -> None:
+        assert self.connection is not None, "it has registered the version"
+        self.connection.first = self.connection.first or registered.version
+        self.contest.enter(registered.version, registered.served)
+        self._look()
 
     def _settle(self, step: StepId, observe: Observer, at_the_end: bool = False) -> bool:
         """Look who is what, record a verdict, and move the alias; returns whether the champion is another one."""
@@ -307,3 +377,18 @@ class Publisher:
         if not done and failure is not before:
             logger.warning("versions wait after batch %s; a later batch tries again: %s", step, failure)
         return done
+
+
+def _loaded_back(version: Version) -> Served | None:
+    """What a version serves; None if it cannot be loaded, for which the next look rejects it.
+
+    Raises:
+        RegistryDownError: MLflow does not answer.
+    """
+    try:
+        return artifacts.load_served(version.uri, version.digest)
+    except RegistryDownError:
+        raise
+    except RegistryError as error:
+        logger.debug("%s was registered and cannot be loaded: %s", version.uri, error)
+        return None

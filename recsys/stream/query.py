@@ -102,7 +102,7 @@ def run_query(
         if raised and isinstance(raised[0], StopRequested):
             logger.info("stopped between two batches")
             return listener.dropped
-        pipeline.publisher.close(failed=True)
+        pipeline.fail()
         raise_cause(error, raised)
     finally:
         if lost:

@@ -40,6 +40,7 @@ from recsys.storage import table_path
 from recsys.tables.conditions import Conditions
 from recsys.tables.failures import explain_failure, first_line
 from recsys.tables.path_table import PathTable
+from recsys.tables.session import session_beside
 from recsys.tables.spark_table import SparkTable
 
 # A stream commits all the time: with a checkpoint of the Delta log every 10 commits, one batch in ten waits for it.
@@ -103,6 +104,15 @@ class Tables:
         self._by_spark = {} if spark is None else {name: SparkTable(spark, at, named) for name, at in places.items()}
         local = {name: PathTable(place, name in _WRITTEN_BY_SPARK) for name, place in places.items()}
         self._on_path = local if read_on_driver(storage) else {}
+
+    def beside(self) -> "Tables":
+        """The same tables for another thread, with the same fence: neither a session nor a table may be shared.
+
+        In a session Delta notes its last commit, and a table on a path keeps its state between calls.
+        """
+        other = Tables(None if self._spark is None else session_beside(self._spark), self._storage)
+        other.fence = self.fence
+        return other
 
     @property
     def one_committer(self) -> bool:

@@ -92,14 +92,24 @@ def separate_session(settings: Settings) -> SparkSession:
     if SparkContext._active_spark_context is None:
         return build_session(settings)
     refuse_connect(settings.spark)
-    return _set(_beside(_current()), settings)
+    return _set(session_beside(_current()), settings)
+
+
+def session_beside(caller: SparkSession) -> SparkSession:
+    """A new session with the settings of another, for another thread: Delta notes the last commit in the session."""
+    session = caller.newSession()
+    for key, value in caller.conf.getAll.items():
+        if session.conf.isModifiable(key):
+            session.conf.set(key, value)
+    session.conf.set(_OURS, "true")
+    return session
 
 
 def _build(settings: Settings) -> SparkSession:
     refuse_connect(settings.spark)
     if SparkContext._active_spark_context is not None:
         current = _current()
-        session = _set(current if current.conf.get(_OURS, None) else _beside(current), settings)
+        session = _set(current if current.conf.get(_OURS, None) else session_beside(current), settings)
         refuse_unreachable(session, settings.storage.root)
         return session
     values = {**_defaults(settings.spark), **ALWAYS, **DELTA, **settings.spark}
@@ -120,16 +130,6 @@ def _build(settings: Settings) -> SparkSession:
 
 def _current() -> SparkSession:
     return SparkSession.getActiveSession() or SparkSession.builder.getOrCreate()  # Without options it changes none.
-
-
-def _beside(caller: SparkSession) -> SparkSession:
-    """A new session with the settings of another."""
-    session = caller.newSession()
-    for key, value in caller.conf.getAll.items():
-        if session.conf.isModifiable(key):
-            session.conf.set(key, value)
-    session.conf.set(_OURS, "true")
-    return session
 
 
 def _set(session: SparkSession, settings: Settings) -> SparkSession:

@@ -122,6 +122,20 @@ def test_what_is_served_scores_like_the_live_model(kind: str) -> None:
     assert (best[0] == best[1]).float().mean() > 0.98
 
 
+def test_what_is_served_stays_as_it_was_while_the_model_learns_on(kind: str) -> None:
+    """So another thread may register it. Batches without new ids change arrays where they are."""
+    model = learn(OnlineModel(settings_of(kind)), BATCHES)
+    served = model.served()
+    before = {name: array.copy() for name, array in served.arrays.items()}
+    users, items = list(served.user_ids), list(served.item_ids)
+    learn(model, [*BATCHES, make_batch([("new", "newer", 1.0, 20 * DAY)])], first=len(BATCHES))
+    for name, array in served.arrays.items():
+        np.testing.assert_array_equal(array, before[name], err_msg=name)
+    assert (served.user_ids, served.item_ids) == (users, items)
+    changed = model.served().arrays
+    assert any(not np.array_equal(changed[name], before[name]) for name in before)
+
+
 @pytest.mark.parametrize("exclude_seen", [False, True])
 def test_recommendations_are_the_best_scores(kind: str, exclude_seen: bool) -> None:
     model = learn(OnlineModel(settings_of(kind, exclude_seen=exclude_seen)), BATCHES[:5])

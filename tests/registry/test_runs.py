@@ -154,6 +154,14 @@ def test_a_run_remembers_how_far_versions_are_published(open_run):
     assert open_run().published_through == 40
 
 
+def test_a_run_remembers_which_version_was_due_last(open_run):
+    run = open_run()
+    assert run.due == -1
+    run.mark_due(40)
+    assert (run.due, run.published_through) == (40, -1)
+    assert open_run().due == 40
+
+
 def test_lineage_names_the_log_and_its_versions_once(registry, open_run):
     client, _ = registry
     run = open_run()

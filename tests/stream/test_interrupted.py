@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from recsys.config import load_settings
+from recsys.config import Settings, load_settings
 from recsys.contracts import (
     EXPOSURES,
     INTERACTION_LOG,
@@ -16,6 +16,8 @@ from recsys.contracts import (
     TRIALS,
     StepId,
 )
+from recsys.registry import versions
+from recsys.registry.client import connect
 from recsys.stream.job import run_stream
 from recsys.tables import ledger
 from recsys.tables.delta import Tables
@@ -28,16 +30,21 @@ from tests.stream.disturbed import (
     write_config,
     write_event_files,
 )
+from tests.streams import write_stream
 
 BATCHES = 10
 STAGES = {
     *("quarantine", "exposures", "contents", "log", "evaluate", "learn", "snapshot", "trials", "ledger"),
-    *("metrics", "version", "alias", "totals", "batch"),
+    *("metrics", "version", "challenger", "alias", "totals", "batch"),
 }
 
 
+def interrupt(*_: object, **__: object) -> None:
+    raise InterruptedStage
+
+
 def test_a_stream_interrupted_after_every_stage_ends_where_an_undisturbed_one_ends(
-    spark: SparkSession, tmp_path: Path
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_event_files(tmp_path / "events", BATCHES)
     interrupted, undisturbed = (load_settings(write_config(tmp_path, name)) for name in ("interrupted", "undisturbed"))
@@ -57,6 +64,11 @@ def test_a_stream_interrupted_after_every_stage_ends_where_an_undisturbed_one_en
 
         with pytest.raises(InterruptedStage):
             run_stream(interrupted, observe=stop)
+    for _ in range(2):  # Before a version is registered that is due: Spark takes its batch for done, both times.
+        with monkeypatch.context() as patch:
+            patch.setattr(versions, "register", interrupt)
+            with pytest.raises(InterruptedStage):
+                run_stream(interrupted)
     run_stream(interrupted)
 
     rows = ledger.read(Tables(spark, undisturbed.storage), generation=0, after=-1)
@@ -69,3 +81,15 @@ def test_a_stream_interrupted_after_every_stage_ends_where_an_undisturbed_one_en
     assert_each_batch_is_in_the_version_that_the_ledger_names(spark, interrupted)
     assert_arrays_are_equal(interrupted, undisturbed, BATCHES)
     assert registry_content(interrupted) == registry_content(undisturbed)
+
+
+def test_a_start_after_a_clean_end_registers_nothing_that_was_not_due(spark: SparkSession, stream: Settings) -> None:
+    """The end of a stream ends the trial of its first version, for which the next one has waited."""
+    often = stream.register_.model_copy(update={"every_batches": 1})
+    undecided = stream.gate.model_copy(update={"min_users": 1_000})
+    settings = stream.model_copy(update={"register_": often, "gate": undecided})
+    write_stream(Path(settings.source.path), files=3)
+    for _ in range(2):
+        assert run_stream(settings).champion_version == "1"
+    (version,) = versions.all_versions(connect(settings), settings.mlflow.model_name)
+    assert version.step == StepId(0, 0)

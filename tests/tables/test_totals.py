@@ -1,4 +1,6 @@
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +15,8 @@ from pyspark.sql import SparkSession
 from recsys.config import Settings
 from recsys.contracts import INTERACTION_LOG, INTERACTIONS, WEIGHT_PARTS, StepId
 from recsys.tables import log, totals
-from recsys.tables.delta import Tables
+from recsys.tables.delta import Fence, Tables
+from recsys.tables.spark_table import LAST_COMMIT
 from recsys.tables.totals import refresh, refreshed_through
 from tests.tables.helpers import append_batches, log_rows
 
@@ -102,6 +105,45 @@ def test_any_interleaving_equals_the_aggregated_log(
     columns = ["user_id", "item_id", "weight"]
     found = {(row["user_id"], row["item_id"]): row["weight"] for row in tables.rows(INTERACTIONS, columns).to_pylist()}
     assert found == sums
+
+
+@pytest.mark.parametrize("through_driver", [totals.THROUGH_DRIVER, 0])
+def test_totals_are_refreshed_beside_a_writer(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch, through_driver: int
+) -> None:
+    """In a thread of its own, on the driver or by Spark, while batches enter the log."""
+    monkeypatch.setattr(totals, "THROUGH_DRIVER", through_driver)
+    monkeypatch.setattr(totals, "SHARE", 0)
+    beside, ended = tables.beside(), threading.Event()
+
+    def refresh_until_ended() -> int:
+        refreshes = 0
+        while not ended.is_set():
+            refresh(beside)
+            refreshes += 1
+        return refreshes
+
+    with ThreadPoolExecutor(1) as executor:
+        refreshing = executor.submit(refresh_until_ended)
+        append_batches(tables, ROWS * 5)
+        ended.set()
+        assert refreshing.result() > 0
+    assert refresh(tables) == StepId(0, 5 * len(ROWS) - 1)
+    sums: dict[tuple[str, str], float] = {}
+    for user, item, weight in (row for rows in ROWS * 5 for row in rows):
+        sums[user, item] = sums.get((user, item), 0.0) + weight
+    assert {(row["user_id"], row["item_id"]): row["weight"] for row in written(tables).to_pylist()} == sums
+
+
+def test_tables_beside_share_neither_session_nor_state(tables: Tables) -> None:
+    tables.fence = Fence(7, lambda: None)
+    beside = tables.beside()
+    assert beside.fence == tables.fence
+    assert beside.spark.sparkContext is tables.spark.sparkContext
+    beside.spark.conf.set(LAST_COMMIT, "1")
+    assert tables.spark.conf.get(LAST_COMMIT, None) != "1"
+    assert beside.spark.conf.get("spark.sql.session.timeZone") == "UTC"
+    assert beside._on_path[INTERACTIONS] is not tables._on_path[INTERACTIONS]
 
 
 def test_large_totals_wait_until_the_log_has_grown_by_a_share(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
