@@ -53,7 +53,7 @@ class ItemVectors:
         """Ids and unit vectors. New texts are encoded now.
 
         Raises:
-            InputError: the encoder cannot be loaded, or vectors have another length than those of the version before.
+            InputError: the encoder cannot be loaded.
         """
         with self._lock:
             self._look()

@@ -206,7 +206,7 @@ class _Reading:
         rows: list[LedgerRow] = []
         for step, batch in log.batches(pipeline.tables, StepId(0, pipeline.learned_through), last):
             began = time.perf_counter() - seconds
-            batch = pipeline.described(batch, step, application)
+            batch = pipeline.contents.bring(batch, pipeline.model, step, application)
             first = step.batch_id == 0
             quarantined, reasons = (counts.quarantined, self.rejected) if first else (0, {})
             exposure = (

@@ -1,5 +1,6 @@
 """What the catalog says of the items of a batch, written down before the batch is logged."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from recsys.catalogue import ItemVectors, present_catalog
@@ -22,10 +23,13 @@ class ItemContents:
         settings: All settings.
         tables: The Delta tables.
         catalog: The catalog; it is asked for every batch, so a change counts from the next one on.
+        observe: Called with the stage `contents` when a batch's vectors are written down.
     """
 
-    def __init__(self, settings: Settings, tables: Tables, catalog: ItemVectors | None) -> None:
-        self._tables, self._space = tables, settings.items.space
+    def __init__(
+        self, settings: Settings, tables: Tables, catalog: ItemVectors | None, observe: Callable[[str, StepId], None]
+    ) -> None:
+        self._tables, self._space, self._observe = tables, settings.items.space, observe
         self._catalog = catalog if settings.uses_contents else None
 
     def bring(self, batch: InteractionBatch, model: OnlineModel, step: StepId, application: str) -> InteractionBatch:
@@ -52,6 +56,8 @@ class ItemContents:
             )
         new = described.unlike(items, known)
         brought = contents.append(self._tables, new, step, application, step.batch_id, self._space)
+        if brought.item_ids:
+            self._observe("contents", step)
         return replace(batch, contents=brought)
 
     def given(self, batch: InteractionBatch, step: StepId) -> InteractionBatch:

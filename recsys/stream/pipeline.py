@@ -100,7 +100,7 @@ class Pipeline:
         self.publisher = publisher
         self.background = background
         self.rivals = Rivals(publisher.rivals)
-        self.contents = ItemContents(settings, tables, publisher.new_items.plain)
+        self.contents = ItemContents(settings, tables, publisher.new_items.plain, observe)
         self.plot_is_due = False  # A version has been registered since the last plot.
         self.report = report
         self.observe = observe
@@ -172,7 +172,7 @@ class Pipeline:
         if counts.quarantined and topic is not None:
             quarantine.send_dead_letters(self.tables, self.settings.source, topic, step)
             self.observe("dead letters", step)
-        rows = self.described(log.to_batch(collected), step, application)
+        rows = self.contents.bring(log.to_batch(collected), self.model, step, application)
         log_version = log.append(self.tables, collected, step, application, plan.input)
         self.observe("log", step)
         return StoredBatch(
@@ -186,13 +186,6 @@ class Pipeline:
             began=began,
             seconds=time.perf_counter() - started,
         )
-
-    def described(self, rows: InteractionBatch, step: StepId, application: str) -> InteractionBatch:
-        """The rows of a batch with what the catalog says of their items; it is written down before."""
-        brought = self.contents.bring(rows, self.model, step, application)
-        if brought.contents.item_ids:
-            self.observe("contents", step)
-        return brought
 
     def learn_or_set_aside(self, stored: StoredBatch, step: StepId) -> LedgerRow:
         """Learn a batch, with those that come back, or go on without it if it cannot be learned.
