@@ -263,7 +263,7 @@ def test_a_backfill_interrupted_after_every_stage_ends_where_an_undisturbed_one_
     backfill(undisturbed, observe=lambda stage, step: seen.setdefault(stage, step.batch_id))
     assert seen.keys() == {
         "quarantine", "exposures", "log", "evaluate", "learn", "snapshot", "trials", "ledger", "metrics", "batch",
-        "version", "alias", "end",
+        "version", "challenger", "alias", "end",
     }  # fmt: skip
     interrupted_after(disturbed, sorted(seen.items(), key=lambda item: list(seen).index(item[0])))
     assert backfill(disturbed).finished
