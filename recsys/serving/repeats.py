@@ -11,18 +11,42 @@ from .ranking import Contributions, DenseScorer
 
 # Prior of the days between two interactions of a user with the same item.
 _USUAL_DAYS = 20.0
-REPEAT_FEATURES = ("repeat", "repeat_count", "repeat_recency", "repeat_due", "repeat_overdue", "repeat_rate")
+# Half-lives, in baskets of the user, of occasions.
+FAST_BASKETS, SLOW_BASKETS = 3.0, 12.0
+REPEAT_FEATURES = (
+    "repeat",
+    "repeat_count",
+    "repeat_recency",
+    "repeat_due",
+    "repeat_overdue",
+    "repeat_rate",
+    "repeat_share",
+    "repeat_passed",
+    "repeat_last",
+    "repeat_last_three",
+    "repeat_fast",
+    "repeat_slow",
+    "repeat_usual",
+    "repeat_over_usual",
+    "repeat_returned",
+    "repeat_age",
+    "repeat_user",
+)
+_ENTRIES = ("items", "counts", "lately", "first", "last", "first_basket", "last_basket", "fast", "slow")
 
 
 class RepeatScorer(DenseScorer):
     """Repeat consumption: a user's own items, by how often and how lately, and whether they are due again."""
 
     axes: ClassVar[Declared] = {
-        **{name: Axes(("entries",), loss=Loss.SINGLE) for name in ("items", "counts", "lately", "first", "last")},
+        **{name: Axes(("entries",), loss=Loss.SINGLE) for name in _ENTRIES},
         "starts": Axes((USERS,)),
         "lengths": Axes((USERS,)),
         "occasions": Axes(("again, at all", ITEMS), NewItem.ZERO),
-        "intervals": Axes(("days, number", ITEMS), NewItem.ZERO, Loss.SINGLE),
+        "intervals": Axes(("days, number, baskets", ITEMS), NewItem.ZERO, Loss.SINGLE),
+        "buyers": Axes(("again, at all", ITEMS), NewItem.ZERO),
+        "baskets": Axes((USERS,)),
+        "habits": Axes(("again, at all", USERS)),
         "share": Axes((ITEMS,), NewItem.ZERO, Loss.SINGLE),
         "now": Axes(("one",)),
         "half_life": Axes(("one",)),
@@ -49,6 +73,16 @@ class RepeatScorer(DenseScorer):
         interval = (last - first + (usual[0] + typical) / (usual[1] + 1)) / counts
         due = np.log((since + 0.5) / (interval + 0.5))
         again, taken_at_all = arrays["occasions"][:, taken]
+        baskets = arrays["baskets"][rows[owners]]
+        passed = np.maximum(baskets - arrays["last_basket"][places], 0)
+        span = arrays["last_basket"][places] - arrays["first_basket"][places]
+        fast = arrays["fast"][places] * 2.0 ** (-passed / FAST_BASKETS)
+        slow = arrays["slow"][places] * 2.0 ** (-passed / SLOW_BASKETS)
+        between = (general[2] + 20.0) / (general[1] + 1)
+        rhythm = (span + (usual[2] + between) / (usual[1] + 1)) / counts
+        over = np.log((passed + 1) / (rhythm + 1))
+        returned, buyers = arrays["buyers"][:, taken]
+        user_again, user_taken = arrays["habits"][:, rows[owners]]
         features = [
             np.ones(len(taken)),
             np.log(counts),
@@ -56,6 +90,17 @@ class RepeatScorer(DenseScorer):
             due,
             np.minimum(due, 0),
             np.log((again + 1) / (taken_at_all + 5)),
+            np.log((counts + 1) / (baskets + 5)),
+            np.log(passed + 1),
+            passed == 0,
+            passed < 3,
+            np.log(fast + 0.02) - np.log(0.02),
+            np.log(slow + 0.02) - np.log(0.02),
+            over,
+            np.minimum(over, 0),
+            np.log((returned + 1) / (buyers + 5)),
+            np.log(arrays["now"][0] - first + 1),
+            np.log((user_again + 1) / (user_taken + 5)),
         ]
         return PairValues(owners * items + taken, counts, items), np.stack(features, axis=1)
 
@@ -63,7 +108,7 @@ class RepeatScorer(DenseScorer):
         """See `VersionedScorer`; a user's list may grow beyond the slots that a learner keeps."""
         own, places = self._entries(rows)
         width, now, half_life = max(self.items, 1), self._arrays["now"][0], self._arrays["half_life"][0]
-        entries = {name: self._arrays[name][places] for name in ("items", "counts", "lately", "first", "last")}
+        entries = {name: self._arrays[name][places] for name in _ENTRIES}
         keys, more = np.unique(recent.owners * width + recent.items, return_counts=True)
         at = np.append(own * width + entries["items"], -1)
         order = np.argsort(at, kind="stable")
@@ -74,15 +119,26 @@ class RepeatScorer(DenseScorer):
         entries["counts"][hit] += times.astype(entries["counts"].dtype)
         entries["lately"][hit] = entries["lately"][hit] * 2.0 ** (-since / half_life) + times
         entries["last"][hit] += since
+        # What a user has just done is a basket of its own.
+        known = (rows >= 0) & (rows < len(self._starts))
+        of_users = np.where(known, rows, -1)
+        baskets = np.append(self._arrays["baskets"], 0)[of_users] + (recent.lengths > 0)
+        passed = baskets[own[hit]] - entries["last_basket"][hit]
+        for name, half in (("fast", FAST_BASKETS), ("slow", SLOW_BASKETS)):
+            entries[name][hit] = entries[name][hit] * 2.0 ** (-passed / half) + times
+        entries["last_basket"][hit] += passed.astype(entries["last_basket"].dtype)
+        habits = np.append(self._arrays["habits"], [[0.0], [0.0]], axis=1)[:, of_users]
+        habits = habits + [np.bincount(own[hit], times, minlength=len(rows)), recent.lengths]
         owners, items = np.divmod(keys[~again], width)
         days = np.full(len(items), now)
         new = {"items": items, "counts": more[~again], "lately": more[~again], "first": days, "last": days}
+        new |= {"first_basket": baskets[owners], "last_basket": baskets[owners], "fast": more[~again], "slow": more[~again]}
         owners = np.concatenate([own, owners])
         order = np.argsort(owners, kind="stable")
         lengths = np.bincount(owners, minlength=len(rows))
         joined = {name: np.concatenate([old, new[name].astype(old.dtype)])[order] for name, old in entries.items()}
         view = copy(self)
-        view._arrays = {**self._arrays, **joined}
+        view._arrays = {**self._arrays, **joined, "baskets": baskets, "habits": habits}
         view._starts, view._lengths = np.cumsum(lengths) - lengths, lengths
         return view
 
