@@ -11,8 +11,12 @@ from .ranking import Contributions, DenseScorer
 
 # Prior of the days between two interactions of a user with the same item.
 _USUAL_DAYS = 20.0
+# And of the baskets between.
+_USUAL_BASKETS = 20.0
 # Half-lives, in baskets of the user, of occasions.
-FAST_BASKETS, SLOW_BASKETS = 3.0, 12.0
+BASKET_HALF_LIVES = {"fast": 3.0, "slow": 12.0}
+# Decayed occasions below it count as none.
+_LITTLE = 0.02
 REPEAT_FEATURES = (
     "repeat",
     "repeat_count",
@@ -58,13 +62,20 @@ class RepeatScorer(DenseScorer):
         self._starts, self._lengths = arrays["starts"], arrays["lengths"]
 
     def repeats(self, rows: Array) -> tuple[PairValues, Array]:
-        """Number of interactions of users with their items, and features (pairs, 6) in the order of the pairs."""
-        arrays, items = self._arrays, len(self.share)
-        owners, places = self._entries(rows)
-        order = np.argsort(owners * items + arrays["items"][places])
-        places, owners = places[order], owners[order]
-        taken = arrays["items"][places].astype(np.int64)
-        counts, last, first = (arrays[name][places].astype(np.float64) for name in ("counts", "last", "first"))
+        """Number of interactions of users with their items, and features (pairs, features) in the order of the pairs."""
+        lists, counts, features = self.own(rows)
+        keys = lists.owners * self.items + lists.items
+        order = np.argsort(keys)
+        return PairValues(keys[order], counts[order], self.items), features[order]
+
+    def own(self, rows: Array) -> tuple[Lists, Array, Array]:
+        """Items of users (n,), how often each user interacted with them, (o,), and features, (o, features) float64."""
+        arrays, owners, places = self._arrays, *self._entries(rows)
+        taken, of_users = arrays["items"][places].astype(np.int64), rows[owners]
+        counts, last, first, last_basket, first_basket = (
+            arrays[name][places].astype(np.float64)
+            for name in ("counts", "last", "first", "last_basket", "first_basket")
+        )
         since = np.maximum(arrays["now"][0] - last, 0)
         lately = arrays["lately"][places] * 2.0 ** (-since / arrays["half_life"][0])
         # The user's interval, with the item's as one more observation, and for that in turn the general one.
@@ -73,20 +84,19 @@ class RepeatScorer(DenseScorer):
         interval = (last - first + (usual[0] + typical) / (usual[1] + 1)) / counts
         due = np.log((since + 0.5) / (interval + 0.5))
         again, taken_at_all = arrays["occasions"][:, taken]
-        baskets = arrays["baskets"][rows[owners]]
-        passed = np.maximum(baskets - arrays["last_basket"][places], 0)
-        span = arrays["last_basket"][places] - arrays["first_basket"][places]
-        fast = arrays["fast"][places] * 2.0 ** (-passed / FAST_BASKETS)
-        slow = arrays["slow"][places] * 2.0 ** (-passed / SLOW_BASKETS)
-        between = (general[2] + 20.0) / (general[1] + 1)
-        rhythm = (span + (usual[2] + between) / (usual[1] + 1)) / counts
+        # The same in baskets: `passed` of the user's are without the item since the last one with it.
+        baskets = arrays["baskets"][of_users]
+        passed = np.maximum(baskets - last_basket, 0)
+        between = (general[2] + _USUAL_BASKETS) / (general[1] + 1)
+        rhythm = (last_basket - first_basket + (usual[2] + between) / (usual[1] + 1)) / counts
         over = np.log((passed + 1) / (rhythm + 1))
+        fast, slow = (arrays[name][places] * 2.0 ** (-passed / life) for name, life in BASKET_HALF_LIVES.items())
         returned, buyers = arrays["buyers"][:, taken]
-        user_again, user_taken = arrays["habits"][:, rows[owners]]
+        user_again, user_taken = arrays["habits"][:, of_users]
         features = [
             np.ones(len(taken)),
             np.log(counts),
-            np.log(lately + 0.02) - np.log(0.02),
+            np.log(lately + _LITTLE) - np.log(_LITTLE),
             due,
             np.minimum(due, 0),
             np.log((again + 1) / (taken_at_all + 5)),
@@ -94,15 +104,15 @@ class RepeatScorer(DenseScorer):
             np.log(passed + 1),
             passed == 0,
             passed < 3,
-            np.log(fast + 0.02) - np.log(0.02),
-            np.log(slow + 0.02) - np.log(0.02),
+            np.log(fast + _LITTLE) - np.log(_LITTLE),
+            np.log(slow + _LITTLE) - np.log(_LITTLE),
             over,
             np.minimum(over, 0),
             np.log((returned + 1) / (buyers + 5)),
             np.log(arrays["now"][0] - first + 1),
             np.log((user_again + 1) / (user_taken + 5)),
         ]
-        return PairValues(owners * items + taken, counts, items), np.stack(features, axis=1)
+        return Lists.of(np.bincount(owners, minlength=len(rows)), taken), counts, np.stack(features, axis=1)
 
     def with_recent(self, rows: Array, recent: Lists) -> Self:
         """See `VersionedScorer`; a user's list may grow beyond the slots that a learner keeps."""
@@ -124,8 +134,8 @@ class RepeatScorer(DenseScorer):
         of_users = np.where(known, rows, -1)
         baskets = np.append(self._arrays["baskets"], 0)[of_users] + (recent.lengths > 0)
         passed = baskets[own[hit]] - entries["last_basket"][hit]
-        for name, half in (("fast", FAST_BASKETS), ("slow", SLOW_BASKETS)):
-            entries[name][hit] = entries[name][hit] * 2.0 ** (-passed / half) + times
+        for name, life in BASKET_HALF_LIVES.items():
+            entries[name][hit] = entries[name][hit] * 2.0 ** (-passed / life) + times
         entries["last_basket"][hit] += passed.astype(entries["last_basket"].dtype)
         habits = np.append(self._arrays["habits"], [[0.0], [0.0]], axis=1)[:, of_users]
         habits = habits + [np.bincount(own[hit], times, minlength=len(rows)), recent.lengths]

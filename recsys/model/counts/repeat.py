@@ -18,7 +18,7 @@ from recsys.model.interactions.history import History
 from recsys.model.interactions.keeping import Kept
 from recsys.model.learner import CodedBatch, State
 from recsys.serving.arrays import part, prefixed
-from recsys.serving.repeats import FAST_BASKETS, SLOW_BASKETS, RepeatScorer
+from recsys.serving.repeats import BASKET_HALF_LIVES, RepeatScorer
 
 _COLUMNS = {
     "items": np.int32,
@@ -36,6 +36,7 @@ _COLUMNS = {
 # Half-life, in events, of the popularity that breaks ties between items repeated equally often.
 _SHARE_HALF_LIFE = 5_000
 _FACTS = ("again", "taken", "interval_days", "intervals", "interval_baskets", "buyers", "returned")
+_FAST, _SLOW = BASKET_HALF_LIVES.values()
 _HABITS = ("baskets", "day", "again", "taken")
 
 
@@ -193,8 +194,8 @@ def _take(
             intervals[item] += 1
             counts[place] += 1
             lately[place] = lately[place] * 2.0 ** (-gap / half_life) + 1
-            fast[place] = fast[place] * 2.0 ** (-passed / FAST_BASKETS) + 1
-            slow[place] = slow[place] * 2.0 ** (-passed / SLOW_BASKETS) + 1
+            fast[place] = fast[place] * 2.0 ** (-passed / _FAST) + 1
+            slow[place] = slow[place] * 2.0 ** (-passed / _SLOW) + 1
             last[place] += gap
             last_basket[place] += passed
             continue
