@@ -138,11 +138,17 @@ class RepeatScorer(DenseScorer):
             entries[name][hit] = entries[name][hit] * 2.0 ** (-passed / life) + times
         entries["last_basket"][hit] += passed.astype(entries["last_basket"].dtype)
         habits = np.append(self._arrays["habits"], [[0.0], [0.0]], axis=1)[:, of_users]
-        habits = habits + [np.bincount(own[hit], times, minlength=len(rows)), recent.lengths]
         owners, items = np.divmod(keys[~again], width)
+        repeated = np.bincount(np.concatenate([own[hit], owners]), np.concatenate([times, more[~again] - 1]), len(rows))
+        habits = habits + [repeated, recent.lengths]
         days = np.full(len(items), now)
         new = {"items": items, "counts": more[~again], "lately": more[~again], "first": days, "last": days}
-        new |= {"first_basket": baskets[owners], "last_basket": baskets[owners], "fast": more[~again], "slow": more[~again]}
+        new |= {
+            "first_basket": baskets[owners],
+            "last_basket": baskets[owners],
+            "fast": more[~again],
+            "slow": more[~again],
+        }
         owners = np.concatenate([own, owners])
         order = np.argsort(owners, kind="stable")
         lengths = np.bincount(owners, minlength=len(rows))

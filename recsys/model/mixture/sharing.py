@@ -40,7 +40,9 @@ class Sharing:
         chosen: FloatArray = np.where(self.taken[:, None], weights[-1], weights[:-1])
         return chosen
 
-    def update(self, group: int, examples: LabeledCandidates, own: FloatArray, shared: FloatArray, share: float) -> None:
+    def update(
+        self, group: int, examples: LabeledCandidates, own: FloatArray, shared: FloatArray, share: float
+    ) -> None:
         """Compare weights (features,) on users of a group, who are a share of the batch's."""
         # Added up by numpy itself, in one order; products of matrices depend on the number of threads.
         scores = [np.einsum("cf,f->c", examples.features, weights) for weights in (own, shared)]
