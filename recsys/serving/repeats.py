@@ -32,7 +32,6 @@ REPEAT_FEATURES = (
     "repeat_slow",
     "repeat_usual",
     "repeat_over_usual",
-    "repeat_returned",
     "repeat_age",
     "repeat_user",
 )
@@ -48,7 +47,6 @@ class RepeatScorer(DenseScorer):
         "lengths": Axes((USERS,)),
         "occasions": Axes(("again, at all", ITEMS), NewItem.ZERO),
         "intervals": Axes(("days, number, baskets", ITEMS), NewItem.ZERO, Loss.SINGLE),
-        "buyers": Axes(("again, at all", ITEMS), NewItem.ZERO),
         "baskets": Axes((USERS,)),
         "habits": Axes(("again, at all", USERS)),
         "share": Axes((ITEMS,), NewItem.ZERO, Loss.SINGLE),
@@ -62,7 +60,7 @@ class RepeatScorer(DenseScorer):
         self._starts, self._lengths = arrays["starts"], arrays["lengths"]
 
     def repeats(self, rows: Array) -> tuple[PairValues, Array]:
-        """Number of interactions of users with their items, and features (pairs, features) in the order of the pairs."""
+        """How often users interacted with their items, and features (pairs, features) in the order of the pairs."""
         lists, counts, features = self.own(rows)
         keys = lists.owners * self.items + lists.items
         order = np.argsort(keys)
@@ -91,7 +89,6 @@ class RepeatScorer(DenseScorer):
         rhythm = (last_basket - first_basket + (usual[2] + between) / (usual[1] + 1)) / counts
         over = np.log((passed + 1) / (rhythm + 1))
         fast, slow = (arrays[name][places] * 2.0 ** (-passed / life) for name, life in BASKET_HALF_LIVES.items())
-        returned, buyers = arrays["buyers"][:, taken]
         user_again, user_taken = arrays["habits"][:, of_users]
         features = [
             np.ones(len(taken)),
@@ -108,7 +105,6 @@ class RepeatScorer(DenseScorer):
             np.log(slow + _LITTLE) - np.log(_LITTLE),
             over,
             np.minimum(over, 0),
-            np.log((returned + 1) / (buyers + 5)),
             np.log(arrays["now"][0] - first + 1),
             np.log((user_again + 1) / (user_taken + 5)),
         ]
@@ -140,7 +136,7 @@ class RepeatScorer(DenseScorer):
         habits = np.append(self._arrays["habits"], [[0.0], [0.0]], axis=1)[:, of_users]
         owners, items = np.divmod(keys[~again], width)
         repeated = np.bincount(np.concatenate([own[hit], owners]), np.concatenate([times, more[~again] - 1]), len(rows))
-        habits = habits + [repeated, recent.lengths]
+        habits += np.stack([repeated, recent.lengths])
         days = np.full(len(items), now)
         new = {"items": items, "counts": more[~again], "lately": more[~again], "first": days, "last": days}
         new |= {

@@ -63,7 +63,6 @@ def arrays_of(seed: int, users: int, items: int, members: tuple[str, ...]) -> di
         arrays["repeat.starts"], arrays["repeat.lengths"] = np.cumsum(lengths) - lengths, lengths
         arrays["repeat.occasions"] = draw.integers(0, 9, (2, items)).astype(float)
         arrays["repeat.intervals"] = draw.integers(0, 9, (3, items)).astype(float)
-        arrays["repeat.buyers"] = draw.integers(0, 9, (2, items)).astype(float)
         arrays["repeat.baskets"], arrays["repeat.habits"] = draw.integers(5, 9, users), draw.integers(0, 9, (2, users))
         arrays["repeat.last_basket"] = draw.integers(3, 6, entries)
         arrays["repeat.first_basket"] = arrays["repeat.last_basket"] - draw.integers(0, 3, entries)

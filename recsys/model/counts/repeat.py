@@ -35,7 +35,7 @@ _COLUMNS = {
 }
 # Half-life, in events, of the popularity that breaks ties between items repeated equally often.
 _SHARE_HALF_LIFE = 5_000
-_FACTS = ("again", "taken", "interval_days", "intervals", "interval_baskets", "buyers", "returned")
+_FACTS = ("again", "taken", "interval_days", "intervals", "interval_baskets")
 _FAST, _SLOW = BASKET_HALF_LIVES.values()
 _HABITS = ("baskets", "day", "again", "taken")
 
@@ -142,7 +142,6 @@ class Repeat(CountingLearner):
             "lengths": self._by_user.lengths,
             "occasions": np.stack([facts["again"], facts["taken"]]),
             "intervals": np.stack([facts["interval_days"], facts["intervals"], facts["interval_baskets"]]),
-            "buyers": np.stack([facts["returned"], facts["buyers"]]),
             "baskets": self._habits["baskets"].values,
             "habits": np.stack([self._habits["again"].values, self._habits["taken"].values]),
             "share": counts / max(float(counts.sum()), 1.0),
@@ -166,7 +165,7 @@ def _take(
 ) -> None:
     """Enter occasions (n,), in the order of each user's events. The columns are those of `_COLUMNS`."""
     own, counts, lately, first, last, first_basket, last_basket, fast, slow = columns
-    again, taken, interval_days, intervals, interval_baskets, buyers, returned = facts
+    again, taken, interval_days, intervals, interval_baskets = facts
     baskets, basket_day, user_again, user_taken = habits
     for event in range(len(users)):
         user, item, day = users[event], items[event], days[event]
@@ -188,7 +187,6 @@ def _take(
             passed = baskets[user] - last_basket[place]
             again[item] += 1
             user_again[user] += 1
-            returned[item] += counts[place] == 1
             interval_days[item] += gap
             interval_baskets[item] += passed
             intervals[item] += 1
@@ -199,7 +197,6 @@ def _take(
             last[place] += gap
             last_basket[place] += passed
             continue
-        buyers[item] += 1
         if lengths[user] < most:
             lengths[user] += 1
         else:

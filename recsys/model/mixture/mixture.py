@@ -55,7 +55,7 @@ _DENSE = ("als", "ncf")
 _TREND, _SEGMENTS, _AGE, _IDLE = 0.5, 0.1, -0.1, -0.05
 _LEVEL, _RANK, _FOLLOWS = 0.25, 0.1, 0.15
 _IN_SESSION = (0.1, 0.1, 0.05, 0.1)
-_REPEATED = (0.6, 0.2, 0.8, -0.05, 0.3, 0.3, *[0.0] * 11)
+_REPEATED = (0.6, 0.2, 0.8, -0.05, 0.3, 0.3, *[0.0] * 10)
 
 
 class Mixture:

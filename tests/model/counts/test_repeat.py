@@ -59,7 +59,6 @@ class SlowRepeats:
         facts["taken"] += 1
         habits["taken"] += 1
         if item not in own:
-            facts["buyers"] += 1
             if len(own) == self.most:
                 del own[min(own, key=lambda other: own[other]["last"])]
             own[item] = dict.fromkeys(("counts", "lately", "fast", "slow"), 1.0)
@@ -69,7 +68,6 @@ class SlowRepeats:
         gap, passed = max(day - pair["last"], 0.0), basket - pair["last_basket"]
         facts["again"] += 1
         habits["again"] += 1
-        facts["returned"] += pair["counts"] == 1
         facts["days"] += gap
         facts["baskets"] += passed
         for name, halvings in (("lately", gap / HALF_LIFE), ("fast", passed / 3), ("slow", passed / 12)):
@@ -107,7 +105,6 @@ class SlowRepeats:
             "repeat_slow": slow,
             "repeat_usual": over,
             "repeat_over_usual": min(over, 0.0),
-            "repeat_returned": log((facts["returned"] + 1) / (facts["buyers"] + 5)),
             "repeat_age": log(1 + self.now - pair["first"]),
             "repeat_user": log((habits["again"] + 1) / (habits["taken"] + 5)),
         }
@@ -129,8 +126,8 @@ def slowly(batches: list[CodedBatch]) -> SlowRepeats:
 def test_what_is_kept_of_users_is_that_of_the_definition(seed: int) -> None:
     batches = random_days(seed)
     served, slow = taught(batches).served(NO_HISTORY), slowly(batches)
-    facts = [served["occasions"], served["intervals"], served["buyers"]]
-    names = ("again", "taken", "days", "again", "baskets", "returned", "buyers")
+    facts = [served["occasions"], served["intervals"]]
+    names = ("again", "taken", "days", "again", "baskets")
     np.testing.assert_allclose(np.concatenate(facts), [[slow.items[i][name] for i in range(6)] for name in names])
     np.testing.assert_array_equal(served["baskets"], [slow.users[user]["baskets"] for user in range(4)])
     for name, habits in zip(("again", "taken"), served["habits"], strict=True):

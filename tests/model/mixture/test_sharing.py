@@ -31,7 +31,7 @@ def users_of(
 def learned(
     choosing: Choosing, draw: np.random.Generator, groups: np.ndarray, preferences: np.ndarray
 ) -> tuple[float, np.ndarray]:
-    """Learn a batch of users of groups with a preference each; the NDCG as `learn` returns it. One ranking is chance."""
+    """Learn a batch of users of groups with a preference each, a ranking is chance; returns what `learn` does."""
     examples, features = users_of(draw, [preferences[group] for group in groups.tolist()])
     of_candidates = np.repeat(groups, np.diff(examples.offsets))
     reranked = np.einsum("cf,cf->c", features, choosing.weights[of_candidates])
