@@ -176,8 +176,8 @@ def _pairwise(
     """Loss, gradient (features,) and curvature (features, features) at given weights.
 
     The curvature is the sum of h (x - y)(x - y)' over pairs of hits x and others y. It is split into squares and
-    x (sum h y)', so that the cost of a pair is linear, not quadratic, in the number of features. It is symmetric, so its
-    lower half is computed; and most candidates are no items of the user's own, whose features are 0 for them.
+    x (sum h y)', so that the cost of a pair is linear, not quadratic, in the number of features. Its lower half is
+    computed, and mirrored. Features that are 0 add nothing: most candidates are none of the user's own items.
     """
     width = len(weights)
     loss, gradient, curvature = 0.0, np.zeros(width), np.zeros((width, width))
