@@ -20,6 +20,8 @@ from .walks import looked_up
 
 # A smaller score is as good as this one.
 _LEAST = 1e-3
+# Logarithm of the share of the events that a usual item gets, about.
+_USUAL_SHARE = -7.0
 
 
 class DenseMember(Scorer, Protocol):
@@ -183,8 +185,11 @@ class CandidateGenerator:
             opinions.append(looked_up(*neighbors, chances, *lists, self.items))
             opinions[-1] += self._similar.beside(rest, lists.owners, codes)
             columns.append(np.log(opinions[-1] + _LEAST**2))
-        own_items = OwnItems(again, places, facts, len(columns))
+        before = len(columns)
         if self._repeats is not None:
+            # What members say of a user's own item means something else than of a new one, so it has other weights.
+            beside = [trend.typical[again.items] - _USUAL_SHARE, *(column[places] for column in columns)]
+            facts = np.column_stack([facts, *beside])
             opinions.append(self._repeats.share[codes].astype(np.float64))
             opinions[-1][places] += counted
         if running is not None:
@@ -194,6 +199,7 @@ class CandidateGenerator:
         elif self._sessions is not None:
             opinions.append(trend.typical[codes])
         first = (scored[0], values[0], ranked[0]) if scored else None
+        own_items = OwnItems(again, places, facts, before)
         tables = _table(columns, len(codes)), own_items, _table(opinions, len(codes))
         return Candidates(lists, groups, *tables, closed, first)
 
@@ -221,10 +227,11 @@ class CandidateGenerator:
 
     def feature_names(self) -> list[str]:
         """In the order of the features."""
-        names = [*self.trend.names, *self.trend.segment_names, "age", "idle"]
-        names += [name for member in self._dense for name in (member, f"{member}_rank")]
-        names += ["cooccurrence"] if self._similar is not None else []
-        names += list(REPEAT_FEATURES) if self._repeats is not None else []
+        beside = [name for member in self._dense for name in (member, f"{member}_rank")]
+        beside += ["cooccurrence"] if self._similar is not None else []
+        own = [*REPEAT_FEATURES, "repeat_trend", *(f"repeat_{name}" for name in beside)]
+        names = [*self.trend.names, *self.trend.segment_names, "age", "idle", *beside]
+        names += own if self._repeats is not None else []
         return names + (list(SESSION_FEATURES) if self._sessions is not None and self._recent_known else [])
 
     def behind_name(self, candidates: Candidates, owner: int) -> str:

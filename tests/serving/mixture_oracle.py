@@ -138,7 +138,9 @@ class MixtureOracle:
             features.append(np.log(opinions[-1] + LEAST**2))
         if self.repeats is not None:
             places, found = again.find(owners, codes)
+            told = [trend.typical[codes] + 7, *features[len(trend.overall) + trend.segments.shape[1] + 2 :]]
             features.extend(np.where(found, np.append(column, 0.0)[places], 0.0) for column in facts.T)
+            features.extend(np.where(found, column, 0.0) for column in told)
             opinions.append(again.at(owners, codes) + self.repeats.share[codes])
         if self.sessions is not None:
             sides = [own.at(owners, codes) + rest[owners] * self.sessions["share"][codes] for own, rest in beside]

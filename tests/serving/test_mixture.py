@@ -51,7 +51,7 @@ def arrays_of(seed: int, users: int, items: int, members: tuple[str, ...]) -> di
         arrays["cooccurrence.scale"], arrays["cooccurrence.fading"] = np.array([0.37]), np.array([0.9])
         arrays["cooccurrence.share"] = draw.integers(0, 5, items) / 100
     if "repeat" in members:
-        width += len(REPEAT_FEATURES)
+        width += len(REPEAT_FEATURES) + 1 + 2 * ("als" in members) + ("cooccurrence" in members)
         lengths = draw.integers(0, min(items, 5) + 1, users)
         own = [draw.permutation(items)[:length] for length in lengths]
         entries = int(lengths.sum())

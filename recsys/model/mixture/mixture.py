@@ -285,9 +285,11 @@ class Mixture:
         own = self._settings.model.mixture
         start = [_TREND / len(own.half_lives)] * len(own.half_lives)
         start += [_SEGMENTS / max(len(own.segment_half_lives), 1)] * len(own.segment_half_lives) + [_AGE, _IDLE]
-        start += [_LEVEL, _RANK] * sum(name in self._names for name in _DENSE)
-        start += [_FOLLOWS] * ("cooccurrence" in self._names)
-        start += [*_REPEATED] * ("repeat" in self._names)
+        beside = [_LEVEL, _RANK] * sum(name in self._names for name in _DENSE)
+        beside += [_FOLLOWS] * ("cooccurrence" in self._names)
+        start += beside
+        # For own items the trend and these count as they do for all, to begin with.
+        start += [*_REPEATED, 0.0, *np.zeros(len(beside))] * ("repeat" in self._names)
         return np.array(start), np.array(start + [*_IN_SESSION] * ("sessions" in self._names))
 
     def _rankings(self) -> list[str]:
