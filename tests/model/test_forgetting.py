@@ -29,9 +29,9 @@ CASES: dict[str, dict[str, Any]] = {
     "als": {"kind": "als"},
     "ncf": {"kind": "ncf"},
     "ncf without a teacher": {"kind": "ncf", "neural": {"teacher": False, "optimizer": "adagrad"}},
-    **{kind: {"kind": kind} for kind in COUNTING},
+    **{kind: {"kind": kind} for kind in [*COUNTING, "sequence"]},
     "mixture": {"kind": "mixture"},
-    "mixture with ncf": {"kind": "mixture", "mixture": {"members": ["als", "ncf", *COUNTING]}},
+    "mixture with networks": {"kind": "mixture", "mixture": {"members": ["als", "ncf", "sequence", *COUNTING]}},
 }
 SMALL_NETWORK = {"mlp_factors": 4, "layers": [8, 4], "replay_recent": 60, "replay_reservoir": 90, "held_out": 0.2}
 DAYS = 3.0

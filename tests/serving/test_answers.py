@@ -211,7 +211,7 @@ def test_recent_items_count_like_a_batch_that_came_last():
 @pytest.mark.parametrize("case", CASES)
 def test_items_have_neighbors_and_vectors_where_the_kind_has_them(case: str):
     model, answers = fitted(case)
-    if case in ("trend", "sessions", "repeat", "content"):
+    if case in ("trend", "sessions", "repeat", "content", "sequence"):
         with pytest.raises(RefusedError, match="this model compares no items: set model.kind to"):
             answers.of("similar_items", {"item_id": ["i6"]})
     else:

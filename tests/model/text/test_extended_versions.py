@@ -17,9 +17,9 @@ from tests.model.helpers import DIMENSIONS, clustered_batches, make_settings
 
 MEMBERS = ("als", "ncf", "cooccurrence", "repeat")
 CHOICES = [("trend", *chosen) for size in range(5) for chosen in combinations(MEMBERS, size)]
-CHOICES += [("trend", "content"), ("trend", "als", "content")]
+CHOICES += [("trend", "content"), ("trend", "als", "content"), ("trend", "sequence"), ("trend", "als", "sequence")]
 CASES = [*((kind, CHOICES[0]) for kind in LEARNERS if kind != "mixture"), *(("mixture", own) for own in CHOICES)]
-WITH_VECTORS = {"als", "ncf", "content"}
+WITH_VECTORS = {"als", "ncf", "content", "sequence"}
 BATCHES = clustered_batches(4, 80)
 NEW = 7
 
