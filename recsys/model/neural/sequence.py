@@ -28,7 +28,7 @@ from recsys.serving.walks import put_first
 # Latest items of a user that are read, and items that an example asks for, at most.
 _WIDTH = _TARGETS = 20
 _DIMENSIONS = 64
-# Examples that are kept to be learned again.
+# SequenceExamples that are kept to be learned again.
 _KEPT = 20_000
 # Passes over a batch, with as many kept examples as it has of its own; and over what is kept, to start anew.
 _PASSES, _EPOCHS = 2, 5
@@ -41,7 +41,7 @@ _TABLES = ("residual", "bias")
 
 
 @dataclass(frozen=True)
-class Examples:
+class SequenceExamples:
     """What users had, and what they had next.
 
     Attributes:
@@ -55,14 +55,14 @@ class Examples:
     def __len__(self) -> int:
         return len(self.contexts)
 
-    def take(self, places: IntArray | slice) -> "Examples":
+    def take(self, places: IntArray | slice) -> "SequenceExamples":
         """Those at some places."""
-        return Examples(self.contexts[places], self.targets[places])
+        return SequenceExamples(self.contexts[places], self.targets[places])
 
-    def joined(self, other: "Examples") -> "Examples":
+    def joined(self, other: "SequenceExamples") -> "SequenceExamples":
         """These, then the others."""
         pairs = ((self.contexts, other.contexts), (self.targets, other.targets))
-        return Examples(*(np.concatenate(pair) for pair in pairs))
+        return SequenceExamples(*(np.concatenate(pair) for pair in pairs))
 
 
 class SequenceNetwork(torch.nn.Module):
@@ -101,7 +101,7 @@ class SequenceNetwork(torch.nn.Module):
     def forward(
         self, contexts: torch.Tensor, items: torch.Tensor, factors: torch.Tensor, dropping: torch.Generator
     ) -> torch.Tensor:
-        """Logits (b, c) of items (c,) after contexts (b, latest), codes as in `Examples`."""
+        """Logits (b, c) of items (c,) after contexts (b, latest), codes as in `SequenceExamples`."""
         last = (contexts > 0).sum(dim=1) - 1
         # Oldest first. What comes behind the newest is read, but its states are not used.
         places = (last[:, None] - torch.arange(contexts.shape[1], device=contexts.device)).clamp(min=0)
@@ -140,7 +140,7 @@ class SequenceEncoder:
         self._teacher: IncrementalAls | None = None
         # Codes of latest items, one higher, newest first, 0 for none. Flat: (users * width,).
         self._recent = GrowingArray((), np.int32)
-        self._kept = Examples(np.zeros((0, _WIDTH), np.int32), np.zeros((0, _TARGETS), np.int32))
+        self._kept = SequenceExamples(np.zeros((0, _WIDTH), np.int32), np.zeros((0, _TARGETS), np.int32))
         self._start(generator(self._seed, None, Purpose.SEQUENCE_START))
 
     def borrow(self, teacher: IncrementalAls) -> None:
@@ -163,10 +163,10 @@ class SequenceEncoder:
         self._take_in(batch, step, generator(self._seed, step, Purpose.SEQUENCE_UPDATE))
 
     def keep(self, kept: Kept, history: History) -> None:
-        """See `Learner`. Examples that are left without an item before or after go, too."""
+        """See `Learner`. SequenceExamples that are left without an item before or after go, too."""
         self._recent = GrowingArray(kept.items.latest_in_slots(self._latest()[kept.users.codes]).ravel(), np.int32)
         sides = (self._kept.contexts, self._kept.targets)
-        left = Examples(*(kept.items.latest_in_slots(side) for side in sides))
+        left = SequenceExamples(*(kept.items.latest_in_slots(side) for side in sides))
         self._kept = left.take(np.flatnonzero((left.contexts[:, 0] > 0) & (left.targets[:, 0] > 0)))
         rows = torch.from_numpy(kept.items.codes).to(self._device)
         for name in _TABLES:
@@ -207,7 +207,7 @@ class SequenceEncoder:
         """See `Learner`."""
         learner = cls(settings)
         learner._recent = GrowingArray(state["recent"].ravel(), np.int32)
-        learner._kept = Examples(*(state[f"buffer.{name}"].copy() for name in ("contexts", "targets")))
+        learner._kept = SequenceExamples(*(state[f"buffer.{name}"].copy() for name in ("contexts", "targets")))
         named = dict(learner._network.named_parameters())
         for name, parameter in named.items():
             # A copy by torch lies where a parameter would: how it is aligned may decide about the last bits of sums.
@@ -237,7 +237,7 @@ class SequenceEncoder:
             drawn = _NEW * drawing.standard_normal((items - before, _DIMENSIONS), dtype=np.float32)
             residual.data[before:] = torch.from_numpy(drawn)
 
-    def _take_in(self, batch: CodedBatch, step: StepId, drawing: np.random.Generator) -> Examples:
+    def _take_in(self, batch: CodedBatch, step: StepId, drawing: np.random.Generator) -> SequenceExamples:
         """Make room for a batch, keep the examples that it gives, and follow its users' latest items."""
         self._grow(batch.item_count, step)
         self._recent.resize(batch.user_count * _WIDTH)
@@ -249,7 +249,7 @@ class SequenceEncoder:
         self._kept = self._kept.joined(own).take(slice(-_KEPT, None))
         return own
 
-    def _learn(self, examples: Examples, passes: int, rate: float, drawing: np.random.Generator) -> None:
+    def _learn(self, examples: SequenceExamples, passes: int, rate: float, drawing: np.random.Generator) -> None:
         """Train on examples, in random order, so many times."""
         dropping = torch.Generator(self._device).manual_seed(int(drawing.integers(2**62)))
         factors = self._factors()
@@ -265,7 +265,7 @@ class SequenceEncoder:
                 self._optimizer.step()
 
     def _loss(
-        self, examples: Examples, factors: torch.Tensor, drawing: np.random.Generator, dropping: torch.Generator
+        self, examples: SequenceExamples, factors: torch.Tensor, drawing: np.random.Generator, dropping: torch.Generator
     ) -> torch.Tensor:
         """Mean cross-entropy of examples, in each of which all targets count alike."""
         items, shifts = softmax_items(examples.targets, len(self._network.bias), drawing)
@@ -307,11 +307,11 @@ class SequenceEncoder:
         return {"recent": self._latest(), **{name: tensor.detach().cpu().numpy() for name, tensor in named.items()}}
 
 
-def examples_of(latest: Int32Array, batch: Lists, drawing: np.random.Generator) -> Examples:
+def examples_of(latest: Int32Array, batch: Lists, drawing: np.random.Generator) -> SequenceExamples:
     """The examples of a batch.
 
     Args:
-        latest: (users, latest) items before it, codes as in `Examples.contexts`.
+        latest: (users, latest) items before it, codes as in `SequenceExamples.contexts`.
         batch: What each user has in it, in order.
         drawing: Draws the place at which a user's items are cut in two, and targets where there are too many.
     """
@@ -328,14 +328,14 @@ def examples_of(latest: Int32Array, batch: Lists, drawing: np.random.Generator) 
     targets = np.zeros((len(counts), _TARGETS), np.int32)
     some = places < _TARGETS
     targets[asked.owners[some], places[some]] = asked.items[order[some]] + 1
-    return Examples(np.concatenate([latest[before], within]), targets)
+    return SequenceExamples(np.concatenate([latest[before], within]), targets)
 
 
 def softmax_items(targets: Int32Array, items: int, drawing: np.random.Generator) -> tuple[IntArray, Float32Array]:
     """The items over which a softmax is summed up: all, or those asked for and a sample of the others.
 
     Args:
-        targets: (n, most) codes as in `Examples`.
+        targets: (n, most) codes as in `SequenceExamples`.
         items: How many there are.
         drawing: Draws the sample.
 
