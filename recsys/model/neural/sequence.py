@@ -100,8 +100,8 @@ class SequenceNetwork(torch.nn.Module):
 
     def forward(
         self, contexts: torch.Tensor, items: torch.Tensor, factors: torch.Tensor, dropping: torch.Generator
-    ) -> torch.Tensor:
-        """Logits (b, c) of items (c,) after contexts (b, latest), codes as in `SequenceExamples`."""
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Vectors of users (b, d) after contexts (b, latest), codes as in `SequenceExamples`; of items (c, d)."""
         last = (contexts > 0).sum(dim=1) - 1
         # Oldest first. What comes behind the newest is read, but its states are not used.
         places = (last[:, None] - torch.arange(contexts.shape[1], device=contexts.device)).clamp(min=0)
@@ -109,8 +109,7 @@ class SequenceNetwork(torch.nn.Module):
         kept = torch.rand(read.shape, generator=dropping, device=read.device) >= _DROPOUT
         states, _ = self.gru(read * kept / (1 - _DROPOUT))
         users = self.output(states[torch.arange(len(last), device=last.device), last])
-        logits: torch.Tensor = users @ self.vectors(factors, items).T + self.bias[items, 0]
-        return logits
+        return users, self.vectors(factors, items)
 
 
 class SequenceEncoder:
@@ -270,8 +269,10 @@ class SequenceEncoder:
         """Mean cross-entropy of examples, in each of which all targets count alike."""
         items, shifts = softmax_items(examples.targets, len(self._network.bias), drawing)
         rows = torch.from_numpy(items).to(self._device)
-        logits = self._network(torch.from_numpy(examples.contexts).long().to(self._device), rows, factors, dropping)
-        logs = torch.log_softmax(logits + torch.from_numpy(shifts).to(self._device), dim=1)
+        contexts = torch.from_numpy(examples.contexts).long().to(self._device)
+        users, vectors = self._network(contexts, rows, factors, dropping)
+        levels = self._network.bias[rows, 0] + torch.from_numpy(shifts).to(self._device)
+        logs = torch.log_softmax(torch.addmm(levels, users, vectors.T), dim=1)
         owners, places = np.nonzero(examples.targets)
         asked = np.searchsorted(items, examples.targets[owners, places] - 1)
         weights = (1 / np.bincount(owners))[owners].astype(np.float32)

@@ -17,13 +17,13 @@ from recsys.serving import Lists
 from tests.model.als.test_incremental_als import assert_same_state, learn
 from tests.model.helpers import DAY, clustered_batches, make_batch, make_settings
 
-PLAIN = ["als", "trend"]
+PLAIN = ("als", "trend")
 ITEMS = 30
 
 
 def settings_of(*members: str, device: str = "cpu", **model: Any) -> Settings:
-    """Of a mixture with more members, or of the encoder alone."""
-    kind = {"kind": "mixture", "mixture": {"members": [*PLAIN, *members]}} if members else {"kind": "sequence"}
+    """Of a mixture with these members, or of the encoder alone."""
+    kind = {"kind": "mixture", "mixture": {"members": members}} if members else {"kind": "sequence"}
     return make_settings(device, model={**kind, **model}, recommend={"k": 5, "exclude_seen": False})
 
 
@@ -105,17 +105,17 @@ def test_it_learns_what_comes_after_what() -> None:
 def test_a_mixture_ranks_better_by_a_planted_order() -> None:
     batches = walks(30)
     found = []
-    for extra in ([], ["sequence"]):
-        model = learn(OnlineModel(settings_of("trend", *extra)), batches[:26])
+    for members in (PLAIN, (*PLAIN, "sequence")):
+        model = learn(OnlineModel(settings_of(*members)), batches[:26])
         figures = []
         for number in range(26, 30):
             figures.append(evaluate(batches[number], model, {}, model.settings, StepId(0, number))["model/ndcg_at_5"])
             model.update(batches[number], StepId(0, number))
         found.append(np.mean(figures))
-    assert found[1] > found[0] + 0.05
+    assert found[1] > found[0] + 0.1
 
 
-@pytest.mark.parametrize("members", [(), ("sequence",)])
+@pytest.mark.parametrize("members", [(), (*PLAIN, "sequence")])
 def test_state_is_a_function_of_the_log(members: tuple[str, ...], torch_device: str) -> None:
     chosen, batches = settings_of(*members, device=torch_device), clustered_batches(6, 120)
     whole = learn(OnlineModel(chosen), batches)
@@ -138,7 +138,7 @@ def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_vectors_of_items_begin_as_the_factors() -> None:
-    model = OnlineModel(settings_of("sequence", factors=64))
+    model = OnlineModel(settings_of(*PLAIN, "sequence", factors=64))
     model.absorb(clustered_batches(1, 120)[0], StepId(0, 0))
     arrays, factors = encoder_of(model).served(model.history), model.als.item_factors.numpy()
     np.testing.assert_allclose(arrays["vectors"], factors, atol=1e-7)
