@@ -115,7 +115,7 @@ def test_contributions_add_up_to_the_score(case: str):
     told = json.loads(found["explanations"][3])["items"]
     reasons = {reason["item_id"] for one in told for reason in one["because"]}
     assert reasons <= set(recent)
-    assert bool(reasons) == (case not in ("trend", "repeat"))
+    assert bool(reasons) == (case not in ("trend", "repeat", "sequence"))
 
 
 @pytest.mark.parametrize("case", CASES)

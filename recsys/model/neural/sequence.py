@@ -34,7 +34,7 @@ _KEPT = 20_000
 _PASSES, _EPOCHS = 2, 5
 _AT_ONCE, _RATE, _DROPOUT, _PENALTY = 256, 2e-3, 0.1, 1e-5
 # Items, beside those asked for, over which a softmax is summed up.
-_SAMPLED = 8_192
+_SAMPLED = 2_048
 # Standard deviation of the vector of a new item that nobody else knows either.
 _NEW = 0.1
 _TABLES = ("residual", "bias")
