@@ -340,3 +340,20 @@ def test_own_items_and_their_rhythm_are_those_that_stay() -> None:
         own = [(kept.items.codes[int(item)], *facts) for item, *facts in new[place]]
         assert own == [entry for entry in old[code] if entry[0] in kept.items.codes]
     assert sum(map(len, new)) < sum(len(old[code]) for code in kept.users.codes)
+
+
+def test_examples_are_of_the_items_that_stay() -> None:
+    learner, before, kept, _ = forgotten("sequence")
+    after, codes = dict(learner.state()), kept.items.codes.tolist()
+    expected = []
+    for context, asked in zip(before["buffer.contexts"].tolist(), before["buffer.targets"].tolist(), strict=True):
+        own = [[codes.index(code - 1) + 1 for code in side if code and code - 1 in codes] for side in (context, asked)]
+        expected += [own] if all(own) else []
+    pairs = zip(after["buffer.contexts"].tolist(), after["buffer.targets"].tolist(), strict=True)
+    assert [[[code for code in side if code] for side in pair] for pair in pairs] == expected
+    assert 0 < len(expected) < len(before["buffer.contexts"])
+    rows = [name for name in before if name.split(".")[1:2] in (["residual"], ["bias"])]
+    # The network's and, for each, two moments of the optimizer.
+    assert len(rows) - len([name for name in rows if name.endswith("step")]) == 6
+    for name in (name for name in rows if not name.endswith("step")):
+        assert after[name].tobytes() == before[name][codes].tobytes(), name
