@@ -135,7 +135,7 @@ class SequenceEncoder:
     def __init__(self, settings: Settings) -> None:
         self._seed, self._device = settings.seed, resolve_device(settings.device)
         model = settings.model
-        self._width = model.factors if model.kind == "mixture" and "als" in model.mixture.members else 0
+        self._factor_count = model.factors if model.kind == "mixture" and "als" in model.mixture.members else 0
         self._teacher: IncrementalAls | None = None
         # Codes of latest items, one higher, newest first, 0 for none. Flat: (users * width,).
         self._recent = GrowingArray((), np.int32)
@@ -162,7 +162,7 @@ class SequenceEncoder:
         self._take_in(batch, step, generator(self._seed, step, Purpose.SEQUENCE_UPDATE))
 
     def keep(self, kept: Kept, history: History) -> None:
-        """See `Learner`. SequenceExamples that are left without an item before or after go, too."""
+        """See `Learner`. Examples that are left without an item before or after go, too."""
         self._recent = GrowingArray(kept.items.latest_in_slots(self._latest()[kept.users.codes]).ravel(), np.int32)
         sides = (self._kept.contexts, self._kept.targets)
         left = SequenceExamples(*(kept.items.latest_in_slots(side) for side in sides))
@@ -211,6 +211,8 @@ class SequenceEncoder:
         for name, parameter in named.items():
             # A copy by torch lies where a parameter would: how it is aligned may decide about the last bits of sums.
             parameter.data = torch.from_numpy(state[f"network.{name}"]).clone().to(learner._device)
+        # On CUDA the weights of the unit lie in one piece; elsewhere nothing happens.
+        learner._network.gru.flatten_parameters()
         restore_optimizer(learner._optimizer, named, part(state, "optimizer"))
         return learner
 
@@ -220,7 +222,7 @@ class SequenceEncoder:
 
     def _start(self, drawing: np.random.Generator) -> None:
         """A network that has learned nothing, of no items."""
-        self._network = SequenceNetwork(self._width, drawing).to(self._device)
+        self._network = SequenceNetwork(self._factor_count, drawing).to(self._device)
         self._optimizer = torch.optim.Adam(self._network.parameters(), _RATE)
 
     def _grow(self, items: int, step: StepId) -> None:
@@ -231,7 +233,7 @@ class SequenceEncoder:
             grow_rows(table, items, self._optimizer, spare=False)
         if 0 < before < items:
             bias.data[before:] = bias.data[:before].mean()
-        if not self._width:
+        if not self._factor_count:
             drawing = generator(self._seed, step, Purpose.SEQUENCE_NEW_ITEMS)
             drawn = _NEW * drawing.standard_normal((items - before, _DIMENSIONS), dtype=np.float32)
             residual.data[before:] = torch.from_numpy(drawn)
