@@ -117,7 +117,7 @@ class MixtureSettings(Section):
         ["als", "trend", "cooccurrence", "repeat", "sessions"],
         description="Learners that generate candidates, or features of them. `trend` is required; `repeat` is used "
         "only with `recommend.exclude_seen: false`; `content` compares items by their texts or vectors, and needs "
-        "`items.path`; `sequence` reads the order of a user's last items, at a cost that may be several times the rest.",
+        "`items.path`; `sequence` reads the order of a user's last items, at a cost that may exceed all others.",
     )
     half_lives: list[PositiveFloat] = Field(
         [500, 2_000, 8_000, 32_000, 128_000, 512_000],
