@@ -28,6 +28,8 @@ _OF_KIND = {
     "sessions": ("model.mixture.session_half_life",),
     # What is encoded otherwise is another space.
     "content": ("items.encoder", "items.columns.vector"),
+    # The factors that it reads are those of `als`, which counts by itself.
+    "sequence": (),
     "repeat": ("model.mixture.repeats", "model.mixture.repeat_half_life_days"),
 }
 # The re-ranker learns from the quality of lists of that length, and from the items that such lists may contain.

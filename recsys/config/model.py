@@ -113,11 +113,11 @@ class NeuralSettings(Section):
 class MixtureSettings(Section):
     """The members of `model.kind: mixture`, their own settings, and those of the re-ranker."""
 
-    members: list[Literal["als", "trend", "cooccurrence", "repeat", "sessions", "content", "ncf"]] = Field(
+    members: list[Literal["als", "trend", "cooccurrence", "repeat", "sessions", "content", "sequence", "ncf"]] = Field(
         ["als", "trend", "cooccurrence", "repeat", "sessions"],
         description="Learners that generate candidates, or features of them. `trend` is required; `repeat` is used "
         "only with `recommend.exclude_seen: false`; `content` compares items by their texts or vectors, and needs "
-        "`items.path`.",
+        "`items.path`; `sequence` reads the order of a user's last items, at a cost that may exceed all others.",
     )
     half_lives: list[PositiveFloat] = Field(
         [500, 2_000, 8_000, 32_000, 128_000, 512_000],
@@ -171,10 +171,12 @@ class MixtureSettings(Section):
 class Model(Section):
     """The learner and its hyperparameters; a change needs `jobs/rebuild.py`."""
 
-    kind: Literal["mixture", "als", "ncf", "trend", "cooccurrence", "repeat", "sessions", "content"] = Field(
-        "mixture",
-        description="Learner. `mixture` re-ranks the candidates of several learners; each of the others works by "
-        "itself, too.",
+    kind: Literal["mixture", "als", "ncf", "trend", "cooccurrence", "repeat", "sessions", "content", "sequence"] = (
+        Field(
+            "mixture",
+            description="Learner. `mixture` re-ranks the candidates of several learners; each of the others works by "
+            "itself, too.",
+        )
     )
     factors: PositiveInt = Field(
         64, description="Dimensions of the user and item factors. More: finer preferences, slower, more memory."

@@ -30,6 +30,7 @@ from recsys.model.learner import CodedBatch, Learner, State
 from recsys.model.mixture.content import Content
 from recsys.model.mixture.live import live_scorer
 from recsys.model.mixture.mixture import MEMBERS, Mixture
+from recsys.model.neural.sequence import SequenceEncoder
 from recsys.serving import FallbackScorer, Lists, Served
 from recsys.serving.arrays import part, prefixed
 from recsys.serving.ids import pack_ids, unpack_ids
@@ -207,7 +208,7 @@ class OnlineModel:
     def scorer(self) -> FallbackScorer:
         """Ranks items for users by their codes, with the model as it is now; the popularity as in `score`."""
         own: Scorer
-        if isinstance(self.learner, Mixture | CountingLearner):
+        if isinstance(self.learner, Mixture | CountingLearner | SequenceEncoder):
             own = self.learner.scorer()
         else:
             own = live_scorer(self.learner, len(self.items))

@@ -36,6 +36,7 @@ SCORES = {
     "cooccurrence": "probability that the item comes next",
     "sessions": "probability that the item comes right after or right before the latest items of a session",
     "content": "3 times the cosine of the item's vector to the mean of those of the user's latest items",
+    "sequence": "logit of the softmax over all items of what the user interacts with next",
     "repeat": "the user's interactions with the item, plus its share of all recent events",
 }
 # MLflow answers a value of another type than the declared one, such as a length that is missing in one of two rows,

@@ -91,6 +91,14 @@ def ragged_ranges(starts: Array, lengths: Array) -> Array:
     return positions
 
 
+def latest_of(recent: Array, rows: Array) -> Array:
+    """(n, latest) rows of the latest items of users (users, latest); zeros for unknown users; a copy."""
+    known = (rows >= 0) & (rows < len(recent))
+    latest = np.zeros((len(rows), recent.shape[1]), dtype=np.int32)
+    latest[known] = recent[rows[known]]
+    return latest
+
+
 def part(arrays: Arrays, name: str) -> dict[str, Array]:
     """The arrays whose names begin with `NAME.`, without that beginning."""
     prefix = f"{name}."

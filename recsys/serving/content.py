@@ -5,7 +5,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from .arrays import Array, Arrays, Lists
+from .arrays import Array, Arrays, Lists, latest_of
 from .axes import ITEMS, USERS, Axes, Declared, NewItem
 from .jit import compiled, compiled_fast
 from .ranking import Contributions, DenseScorer, Reason, strongest
@@ -86,10 +86,7 @@ class ContentScorer(DenseScorer):
 
     def _latest(self, rows: Array) -> Array:
         """(n, latest) codes of users' latest items, newest first; a copy."""
-        known = (rows >= 0) & (rows < len(self._recent))
-        latest = np.zeros((len(rows), self._recent.shape[1]), dtype=np.int32)
-        latest[known] = self._recent[rows[known]]
-        return latest
+        return latest_of(self._recent, rows)
 
 
 def coded(vectors: Array) -> Array:

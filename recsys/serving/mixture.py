@@ -18,6 +18,7 @@ from .proposals import CandidateGenerator, Candidates, DenseMember, in_order
 from .ranking import Contributions, DenseScores, Ranked, Reason, ServedBy, missing
 from .repeats import RepeatScorer
 from .scorers import GROUPS, CoOccurrenceScorer, TrendScorer
+from .sequence import SequenceScorer
 from .sessions import SessionScorer
 from .walks import at_least, contained, first_open, looked_up
 
@@ -64,6 +65,7 @@ MEMBERS = {
     "repeat": RepeatScorer,
     "sessions": SessionScorer,
     "content": ContentScorer,
+    "sequence": SequenceScorer,
 }
 
 
@@ -82,7 +84,7 @@ class MixtureScorer:
         arrays: `weights` (situations, features) of the re-ranker, `chances` (situations, rankings), `draw` (2,) the
             seed and the clock, `calibration` (situations, rankings, 2), see `Choice`, `depth` (2,) candidates per
             member, and how many more at most to make up for seen items.
-        trend, similar, sessions, repeats, content: members.
+        trend, similar, sessions, repeats, content, sequence: members.
         dense: members that score all items, by name.
     """
 
@@ -103,10 +105,12 @@ class MixtureScorer:
         sessions: SessionScorer | None,
         repeats: RepeatScorer | None,
         content: ContentScorer | None,
+        sequence: SequenceScorer | None,
         dense: Mapping[str, DenseMember],
     ) -> None:
         self._weights, self._asked = arrays["weights"], Asked.plain()
-        self._members = CandidateGenerator(trend, similar, sessions, repeats, content, dense, *arrays["depth"].tolist())
+        others = (similar, sessions, repeats, content, sequence)
+        self._members = CandidateGenerator(trend, *others, dense, *arrays["depth"].tolist())
         self.items: int = trend.items
         positive = np.isin(self._members.rankings, POSITIVE)
         self._choice = Choice(arrays["chances"], arrays["draw"], arrays["calibration"], positive)
@@ -123,6 +127,7 @@ class MixtureScorer:
             SessionScorer(own["sessions"]) if "sessions" in own else None,
             RepeatScorer(own["repeat"]) if "repeat" in own else None,
             ContentScorer(own["content"]) if "content" in own else None,
+            SequenceScorer(own["sequence"]) if "sequence" in own else None,
             {name: DENSE[name](own[name]) for name in DENSE if name in own},
         )
 

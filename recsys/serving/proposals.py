@@ -15,6 +15,7 @@ from .neural import NeuralScorer
 from .ranking import Ranked, Reason, Scorer, UserScores
 from .repeats import REPEAT_FEATURES, RepeatScorer
 from .scorers import GROUPS, SITUATIONS, CoOccurrenceScorer, TrendScorer, group_of
+from .sequence import SEQUENCE_FEATURES, SequenceScorer
 from .sessions import SESSION_FEATURES, RunningNeighbors, SessionScorer, both_ways
 from .topk import best_of_segments
 from .walks import looked_up
@@ -80,7 +81,7 @@ class CandidateGenerator:
     """Members of a mixture, which propose candidates and say what the re-ranker is to know of them.
 
     Args:
-        trend, similar, sessions, repeats, content: members.
+        trend, similar, sessions, repeats, content, sequence: members.
         dense: members that score all items, by name.
         depth: Candidates per member.
         more: How many more at most, to make up for seen items.
@@ -93,12 +94,13 @@ class CandidateGenerator:
         sessions: SessionScorer | None,
         repeats: RepeatScorer | None,
         content: ContentScorer | None,
+        sequence: SequenceScorer | None,
         dense: Mapping[str, DenseMember],
         depth: int,
         more: int,
     ) -> None:
         self.trend, self._similar, self._repeats, self._dense = trend, similar, repeats, dict(dense)
-        self._sessions, self._content = sessions, content
+        self._sessions, self._content, self._sequence = sessions, content, sequence
         self._depth, self._more, self.items = depth, more, trend.items
         self._leaders = self._leading()
         # Of users whose recent items are known.
@@ -124,6 +126,7 @@ class CandidateGenerator:
         view._sessions = None if self._sessions is None else self._sessions.with_recent(rows, recent)
         view._repeats = None if self._repeats is None else self._repeats.with_recent(rows, recent)
         view._content = None if self._content is None else self._content.with_recent(rows, recent)
+        view._sequence = None if self._sequence is None else self._sequence.with_recent(rows, recent)
         view._dense = {name: member.with_recent(rows, recent) for name, member in self._dense.items()}
         view._situations = self.groups(rows) + len(GROUPS) * (recent.lengths > 0)
         return view
@@ -198,6 +201,8 @@ class CandidateGenerator:
             opinions[-1][places] += counted
         if self._content is not None:
             columns.extend(self._content.alike(rows, lists))
+        if self._sequence is not None:
+            columns.extend(self._sequence.following(rows, lists))
         if running is not None:
             told, sides = np.repeat(running.known, lists.lengths), running.at(lists, self.items)
             columns.extend(np.where(told, [*np.log(sides + _LEAST**2), levels[ranks[-1]]], 0.0))
@@ -239,6 +244,7 @@ class CandidateGenerator:
         names = [*self.trend.names, *self.trend.segment_names, "age", "idle", *beside]
         names += own if self._repeats is not None else []
         names += list(CONTENT_FEATURES) if self._content is not None else []
+        names += list(SEQUENCE_FEATURES) if self._sequence is not None else []
         return names + (list(SESSION_FEATURES) if self._sessions is not None and self._recent_known else [])
 
     def behind_name(self, candidates: Candidates, owner: int) -> str:

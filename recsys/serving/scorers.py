@@ -6,7 +6,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from .arrays import Array, Arrays, Lists, PairValues
+from .arrays import Array, Arrays, Lists, PairValues, latest_of
 from .axes import ITEMS, USERS, Axes, Declared, Loss, NewItem
 from .candidates import chances_of
 from .ranking import Contributions, DenseScorer, Ranked, Reason, strongest
@@ -195,10 +195,7 @@ class CoOccurrenceScorer(DenseScorer):
 
     def _latest(self, rows: Array) -> Array:
         """(n, latest) codes of users' latest items, newest first; a copy."""
-        known = (rows >= 0) & (rows < len(self._recent))
-        latest = np.zeros((len(rows), self._recent.shape[1]), dtype=np.int32)
-        latest[known] = self._recent[rows[known]]
-        return latest
+        return latest_of(self._recent, rows)
 
     def _weights(self, latest: Array) -> Array:
         """(n, latest) what a decayed pair of each latest item weighs."""

@@ -51,6 +51,7 @@ SPACE: Mapping[str, Mapping[str, tuple[Value, ...]]] = {
     "sessions": {"model.mixture.session_half_life": (10_000, 30_000, 100_000, 300_000, 1_000_000)},
     "trend": {},
     "content": {},
+    "sequence": {},
 }
 # Settings of a mixture that a member alone uses.
 _OF_MEMBER = {

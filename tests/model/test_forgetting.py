@@ -29,9 +29,9 @@ CASES: dict[str, dict[str, Any]] = {
     "als": {"kind": "als"},
     "ncf": {"kind": "ncf"},
     "ncf without a teacher": {"kind": "ncf", "neural": {"teacher": False, "optimizer": "adagrad"}},
-    **{kind: {"kind": kind} for kind in COUNTING},
+    **{kind: {"kind": kind} for kind in [*COUNTING, "sequence"]},
     "mixture": {"kind": "mixture"},
-    "mixture with ncf": {"kind": "mixture", "mixture": {"members": ["als", "ncf", *COUNTING]}},
+    "mixture with networks": {"kind": "mixture", "mixture": {"members": ["als", "ncf", "sequence", *COUNTING]}},
 }
 SMALL_NETWORK = {"mlp_factors": 4, "layers": [8, 4], "replay_recent": 60, "replay_reservoir": 90, "held_out": 0.2}
 DAYS = 3.0
@@ -171,7 +171,9 @@ def test_the_model_stays_small_where_ids_keep_changing(case: str) -> None:
         model, own = OnlineModel(settings_of(case, days)), sizes.setdefault(days, [])
         for number, batch in enumerate(turning_batches(36, events=40)):
             model.update(batch, StepId(0, number))
-            own.append(sum(array.nbytes for array in model.state().values()))
+            # But for layers, whose size is fixed.
+            growing = [array for name, array in model.state().items() if not {"gru", "output"} & {*name.split(".")}]
+            own.append(sum(array.nbytes for array in growing))
             if days is not None:
                 assert len(model.users) < 80
                 assert len(model.items) < 60
@@ -340,3 +342,20 @@ def test_own_items_and_their_rhythm_are_those_that_stay() -> None:
         own = [(kept.items.codes[int(item)], *facts) for item, *facts in new[place]]
         assert own == [entry for entry in old[code] if entry[0] in kept.items.codes]
     assert sum(map(len, new)) < sum(len(old[code]) for code in kept.users.codes)
+
+
+def test_examples_are_of_the_items_that_stay() -> None:
+    learner, before, kept, _ = forgotten("sequence")
+    after, codes = dict(learner.state()), kept.items.codes.tolist()
+    expected = []
+    for context, asked in zip(before["buffer.contexts"].tolist(), before["buffer.targets"].tolist(), strict=True):
+        own = [[codes.index(code - 1) + 1 for code in side if code and code - 1 in codes] for side in (context, asked)]
+        expected += [own] if all(own) else []
+    pairs = zip(after["buffer.contexts"].tolist(), after["buffer.targets"].tolist(), strict=True)
+    assert [[[code for code in side if code] for side in pair] for pair in pairs] == expected
+    assert 0 < len(expected) < len(before["buffer.contexts"])
+    rows = [name for name in before if name.split(".")[1:2] in (["residual"], ["bias"])]
+    # The network's and, for each, two moments of the optimizer.
+    assert len(rows) - len([name for name in rows if name.endswith("step")]) == 6
+    for name in (name for name in rows if not name.endswith("step")):
+        assert after[name].tobytes() == before[name][codes].tobytes(), name

@@ -34,7 +34,8 @@ def batches() -> list[InteractionBatch]:
 
 def digest(kind: str) -> str:
     """Of what a model has learned from all batches and a rebuild, and of what it serves."""
-    small = {"factors": 64, "chunk_megabytes": 1, "neural": {"rebuild_epochs": 1}}
+    members = ["als", "trend", "cooccurrence", "repeat", "sessions", "sequence"]
+    small = {"factors": 64, "chunk_megabytes": 1, "neural": {"rebuild_epochs": 1}, "mixture": {"members": members}}
     model = OnlineModel(make_settings(model={"kind": kind, **small}, recommend={"exclude_seen": False}))
     for number, batch in enumerate(batches()):
         model.update(batch, StepId(0, number))

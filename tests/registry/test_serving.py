@@ -107,7 +107,9 @@ def test_every_kind_is_uploaded_and_answers(kind, registry, open_run):
     scores = loaded.predict(pairs, params={"task": "score"})
     assert scores["score"].tolist() == pytest.approx(found["scores"][0], rel=1e-6)
     for task in ("similar_items", "item_vectors", "user_vectors"):
-        if kind in ("trend", "sessions", "repeat", "content") or (kind == "cooccurrence" and task != "similar_items"):
+        if kind in ("trend", "sessions", "repeat", "content", "sequence") or (
+            kind == "cooccurrence" and task != "similar_items"
+        ):
             with pytest.raises(MlflowException, match="set model.kind to"):
                 loaded.predict(pairs, params={"task": task})
         else:

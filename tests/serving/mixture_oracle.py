@@ -10,6 +10,7 @@ from recsys.serving.content import ContentScorer
 from recsys.serving.neural import NeuralScorer
 from recsys.serving.repeats import RepeatScorer
 from recsys.serving.scorers import GROUPS, TrendScorer, group_of
+from recsys.serving.sequence import SequenceScorer
 
 LEAST, DRAWN_PAIRS = 1e-3, 5.0
 
@@ -50,6 +51,7 @@ class MixtureOracle:
         self.sessions = own.get("sessions")
         self.repeats = RepeatScorer(own["repeat"]) if "repeat" in own else None
         self.content = ContentScorer(own["content"]) if "content" in own else None
+        self.sequence = SequenceScorer(own["sequence"]) if "sequence" in own else None
 
     def log_odds(self, rows: np.ndarray, version_rows: np.ndarray | None = None) -> np.ndarray:
         """(n, items): the scores, user by user and item by item; the ranking is drawn by their rows in the version."""
@@ -147,6 +149,9 @@ class MixtureOracle:
         if self.content is not None:
             lengths = np.bincount(owners, minlength=len(rows))
             features.extend(self.content.alike(rows, Lists.of(lengths, codes)))
+        if self.sequence is not None:
+            lengths = np.bincount(owners, minlength=len(rows))
+            features.extend(self.sequence.following(rows, Lists.of(lengths, codes)))
         if self.sessions is not None:
             sides = [own.at(owners, codes) + rest[owners] * self.sessions["share"][codes] for own, rest in beside]
             rank = PairValues(both.keys, placed, items).at(owners, codes)

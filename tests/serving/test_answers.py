@@ -115,7 +115,7 @@ def test_contributions_add_up_to_the_score(case: str):
     told = json.loads(found["explanations"][3])["items"]
     reasons = {reason["item_id"] for one in told for reason in one["because"]}
     assert reasons <= set(recent)
-    assert bool(reasons) == (case not in ("trend", "repeat"))
+    assert bool(reasons) == (case not in ("trend", "repeat", "sequence"))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -211,7 +211,7 @@ def test_recent_items_count_like_a_batch_that_came_last():
 @pytest.mark.parametrize("case", CASES)
 def test_items_have_neighbors_and_vectors_where_the_kind_has_them(case: str):
     model, answers = fitted(case)
-    if case in ("trend", "sessions", "repeat", "content"):
+    if case in ("trend", "sessions", "repeat", "content", "sequence"):
         with pytest.raises(RefusedError, match="this model compares no items: set model.kind to"):
             answers.of("similar_items", {"item_id": ["i6"]})
     else:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.serving import Lists
+from recsys.serving.arrays import prefixed
 from recsys.serving.mixture import MixtureScorer
 from recsys.serving.ranking import DenseScores, rank_in_blocks
 from recsys.serving.repeats import REPEAT_FEATURES
@@ -16,7 +17,7 @@ from recsys.serving.scorers import group_of
 from tests.serving.mixture_oracle import MixtureOracle
 
 HALF_LIVES, SEGMENTS, FACTORS, LATEST, SLOTS = 3, 1, 4, 4, 5
-MEMBERS = ("als", "cooccurrence", "repeat", "sessions", "content")
+MEMBERS = ("als", "cooccurrence", "repeat", "sessions", "content", "sequence")
 
 
 def arrays_of(seed: int, users: int, items: int, members: tuple[str, ...]) -> dict[str, np.ndarray]:
@@ -86,8 +87,17 @@ def arrays_of(seed: int, users: int, items: int, members: tuple[str, ...]) -> di
         arrays["content.recent"], arrays["content.vectors"] = latest_of(draw, users, items), vectors
         arrays["content.total"] = vectors.sum(axis=0, dtype=np.int64)
         arrays["content.described"] = np.array([vectors.any(axis=1).sum()])
-    # The content of items is no ranking of its own.
-    rankings = 1 + HALF_LIVES + len({*members} - {"content"})
+    if "sequence" in members:
+        width += 2
+        own = {"recent": latest_of(draw, users, items)}
+        own["vectors"] = draw.normal(size=(items, FACTORS)).astype(np.float32)
+        own["bias"] = draw.normal(size=items).astype(np.float32)
+        for layer, height in (("input", 3 * FACTORS), ("state", 3 * FACTORS), ("output", FACTORS)):
+            own[f"{layer}_weights"] = draw.normal(size=(height, FACTORS)).astype(np.float32)
+            own[f"{layer}_bias"] = draw.normal(size=height).astype(np.float32)
+        arrays |= prefixed(own, "sequence")
+    # What only gives features is no ranking of its own.
+    rankings = 1 + HALF_LIVES + len({*members} - {"content", "sequence"})
     # All different: the same features in another order would have sums that differ by rounding only.
     arrays["weights"] = draw.integers(-2, 3, (6, width)) * (0.25 + np.arange(width) / 97)
     arrays["chances"] = draw.dirichlet(np.ones(rankings), 6)
@@ -153,7 +163,7 @@ def test_what_the_reranker_learns_from_is_that_of_the_plain_mixture(seed: int, i
     seed=st.integers(0, 10_000),
     users=st.integers(1, 9),
     items=st.integers(1, 70),
-    members=st.sets(st.sampled_from(["als", "cooccurrence", "sessions", "content"])),
+    members=st.sets(st.sampled_from(["als", "cooccurrence", "sessions", "content", "sequence"])),
 )
 def test_running_sessions_are_scored_as_the_plain_mixture_scores_what_was_just_done(
     seed: int, users: int, items: int, members: set[str]
@@ -167,7 +177,7 @@ def test_running_sessions_are_scored_as_the_plain_mixture_scores_what_was_just_d
     done["trend.rows_of_users"] = before + recent.lengths
     if "als" in members:
         done["als.user_factors"] = arrays["als.user_factors"][np.where(known, rows, 0)] * known[:, None]
-    for member in {"cooccurrence", "sessions", "content"} & members:
+    for member in {"cooccurrence", "sessions", "content", "sequence"} & members:
         latest = np.zeros((len(rows), LATEST), dtype=np.int32)
         for place, row in enumerate(rows):
             just = recent.of_users(np.array([place])).items[::-1] + 1
@@ -205,7 +215,7 @@ def test_a_list_says_which_ranking_made_it_and_how_likely_that_was(seed: int) ->
     arrays = arrays_of(seed, 400, 20, MEMBERS)
     rows, oracle, scorer = np.arange(-1, 400), MixtureOracle(arrays), MixtureScorer.of(arrays)
     found, groups = scorer.served_by(rows), oracle.propose(rows).groups
-    assert found.names == ["reranker", "trend_20", "trend_100", "trend_2000", *MEMBERS[:-1]]
+    assert found.names == ["reranker", "trend_20", "trend_100", "trend_2000", *MEMBERS[:-2]]
     np.testing.assert_allclose(found.chances, arrays["chances"][groups, found.choices])
     # Each ranking serves about as many users of a group as its chance says.
     expected = np.stack([arrays["chances"][group] for group in groups]).sum(axis=0)

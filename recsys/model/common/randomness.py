@@ -34,6 +34,10 @@ class Purpose(Enum):
     NCF_UPDATE = (101,)
     NCF_REFIT = (102,)
     NCF_HELD_OUT = (103,)
+    SEQUENCE_START = (110,)
+    SEQUENCE_NEW_ITEMS = (111,)
+    SEQUENCE_UPDATE = (112,)
+    SEQUENCE_REFIT = (113,)
 
 
 def generator(seed: int, step: StepId | None, purpose: Purpose, *place: int) -> np.random.Generator:

@@ -26,6 +26,7 @@ from recsys.model.mixture.live import FoldInBefore, live_scorer
 from recsys.model.mixture.reranker import LabeledCandidates
 from recsys.model.mixture.running import RunningSessions
 from recsys.model.neural.ncf import NeuralCf
+from recsys.model.neural.sequence import SequenceEncoder
 from recsys.serving.arrays import part, prefixed
 from recsys.serving.mixture import MixtureScorer
 from recsys.serving.scorers import GROUPS, IN_SESSION, group_of
@@ -50,6 +51,7 @@ MEMBERS: dict[str, type[Learner]] = {
     "repeat": Repeat,
     "sessions": Sessions,
     "content": Content,
+    "sequence": SequenceEncoder,
 }
 _DENSE = ("als", "ncf")
 # Initial weights of the re-ranker, which also regularize it: about the final weights on five streams of films, clicks
@@ -58,6 +60,7 @@ _TREND, _SEGMENTS, _AGE, _IDLE = 0.5, 0.1, -0.1, -0.05
 _LEVEL, _RANK, _FOLLOWS = 0.25, 0.1, 0.15
 _IN_SESSION = (0.1, 0.1, 0.05, 0.1)
 _ALIKE = (0.0, 0.0)
+_FOLLOWING = (0.0, 0.0)
 _REPEATED = (0.6, 0.2, 0.8, -0.05, 0.3, 0.3, *[0.0] * 10)
 
 
@@ -166,6 +169,7 @@ class Mixture:
         """The scorer of the members as they are now; of users' recent items its factors learn by `fold_in`."""
         similar, sessions = self.members.get("cooccurrence"), self.members.get("sessions")
         repeats, content = self.members.get("repeat"), self.members.get("content")
+        sequence = self.members.get("sequence")
         return MixtureScorer(
             self._arrays(),
             self._trend().scorer(),
@@ -173,6 +177,7 @@ class Mixture:
             sessions.scorer() if isinstance(sessions, Sessions) else None,
             repeats.scorer() if isinstance(repeats, Repeat) else None,
             content.scorer() if isinstance(content, Content) else None,
+            sequence.scorer() if isinstance(sequence, SequenceEncoder) else None,
             {name: live_scorer(self.members[name], self._items, fold_in) for name in _DENSE if name in self.members},
         )
 
@@ -296,6 +301,7 @@ class Mixture:
         # For own items the trend and these count as they do for all, to begin with.
         start += [*_REPEATED, 0.0, *np.zeros(len(beside))] * ("repeat" in self._names)
         start += [*_ALIKE] * ("content" in self._names)
+        start += [*_FOLLOWING] * ("sequence" in self._names)
         return np.array(start), np.array(start + [*_IN_SESSION] * ("sessions" in self._names))
 
     def _rankings(self) -> list[str]:
@@ -306,8 +312,9 @@ class Mixture:
 
 
 def _taught(members: dict[str, Learner]) -> dict[str, Learner]:
-    """The members; the network has the member `als`, which comes before it, as its teacher."""
-    network, teacher = members.get("ncf"), members.get("als")
-    if isinstance(network, NeuralCf) and isinstance(teacher, IncrementalAls):
-        network.borrow(teacher)
+    """The members; the networks have the member `als`, which comes before them, as their teacher."""
+    teacher = members.get("als")
+    for network in members.values():
+        if isinstance(network, NeuralCf | SequenceEncoder) and isinstance(teacher, IncrementalAls):
+            network.borrow(teacher)
     return members

@@ -109,14 +109,16 @@ def make_schedule(optimizer: torch.optim.Optimizer, settings: NeuralSettings) ->
     return torch.optim.lr_scheduler.LambdaLR(optimizer, share)
 
 
-def grow_rows(parameter: torch.nn.Parameter, rows: int, optimizer: torch.optim.Optimizer | None = None) -> None:
+def grow_rows(
+    parameter: torch.nn.Parameter, rows: int, optimizer: torch.optim.Optimizer | None = None, spare: bool = True
+) -> None:
     """Give a table (rows, width) room for at least `rows` rows, in place; new rows and their optimizer state are 0.
 
-    The room at least doubles, so that n rows added one after the other cost O(n).
+    With spare room, the room at least doubles, so that n rows added one after the other cost O(n).
     """
     if rows <= len(parameter):
         return
-    room = max(rows, 2 * len(parameter))
+    room = max(rows, 2 * len(parameter)) if spare else rows
     held = {} if optimizer is None else optimizer.state.get(parameter, {})
     for name, tensor in held.items():
         if isinstance(tensor, torch.Tensor) and tensor.shape == parameter.shape:

@@ -17,9 +17,9 @@ from tests.model.helpers import DIMENSIONS, clustered_batches, make_settings
 
 MEMBERS = ("als", "ncf", "cooccurrence", "repeat")
 CHOICES = [("trend", *chosen) for size in range(5) for chosen in combinations(MEMBERS, size)]
-CHOICES += [("trend", "content"), ("trend", "als", "content")]
+CHOICES += [("trend", "content"), ("trend", "als", "content"), ("trend", "sequence"), ("trend", "als", "sequence")]
 CASES = [*((kind, CHOICES[0]) for kind in LEARNERS if kind != "mixture"), *(("mixture", own) for own in CHOICES)]
-WITH_VECTORS = {"als", "ncf", "content"}
+WITH_VECTORS = {"als", "ncf", "content", "sequence"}
 BATCHES = clustered_batches(4, 80)
 NEW = 7
 
@@ -64,7 +64,7 @@ def test_all_arrays_are_declared_and_grow_with_the_items(kind: str, members: tup
     vectors = np.random.default_rng(2).integers(-9, 10, (len(texts.items), DIMENSIONS)).astype(np.int8)
     described = Described(texts.items, vectors)
     extended = ColdItems(Items(regularization=0.1, min_events=1)).extend(served, texts, described)
-    for name in (name for name in extended.arrays if name.endswith("content.vectors") or name == "vectors"):
+    for name in {"content.vectors", *(["vectors"] if kind == "content" else [])} & extended.arrays.keys():
         np.testing.assert_array_equal(extended.arrays[name][-NEW:], vectors[-NEW:])
     assert_declared(extended)
     assert len(extended.item_ids) == len(served.item_ids) + NEW
