@@ -57,6 +57,22 @@ class Outcome:
         return pd.concat({(title, name): means[name][key] for key, title in MEASURES.items() for name in means}, axis=1)
 
     @property
+    def margins(self) -> pd.DataFrame:
+        """NDCG of the mixture and of the member that is best in a group, by group of users, and how far apart they are.
+
+        Means over the batches with such users; the difference has its standard error over these batches.
+        """
+        rows = {}
+        for group, figures in self.figures.groupby("group"):
+            ndcg = figures.pivot(index="batch", columns="method", values="ndcg")
+            best = str(ndcg[self.members].mean().idxmax())
+            apart = ndcg[MIXTURE] - ndcg[best]
+            error = float(apart.std() / np.sqrt(len(apart)))
+            rows[group] = [ndcg[MIXTURE].mean(), best, ndcg[best].mean(), apart.mean(), error, len(apart)]
+        columns = ["mixture", "best member", "its NDCG", "difference", "standard error", "batches"]
+        return pd.DataFrame.from_dict(rows, orient="index", columns=columns).reindex([g for g in GROUPS if g in rows])
+
+    @property
     def ratios(self) -> dict[str, float]:
         """NDCG of the mixture by that of others, named as the aims."""
         ndcg = self.means["NDCG", "all"]
@@ -93,6 +109,11 @@ def table(outcome: Outcome) -> str:
     order = [MIXTURE, *outcome.members, STATIC, RETRAINED, IMPLICIT, POPULARITY, BEST_POPULARITY]
     formatted = means.loc[order].rename(index=labels).rename_axis(None)
     return formatted.to_string(float_format="{:.4f}".format, na_rep="-")
+
+
+def table_of_margins(outcome: Outcome) -> str:
+    """The mixture beside the best member of each group of users."""
+    return outcome.margins.to_string(float_format="{:.4f}".format, na_rep="-")
 
 
 def picture(outcomes: Sequence[Outcome], path: Path) -> Path:

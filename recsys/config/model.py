@@ -141,7 +141,7 @@ class MixtureSettings(Section):
         64, description="Neighbors kept per item by `cooccurrence`. More: better recall, more memory."
     )
     repeats: PositiveInt = Field(
-        128, description="Items kept per user by `repeat`. Raise it where users rebuy from long lists."
+        512, description="Items kept per user by `repeat`. Raise it where users rebuy from long lists."
     )
     repeat_half_life_days: PositiveFloat = Field(
         60.0, description="Half-life, in days, of an interaction in `repeat`. Set it to a few purchase cycles."

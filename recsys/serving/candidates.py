@@ -70,7 +70,7 @@ def gathered(
     left_offsets: Array,
     left: Array,
     item_count: int,
-) -> tuple[Array, Array, Array, Array]:
+) -> tuple[Array, Array, Array, Array, Array]:
     """The candidates of n users, each item once.
 
     Args:
@@ -85,12 +85,12 @@ def gathered(
 
     Returns:
         offsets (n + 1,) int64, items (c,) int32, ranks (members, c) int64 from 1, 0 where a member does not propose an
-        item, and whether a candidate is left out, (c,) bool.
+        item, whether a candidate is left out, (c,) bool, and where each of `again` is among the candidates, int64.
     """
     room = int(counts.sum() + leading.sum() + len(again))
     items, ranks = np.empty(room, np.int32), np.zeros((len(proposed), room), np.int64)
     closed, place_of = np.zeros(room, np.bool_), np.full(item_count, -1, np.int32)
-    offsets, total = np.zeros(counts.shape[1] + 1, np.int64), 0
+    offsets, total, own = np.zeros(counts.shape[1] + 1, np.int64), 0, np.empty(len(again), np.int64)
     for user in range(counts.shape[1]):
         for member in range(len(proposed)):
             for rank in range(counts[member, user]):
@@ -109,13 +109,14 @@ def gathered(
             if place_of[item] < 0:
                 place_of[item], items[total] = total, item
                 total += 1
+            own[place] = place_of[item]
         for place in range(left_offsets[user], left_offsets[user + 1]):
             if place_of[left[place]] >= 0:
                 closed[place_of[left[place]]] = True
         for place in range(offsets[user], total):
             place_of[items[place]] = -1
         offsets[user + 1] = total
-    return offsets, items[:total], ranks[:, :total], closed[:total]
+    return offsets, items[:total], ranks[:, :total], closed[:total], own
 
 
 @compiled
@@ -127,6 +128,10 @@ def valued(
     bases: Array,
     weights: Array,
     columns: Array,
+    own_offsets: Array,
+    own_places: Array,
+    own_weights: Array,
+    own_columns: Array,
     overall: Array,
     opinions: Array,
 ) -> Array:
@@ -137,6 +142,8 @@ def valued(
         groups, choices: (n,) group of each user, and number of the ranking: the re-ranker, the trends, the others.
         bases: (groups, items) what the re-ranker makes of an item, whoever the user is.
         weights: (groups, columns) of the features that depend on the user, too, which are `columns` (columns, c).
+        own_offsets, own_places: offsets (n + 1,) and places among the candidates, of the users' own items (o,).
+        own_weights: (groups, features) of features that are 0 for all other items; `own_columns` (o, features).
         overall: (trends, items) the values of the trends.
         opinions: (others, c) the values of the others.
     """
@@ -153,6 +160,12 @@ def valued(
                 values[place] = overall[choice - 1, items[place]]
             else:
                 values[place] = opinions[choice - 1 - len(overall), place]
+        if choice == 0:
+            for one in range(own_offsets[user], own_offsets[user + 1]):
+                value = 0.0
+                for column in range(own_columns.shape[1]):
+                    value += own_weights[group, column] * own_columns[one, column]
+                values[own_places[one]] += value
     return values
 
 

@@ -252,14 +252,20 @@ class MixtureScorer:
         """The ranking that each user is served by, (n,), and the candidates' values in it, (c,)."""
         choices = self._choice.of(self._asked.version_rows(rows), candidates.groups)
         shared = len(self._trend.overall) + self._trend.segments.shape[1] + len(self._trend.ages)
-        columns = slice(shared, shared + len(candidates.columns))
+        own = candidates.own
+        begin, end = shared + own.at, shared + own.at + own.columns.shape[1]
+        behind = end + len(candidates.columns) - own.at
         values = valued(
             *candidates.lists,
             candidates.groups,
             choices,
             self._bases,
-            np.ascontiguousarray(self._weights[:, columns]),
+            np.concatenate([self._weights[:, shared:begin], self._weights[:, end:behind]], axis=1),
             candidates.columns,
+            own.lists.offsets,
+            own.places,
+            np.ascontiguousarray(self._weights[:, begin:end]),
+            own.columns,
             self._trend.overall,
             candidates.opinions,
         )

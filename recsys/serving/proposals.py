@@ -22,6 +22,8 @@ from .walks import looked_up
 
 # A smaller score is as good as this one.
 _LEAST = 1e-3
+# Logarithm of the share of the events that a usual item gets, about.
+_USUAL_SHARE = -7.0
 
 
 class DenseMember(Scorer, Protocol):
@@ -35,13 +37,32 @@ class DenseMember(Scorer, Protocol):
 
 
 @dataclass(frozen=True)
+class OwnItems:
+    """Items that n users have interacted with and may again, (o,), and features that are 0 for all other candidates.
+
+    Attributes:
+        lists: the items.
+        places: (o,) int64, where they are among the candidates.
+        columns: (o, features) float64.
+        at: How many of the columns of the other candidates come before these features.
+    """
+
+    lists: Lists
+    places: Array
+    columns: Array
+    at: int
+
+
+@dataclass(frozen=True)
 class Candidates:
     """Candidates of n users, one user after the other.
 
     Attributes:
         lists: c items.
         groups: (n,) situation of each user, a place in `SITUATIONS`.
-        columns: (columns, c) float64, the features that depend on the user and not on the item alone, in order.
+        columns: (columns, c) float64, the features that depend on the user and not on the item alone, in order, but
+            for those of the users' own items.
+        own: the users' own items.
         opinions: (others, c) float64 scores by each member alone, except the trend.
         closed: (c,) bool, whether a candidate is left out.
         first: of the first dense member, the scores of the users, those (c,) of the candidates, and what it ranks.
@@ -50,6 +71,7 @@ class Candidates:
     lists: Lists
     groups: Array
     columns: Array
+    own: OwnItems
     opinions: Array
     closed: Array
     first: tuple[UserScores, Array, Ranked] | None
@@ -151,11 +173,11 @@ class CandidateGenerator:
         if running is not None:
             counts = np.where(running.known, np.minimum(depth, running.lists.lengths), 0)
             proposed.append((in_order(running.lists, both_ways(running.chances), counts)[1], counts))
-        again, facts = self._again(rows)
+        again, counted, facts = self._again(rows)
         table, counts = _stacked(proposed, len(rows))
         leaders, leading = self._leaders
         where = (groups, leaders, (leading[groups] < depth[:, None]).sum(axis=1))
-        offsets, codes, ranks, closed = gathered(table, counts, *where, *again, *left_out, self.items)
+        offsets, codes, ranks, closed, places = gathered(table, counts, *where, *again, *left_out, self.items)
         lists = Lists(offsets, codes)
         columns, opinions = list[Array](), list[Array]()
         levels = -np.log(np.append(most + 1.0, np.arange(1.0, most + 1)))
@@ -170,10 +192,13 @@ class CandidateGenerator:
             opinions.append(looked_up(*neighbors, chances, *lists, self.items))
             opinions[-1] += self._similar.beside(rest, lists.owners, codes)
             columns.append(np.log(opinions[-1] + _LEAST**2))
+        before = len(columns)
         if self._repeats is not None:
-            found, *own_columns = (looked_up(*again, column, *lists, self.items) for column in facts)
-            columns.extend(own_columns)
-            opinions.append(found + self._repeats.share[codes])
+            # What members say of a user's own item means something else than of a new one, so it has other weights.
+            beside = [trend.typical[again.items] - _USUAL_SHARE, *(column[places] for column in columns)]
+            facts = np.column_stack([facts, *beside])
+            opinions.append(self._repeats.share[codes].astype(np.float64))
+            opinions[-1][places] += counted
         if self._content is not None:
             columns.extend(self._content.alike(rows, lists))
         if self._sequence is not None:
@@ -185,7 +210,9 @@ class CandidateGenerator:
         elif self._sessions is not None:
             opinions.append(trend.typical[codes])
         first = (scored[0], values[0], ranked[0]) if scored else None
-        return Candidates(lists, groups, _table(columns, len(codes)), _table(opinions, len(codes)), closed, first)
+        own_items = OwnItems(again, places, facts, before)
+        tables = _table(columns, len(codes)), own_items, _table(opinions, len(codes))
+        return Candidates(lists, groups, *tables, closed, first)
 
     def _running(self, rows: Array, groups: Array) -> RunningNeighbors | None:
         """What users' running sessions say; None if none is known. Without one, what a user did last is long past."""
@@ -193,27 +220,29 @@ class CandidateGenerator:
             return None
         return RunningNeighbors(self._sessions, rows, groups >= len(GROUPS))
 
-    def _again(self, rows: Array) -> tuple[Lists, Array]:
-        """Users' own items; how often each, and the features of that, (1 + features, c)."""
+    def _again(self, rows: Array) -> tuple[Lists, Array, Array]:
+        """Users' own items, (o,); how often each was taken, (o,), and the features of that, (o, features)."""
         if self._repeats is None:
-            return Lists.empty(len(rows)), np.zeros((0, 0))
-        pairs, facts = self._repeats.repeats(rows)
-        lengths = np.bincount(pairs.owners, minlength=len(rows))
-        return Lists.of(lengths, pairs.items), np.ascontiguousarray(np.column_stack([pairs.values, facts]).T)
+            return Lists.empty(len(rows)), np.zeros(0), np.zeros((0, 0))
+        return self._repeats.own(rows)
 
     def features(self, candidates: Candidates) -> Array:
         """(c, features) inputs of the re-ranker."""
         trend, items = self.trend, candidates.lists.items
         groups = candidates.groups[candidates.lists.owners] % len(GROUPS)
         alike = [*trend.overall[:, items], *trend.segments[groups, :, items].T, *trend.ages[:, items]]
-        return np.column_stack([*alike, *candidates.columns])
+        own, beside = candidates.own, candidates.columns
+        again = np.zeros((len(items), own.columns.shape[1]))
+        again[own.places] = own.columns
+        return np.column_stack([*alike, *beside[: own.at], again, *beside[own.at :]])
 
     def feature_names(self) -> list[str]:
         """In the order of the features."""
-        names = [*self.trend.names, *self.trend.segment_names, "age", "idle"]
-        names += [name for member in self._dense for name in (member, f"{member}_rank")]
-        names += ["cooccurrence"] if self._similar is not None else []
-        names += list(REPEAT_FEATURES) if self._repeats is not None else []
+        beside = [name for member in self._dense for name in (member, f"{member}_rank")]
+        beside += ["cooccurrence"] if self._similar is not None else []
+        own = [*REPEAT_FEATURES, "repeat_trend", *(f"repeat_{name}" for name in beside)]
+        names = [*self.trend.names, *self.trend.segment_names, "age", "idle", *beside]
+        names += own if self._repeats is not None else []
         names += list(CONTENT_FEATURES) if self._content is not None else []
         names += list(SEQUENCE_FEATURES) if self._sequence is not None else []
         return names + (list(SESSION_FEATURES) if self._sessions is not None and self._recent_known else [])

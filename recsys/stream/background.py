@@ -9,19 +9,19 @@ from typing import Self
 
 logger = logging.getLogger(__name__)
 
+# Kinds of work that go on at the same time: snapshot, version, plot, totals.
+AT_ONCE = 4
+
 
 class Background:
     """Does work in threads, beside the batches; a context, which ends when all is done.
 
     Work of one kind is done in order, one at a time. What is lost with the process has to be done again later: nothing
     that a batch rests on belongs here, unless the batch finishes it first.
-
-    Args:
-        kinds: how many kinds of work go on at the same time; more of them wait.
     """
 
-    def __init__(self, kinds: int = 4) -> None:
-        self._executor = ThreadPoolExecutor(kinds, thread_name_prefix="background")
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="background")
         self._begun: dict[str, Future[object]] = {}
 
     def __enter__(self) -> Self:

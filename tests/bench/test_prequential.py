@@ -165,6 +165,7 @@ def test_the_bench_runs_from_a_file_to_its_last_line(
     assert lines[0] == f"{tmp_path / 'own.csv'}: 1,050 events"
     assert "NDCG@10" in output
     assert "recall@10" in output
+    assert "standard error" in output
     for name in ("mixture", "als", "trend", "cooccurrence", "repeat", "mixture, frozen", "popularity, best half-life"):
         assert any(line.startswith(f"{name} ") for line in lines), name
     assert not any(line.startswith("ncf") for line in lines)

@@ -142,7 +142,9 @@ class MixtureOracle:
             features.append(np.log(opinions[-1] + LEAST**2))
         if self.repeats is not None:
             places, found = again.find(owners, codes)
+            told = [trend.typical[codes] + 7, *features[len(trend.overall) + trend.segments.shape[1] + 2 :]]
             features.extend(np.where(found, np.append(column, 0.0)[places], 0.0) for column in facts.T)
+            features.extend(np.where(found, column, 0.0) for column in told)
             opinions.append(again.at(owners, codes) + self.repeats.share[codes])
         if self.content is not None:
             lengths = np.bincount(owners, minlength=len(rows))

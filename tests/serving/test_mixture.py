@@ -12,6 +12,7 @@ from recsys.serving import Lists
 from recsys.serving.arrays import prefixed
 from recsys.serving.mixture import MixtureScorer
 from recsys.serving.ranking import DenseScores, rank_in_blocks
+from recsys.serving.repeats import REPEAT_FEATURES
 from recsys.serving.scorers import group_of
 from tests.serving.mixture_oracle import MixtureOracle
 
@@ -51,7 +52,7 @@ def arrays_of(seed: int, users: int, items: int, members: tuple[str, ...]) -> di
         arrays["cooccurrence.scale"], arrays["cooccurrence.fading"] = np.array([0.37]), np.array([0.9])
         arrays["cooccurrence.share"] = draw.integers(0, 5, items) / 100
     if "repeat" in members:
-        width += 6
+        width += len(REPEAT_FEATURES) + 1 + 2 * ("als" in members) + ("cooccurrence" in members)
         lengths = draw.integers(0, min(items, 5) + 1, users)
         own = [draw.permutation(items)[:length] for length in lengths]
         entries = int(lengths.sum())
@@ -62,7 +63,11 @@ def arrays_of(seed: int, users: int, items: int, members: tuple[str, ...]) -> di
         arrays["repeat.last"] = arrays["repeat.first"] + draw.random(entries) * 5
         arrays["repeat.starts"], arrays["repeat.lengths"] = np.cumsum(lengths) - lengths, lengths
         arrays["repeat.occasions"] = draw.integers(0, 9, (2, items)).astype(float)
-        arrays["repeat.intervals"] = draw.integers(0, 9, (2, items)).astype(float)
+        arrays["repeat.intervals"] = draw.integers(0, 9, (3, items)).astype(float)
+        arrays["repeat.baskets"], arrays["repeat.habits"] = draw.integers(5, 9, users), draw.integers(0, 9, (2, users))
+        arrays["repeat.last_basket"] = draw.integers(3, 6, entries)
+        arrays["repeat.first_basket"] = arrays["repeat.last_basket"] - draw.integers(0, 3, entries)
+        arrays["repeat.fast"], arrays["repeat.slow"] = draw.random((2, entries))
         arrays["repeat.share"] = draw.integers(0, 5, items) / 100
         arrays["repeat.now"], arrays["repeat.half_life"] = np.array([12.0]), np.array([60.0])
     if "sessions" in members:

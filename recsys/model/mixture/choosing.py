@@ -12,11 +12,15 @@ from recsys.model.learner import State
 from recsys.model.mixture.adahedge import AdaHedge, ndcg_of_rankings
 from recsys.model.mixture.calibration import RankingCalibration
 from recsys.model.mixture.reranker import LabeledCandidates, Reranker
+from recsys.model.mixture.sharing import Sharing
 from recsys.serving.scorers import GROUPS
 
 
 class Choosing:
     """For each group of users a re-ranker, weights of the rankings that compete with it, and their calibration.
+
+    Beside the re-rankers of several groups there is one of all users, whose weights a group takes where they have done
+    better so far (see `Sharing`). Whichever a group takes, it is one ranking to those that choose among rankings.
 
     Args:
         settings: The section model.mixture is used.
@@ -28,10 +32,12 @@ class Choosing:
     def __init__(self, settings: Settings, rankings: Sequence[str], start: FloatArray, groups: int) -> None:
         self.rankings, self._own, self._start = list(rankings), settings.model.mixture, start
         calibration = RankingCalibration.new(rankings, groups, self._own.forgetting)
+        rerankers = groups + (groups > 1)
         self.restore(
             {
-                "weights": np.tile(start, (groups, 1)),
-                "curvature": np.zeros((groups, len(start), len(start))),
+                "weights": np.tile(start, (rerankers, 1)),
+                "curvature": np.zeros((rerankers, len(start), len(start))),
+                "gains": np.zeros((groups, 2)),
                 "losses": np.zeros((groups, len(rankings))),
                 "gaps": np.zeros(groups),
                 "calibration": calibration.lines,
@@ -44,6 +50,7 @@ class Choosing:
         held = {name: array.copy() for name, array in state.items()}
         forgetting, regularization = self._own.forgetting, self._own.regularization
         self._reranker = Reranker(held["weights"], held["curvature"], forgetting, regularization)
+        self._sharing = Sharing(held["gains"])
         self.experts = [
             AdaHedge(losses, gap) for losses, gap in zip(held["losses"], held["gaps"].tolist(), strict=True)
         ]
@@ -55,9 +62,15 @@ class Choosing:
         """Whether anything has been learned."""
         return bool(self._reranker.curvature.any())
 
+    @property
+    def weights(self) -> FloatArray:
+        """(groups, features) of the re-ranker that serves each group."""
+        weights = self._reranker.weights
+        return weights if len(self.experts) == 1 else self._sharing.served(weights)
+
     def follow(self, other: "Choosing") -> None:
         """Be drawn to another one's mean weights of the features that both have; begin with them."""
-        weights = other._reranker.weights.mean(axis=0)
+        weights = other._of_groups.mean(axis=0)
         self._start = np.concatenate([weights, self._start[len(weights) :]])
         if not self.taught:
             self._reranker.weights[:] = self._start
@@ -78,7 +91,8 @@ class Choosing:
         for group in np.unique(groups).tolist():
             own = of_candidates == group
             self._calibration.learn(group, scores[own], examples.relevant[own] > 0)
-        prior = np.concatenate([self._reranker.weights, self._start[None]]).mean(axis=0)
+        weights = self._reranker.weights
+        prior = np.concatenate([self._of_groups, self._start[None]]).mean(axis=0)
         expected = 0.0
         for group, experts in enumerate(self.experts):
             users = np.flatnonzero(groups == group)
@@ -87,14 +101,25 @@ class Choosing:
                 shares = ndcg[users].sum(axis=0) / len(groups)
                 expected += float(experts.weights @ shares)
                 experts.update(1 - shares)
-                self._reranker.learn(group, examples.of(users), prior)
+                of_group = examples.of(users)
+                if len(self.experts) > 1:
+                    self._sharing.update(group, of_group, weights[group], weights[-1], len(users) / len(groups))
+                self._reranker.learn(group, of_group, prior)
+        if len(self.experts) > 1:
+            self._reranker.learn(len(self.experts), examples, self._start)
         return expected, ndcg.mean(axis=0)
+
+    @property
+    def _of_groups(self) -> FloatArray:
+        """(groups, features) weights that each group has learned by itself."""
+        return self._reranker.weights[: len(self.experts)]
 
     def state(self) -> State:
         """Arrays from which a new one continues."""
         return {
             "weights": self._reranker.weights,
             "curvature": self._reranker.curvature,
+            "gains": self._sharing.gains,
             "losses": np.stack([experts.losses for experts in self.experts]),
             "gaps": np.array([experts.gap for experts in self.experts]),
             "calibration": self._calibration.lines,
@@ -111,9 +136,9 @@ def situations(plain: Choosing, running: Choosing) -> State:
     both = [one.state() for one in (plain, running)]
     chances = [np.stack([experts.weights for experts in one.experts]) for one in (plain, running)]
     more = len(running.rankings) - len(plain.rankings)
-    wider = [(0, 0), (0, both[1]["weights"].shape[1] - both[0]["weights"].shape[1])]
+    wider = [(0, 0), (0, running.weights.shape[1] - plain.weights.shape[1])]
     served = {
-        "weights": (np.pad(both[0]["weights"], wider), both[1]["weights"]),
+        "weights": (np.pad(plain.weights, wider), running.weights),
         "chances": (np.pad(chances[0], [(0, 0), (0, more)]), chances[1]),
         "calibration": (np.pad(both[0]["calibration"], [(0, 0), (0, more), (0, 0)]), both[1]["calibration"]),
     }

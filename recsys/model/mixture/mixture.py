@@ -61,7 +61,7 @@ _LEVEL, _RANK, _FOLLOWS = 0.25, 0.1, 0.15
 _IN_SESSION = (0.1, 0.1, 0.05, 0.1)
 _ALIKE = (0.0, 0.0)
 _FOLLOWING = (0.0, 0.0)
-_REPEATED = (0.6, 0.2, 0.8, -0.05, 0.3, 0.3)
+_REPEATED = (0.6, 0.2, 0.8, -0.05, 0.3, 0.3, *[0.0] * 10)
 
 
 class Mixture:
@@ -295,9 +295,11 @@ class Mixture:
         own = self._settings.model.mixture
         start = [_TREND / len(own.half_lives)] * len(own.half_lives)
         start += [_SEGMENTS / max(len(own.segment_half_lives), 1)] * len(own.segment_half_lives) + [_AGE, _IDLE]
-        start += [_LEVEL, _RANK] * sum(name in self._names for name in _DENSE)
-        start += [_FOLLOWS] * ("cooccurrence" in self._names)
-        start += [*_REPEATED] * ("repeat" in self._names)
+        beside = [_LEVEL, _RANK] * sum(name in self._names for name in _DENSE)
+        beside += [_FOLLOWS] * ("cooccurrence" in self._names)
+        start += beside
+        # For own items the trend and these count as they do for all, to begin with.
+        start += [*_REPEATED, 0.0, *np.zeros(len(beside))] * ("repeat" in self._names)
         start += [*_ALIKE] * ("content" in self._names)
         start += [*_FOLLOWING] * ("sequence" in self._names)
         return np.array(start), np.array(start + [*_IN_SESSION] * ("sessions" in self._names))

@@ -112,8 +112,13 @@ def _ranks(scores: FloatArray, offsets: IntArray) -> IntArray:
 
 
 @compiled
-def _discount(rank: int, k: int) -> float:
-    return float(1 / np.log2(rank + 2.0)) if rank < k else 0.0
+def _discounts(ranks: IntArray, k: int) -> FloatArray:
+    """(candidates,) what a hit at each one's rank adds to the discounted cumulative gain."""
+    discounts = np.zeros(len(ranks))
+    for candidate in range(len(ranks)):
+        if ranks[candidate] < k:
+            discounts[candidate] = 1 / np.log2(ranks[candidate] + 2.0)
+    return discounts
 
 
 @compiled
@@ -145,13 +150,13 @@ def _loss(
 ) -> float:
     """The loss at given weights, with the weights of pairs from given ranks."""
     loss = 0.0
-    scores = _products(features, weights)
+    scores, discounts = _products(features, weights), _discounts(ranks, k)
     for user in range(len(best)):
         for hit in range(offsets[user], offsets[user + 1]):
             if relevant[hit] == 0:
                 continue
             for other in range(offsets[user], offsets[user + 1]):
-                change = costs[other] * abs(_discount(ranks[hit], k) - _discount(ranks[other], k)) / best[user]
+                change = costs[other] * abs(discounts[hit] - discounts[other]) / best[user]
                 if relevant[other] == 0 and change > 0:
                     loss += change * _softplus(scores[other] - scores[hit])
     return loss
@@ -171,12 +176,14 @@ def _pairwise(
     """Loss, gradient (features,) and curvature (features, features) at given weights.
 
     The curvature is the sum of h (x - y)(x - y)' over pairs of hits x and others y. It is split into squares and
-    x (sum h y)', so that the cost of a pair is linear, not quadratic, in the number of features.
+    x (sum h y)', so that the cost of a pair is linear, not quadratic, in the number of features. Its lower half is
+    computed, and mirrored. Features that are 0 add nothing: most candidates are none of the user's own items.
     """
     width = len(weights)
     loss, gradient, curvature = 0.0, np.zeros(width), np.zeros((width, width))
     scores, slopes, bends = _products(features, weights), np.zeros(len(features)), np.zeros(len(features))
-    around = np.zeros(width)
+    discounts = _discounts(ranks, k)
+    around, told = np.zeros(width), np.empty(width, dtype=np.int64)
     for user in range(len(best)):
         begin, end = offsets[user], offsets[user + 1]
         for hit in range(begin, end):
@@ -184,11 +191,13 @@ def _pairwise(
                 continue
             around[:] = 0
             for other in range(begin, end):
-                change = costs[other] * abs(_discount(ranks[hit], k) - _discount(ranks[other], k)) / best[user]
+                change = costs[other] * abs(discounts[hit] - discounts[other]) / best[user]
                 if relevant[other] != 0 or change == 0:
                     continue
-                chance = 1 / (1 + np.exp(scores[hit] - scores[other]))
-                loss += change * _softplus(scores[other] - scores[hit])
+                ahead = scores[other] - scores[hit]
+                small = np.exp(-abs(ahead))
+                chance = (1.0 if ahead >= 0 else small) / (1 + small)
+                loss += change * (max(ahead, 0.0) + np.log1p(small))
                 slopes[hit] -= change * chance
                 slopes[other] += change * chance
                 bend = change * chance * (1 - chance)
@@ -197,16 +206,24 @@ def _pairwise(
                 for column in range(width):
                     around[column] += bend * features[other, column]
             for column in range(width):
-                for across in range(width):
-                    product = features[hit, column] * around[across]
-                    curvature[column, across] -= product
-                    curvature[across, column] -= product
+                for across in range(column + 1):
+                    products = features[hit, column] * around[across] + features[hit, across] * around[column]
+                    curvature[column, across] -= products
     for row in range(len(features)):
         if bends[row] == 0 and slopes[row] == 0:
             continue
+        count = 0
         for column in range(width):
+            if features[row, column] != 0:
+                told[count] = column
+                count += 1
+        for place in range(count):
+            column = told[place]
             gradient[column] += slopes[row] * features[row, column]
             bent = bends[row] * features[row, column]
-            for across in range(width):
-                curvature[column, across] += bent * features[row, across]
+            for beside in range(place + 1):
+                curvature[column, told[beside]] += bent * features[row, told[beside]]
+    for column in range(width):
+        for across in range(column):
+            curvature[across, column] = curvature[column, across]
     return loss, gradient, curvature

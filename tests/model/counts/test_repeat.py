@@ -1,5 +1,9 @@
 """What users take again, against a version that keeps everything in dictionaries."""
 
+from collections import defaultdict
+from dataclasses import dataclass, field
+from math import log
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,6 +12,8 @@ from hypothesis import strategies as st
 from recsys.model.counts.repeat import Repeat
 from recsys.model.drift.surprise import AS_USUAL
 from recsys.model.learner import CodedBatch
+from recsys.serving import Lists
+from recsys.serving.repeats import REPEAT_FEATURES
 from tests.model.counts.test_trend import NO_HISTORY, STEP, coded
 from tests.model.helpers import DAY, make_settings
 
@@ -34,48 +40,144 @@ def taught(batches: list[CodedBatch]) -> Repeat:
     return learner
 
 
-def slow_repeats(batches: list[CodedBatch]) -> tuple[dict[int, dict[int, list[float]]], np.ndarray]:
-    """For each user the items with [count, lately, first, last], and for all items the four facts."""
-    kept: dict[int, dict[int, list[float]]] = {}
-    facts = np.zeros((4, 6))
+@dataclass
+class SlowRepeats:
+    """Everything that is counted, in dictionaries: of users' items, of users, and of items."""
+
+    kept: dict[int, dict[int, dict[str, float]]] = field(default_factory=lambda: defaultdict(dict))
+    users: dict[int, dict[str, float]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(float)))
+    items: dict[int, dict[str, float]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(float)))
+    now: float = 0.0
+    most: int = MOST
+
+    def take(self, user: int, item: int, day: float) -> None:
+        own, habits, facts = self.kept[user], self.users[user], self.items[item]
+        self.now = max(self.now, day)
+        if not habits["baskets"] or day > habits["day"]:
+            habits["baskets"], habits["day"] = habits["baskets"] + 1, day
+        basket = habits["baskets"]
+        facts["taken"] += 1
+        habits["taken"] += 1
+        if item not in own:
+            if len(own) == self.most:
+                del own[min(own, key=lambda other: own[other]["last"])]
+            own[item] = dict.fromkeys(("counts", "lately", "fast", "slow"), 1.0)
+            own[item] |= dict.fromkeys(("first", "last"), day) | dict.fromkeys(("first_basket", "last_basket"), basket)
+            return
+        pair = own[item]
+        gap, passed = max(day - pair["last"], 0.0), basket - pair["last_basket"]
+        facts["again"] += 1
+        habits["again"] += 1
+        facts["days"] += gap
+        facts["baskets"] += passed
+        for name, halvings in (("lately", gap / HALF_LIFE), ("fast", passed / 3), ("slow", passed / 12)):
+            pair[name] = pair[name] / 2**halvings + 1
+        pair["counts"] += 1
+        pair["last"], pair["last_basket"] = pair["last"] + gap, basket
+
+    def features(self, user: int, item: int) -> list[float]:
+        """In the order of `REPEAT_FEATURES`."""
+        pair, habits, facts = self.kept[user][item], self.users[user], self.items[item]
+        total = {name: sum(one[name] for one in self.items.values()) for name in ("days", "baskets", "again")}
+        since, passed = max(self.now - pair["last"], 0.0), habits["baskets"] - pair["last_basket"]
+        # What is usual for all items is one more interval of the item, and the item's mean one more of the pair.
+        usual_days = (facts["days"] + (total["days"] + 20) / (total["again"] + 1)) / (facts["again"] + 1)
+        usual_baskets = (facts["baskets"] + (total["baskets"] + 20) / (total["again"] + 1)) / (facts["again"] + 1)
+        days = (pair["last"] - pair["first"] + usual_days) / pair["counts"]
+        baskets = (pair["last_basket"] - pair["first_basket"] + usual_baskets) / pair["counts"]
+        due, over = log((since + 0.5) / (days + 0.5)), log((passed + 1) / (baskets + 1))
+        lately, fast, slow = (
+            log(1 + pair[name] / 2**halvings / 0.02)
+            for name, halvings in (("lately", since / HALF_LIFE), ("fast", passed / 3), ("slow", passed / 12))
+        )
+        found = {
+            "repeat": 1.0,
+            "repeat_count": log(pair["counts"]),
+            "repeat_recency": lately,
+            "repeat_due": due,
+            "repeat_overdue": min(due, 0.0),
+            "repeat_rate": log((facts["again"] + 1) / (facts["taken"] + 5)),
+            "repeat_share": log((pair["counts"] + 1) / (habits["baskets"] + 5)),
+            "repeat_passed": log(1 + passed),
+            "repeat_last": float(passed == 0),
+            "repeat_last_three": float(passed < 3),
+            "repeat_fast": fast,
+            "repeat_slow": slow,
+            "repeat_usual": over,
+            "repeat_over_usual": min(over, 0.0),
+            "repeat_age": log(1 + self.now - pair["first"]),
+            "repeat_user": log((habits["again"] + 1) / (habits["taken"] + 5)),
+        }
+        assert tuple(found) == REPEAT_FEATURES
+        return list(found.values())
+
+
+def slowly(batches: list[CodedBatch]) -> SlowRepeats:
+    slow = SlowRepeats()
     for batch in batches:
         for row in np.lexsort((batch.items, batch.times, batch.users)).tolist():
-            if batch.weights[row] <= 0:
-                continue
-            own, item, day = (
-                kept.setdefault(int(batch.users[row]), {}),
-                int(batch.items[row]),
-                batch.times[row] / DAY,
-            )
-            facts[1, item] += 1
-            if item in own:
-                count, lately, first, last = own[item]
-                gap = max(day - last, 0.0)
-                facts[:, item] += [1, 0, gap, 1]
-                own[item] = [count + 1, lately * 2 ** (-gap / HALF_LIFE) + 1, first, last + gap]
-                continue
-            if len(own) == MOST:
-                del own[min(own, key=lambda other: own[other][3])]
-            own[item] = [1.0, 1.0, day, day]
-    return kept, facts
+            if batch.weights[row] > 0:
+                slow.take(int(batch.users[row]), int(batch.items[row]), batch.times[row] / DAY)
+    return slow
 
 
 @given(st.integers(0, 10_000))
 @settings(max_examples=30, deadline=None)
 def test_what_is_kept_of_users_is_that_of_the_definition(seed: int) -> None:
     batches = random_days(seed)
-    served = taught(batches).served(NO_HISTORY)
-    kept, facts = slow_repeats(batches)
-    np.testing.assert_allclose(np.concatenate([served["occasions"], served["intervals"]]), facts)
+    served, slow = taught(batches).served(NO_HISTORY), slowly(batches)
+    facts = [served["occasions"], served["intervals"]]
+    names = ("again", "taken", "days", "again", "baskets")
+    np.testing.assert_allclose(np.concatenate(facts), [[slow.items[i][name] for i in range(6)] for name in names])
+    np.testing.assert_array_equal(served["baskets"], [slow.users[user]["baskets"] for user in range(4)])
+    for name, habits in zip(("again", "taken"), served["habits"], strict=True):
+        np.testing.assert_array_equal(habits, [slow.users[user][name] for user in range(4)])
     for user in range(4):
         places = served["starts"][user] + np.arange(served["lengths"][user])
-        own = {
-            int(served["items"][place]): [float(served[name][place]) for name in ("counts", "lately", "first", "last")]
-            for place in places
-        }
-        assert own.keys() == kept.get(user, {}).keys()
-        for item, numbers in own.items():
-            assert numbers == pytest.approx(kept[user][item], rel=1e-5)
+        assert set(served["items"][places].tolist()) == slow.kept[user].keys()
+        for place in places.tolist():
+            pair = slow.kept[user][int(served["items"][place])]
+            assert {name: float(served[name][place]) for name in pair} == pytest.approx(pair, rel=1e-5)
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=30, deadline=None)
+def test_features_are_those_of_the_definition(seed: int) -> None:
+    batches, users = random_days(seed), np.array([3, -1, 0, 2, 4])
+    slow = slowly(batches)
+    pairs, features = taught(batches).scorer().repeats(users)
+    expected = [
+        (owner, item, pair["counts"], *slow.features(user, item))
+        for owner, user in enumerate(users.tolist())
+        for item, pair in sorted(slow.kept[user].items())
+    ]
+    found = np.column_stack([pairs.owners, pairs.items, pairs.values, features])
+    np.testing.assert_allclose(found, np.array(expected).reshape(found.shape), rtol=1e-5, atol=1e-5)
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=30, deadline=None)
+def test_recent_items_are_one_more_basket(seed: int) -> None:
+    """As if it had been learned just now, but what is known of items in general stays; and nothing is dropped."""
+    batches, draw = random_days(seed, batches=6), np.random.default_rng(seed)
+    users, recent = np.array([2, 0, -1]), [draw.integers(0, 6, draw.integers(0, 5)) for _ in range(3)]
+    lists = Lists.of(np.array([len(own) for own in recent]), np.concatenate(recent))
+    pairs, features = taught(batches).scorer().with_recent(users, lists).repeats(np.arange(3))
+    slow = slowly(batches)
+    now, items = slow.now, {item: dict(facts) for item, facts in slow.items.items()}
+    slow.most = 100
+    for user, own in zip(users.tolist(), recent, strict=True):
+        for item in own.tolist():
+            slow.take(user, item, now + 1e-9)
+    slow.now = now
+    slow.items = defaultdict(lambda: defaultdict(float), {i: defaultdict(float, facts) for i, facts in items.items()})
+    expected = [
+        (owner, item, pair["counts"], *slow.features(user, item))
+        for owner, user in enumerate(users.tolist())
+        for item, pair in sorted(slow.kept[user].items())
+    ]
+    found = np.column_stack([pairs.owners, pairs.items, pairs.values, features])
+    np.testing.assert_allclose(found, np.array(expected).reshape(found.shape), rtol=1e-5, atol=1e-5)
 
 
 def test_a_restored_learner_goes_on_alike() -> None:
