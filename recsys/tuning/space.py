@@ -89,7 +89,7 @@ def space_of(settings: Settings) -> list[Dimension]:
     """
     kind, known = settings.model.kind, _known(settings)
     if not known:
-        raise ConfigError(f"model.kind: {kind} has nothing to tune: it weighs its half-lives by itself as it learns")
+        raise ConfigError(f"model.kind: {kind} has nothing to tune: none of its settings is searched")
     unknown = [key for key in settings.tune.keys if key not in known]
     if unknown:
         raise ConfigError(
