@@ -4,15 +4,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError
 
 from recsys.config.sections import Items
-from recsys.errors import InputError
+from recsys.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from deltalake import DeltaTable
 
 _TITLE_LENGTH = 80  # Characters of a text that stand for a title.
 
@@ -64,7 +66,7 @@ def state_of(items: Items) -> str:
     path = Path(items.path or "")
     if path.is_dir():
         with _failures(path):
-            return f"version {DeltaTable(path).version()}"
+            return f"version {_delta_table(path).version()}"
     return f"time {path.stat().st_mtime_ns}" if path.exists() else "missing"
 
 
@@ -94,14 +96,15 @@ def _title(title: str | None, text: str | None) -> str:
     return chosen if len(chosen) <= _TITLE_LENGTH else f"{chosen[: _TITLE_LENGTH - 1]}…"
 
 
-def _read(items: Items, columns: Sequence[str | None]) -> pd.DataFrame:
+def _read(items: Items, columns: Sequence[str | None]) -> "pd.DataFrame":
     """The rows of the catalog that have an id, with the columns wanted.
 
     Raises:
+        ConfigError: a package is missing.
         InputError: the catalog is missing, cannot be read, or lacks a column.
     """
     path = Path(items.path or "")
-    readers = {".parquet": pd.read_parquet, ".csv": _read_csv, ".json": _read_lines, ".jsonl": _read_lines}
+    readers = {".parquet": _read_parquet, ".csv": _read_csv, ".json": _read_lines, ".jsonl": _read_lines}
     read = _read_delta if path.is_dir() else readers.get(path.suffix)
     if read is None:
         raise InputError(f"setting 'items.path': {path} is neither a Delta table, Parquet, CSV nor JSON lines")
@@ -118,28 +121,51 @@ def _read(items: Items, columns: Sequence[str | None]) -> pd.DataFrame:
 def _failures(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, DeltaError) as error:
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"a catalog of items needs {error.name}: pip install {error.name}") from error
+    except (OSError, ValueError) as error:
         raise InputError(f"cannot read the catalog {path}: {' '.join(str(error).split()):.300}") from error
 
 
-def _read_delta(path: Path) -> pd.DataFrame:
-    return DeltaTable(path).to_pandas()
+# What these functions import is needed with a catalog only.
+def _delta_table(path: Path) -> "DeltaTable":
+    from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError
+
+    try:
+        return DeltaTable(path)
+    except DeltaError as error:
+        raise ValueError(str(error)) from error
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
+def _read_delta(path: Path) -> "pd.DataFrame":
+    return _delta_table(path).to_pandas()
+
+
+def _read_parquet(path: Path) -> "pd.DataFrame":
+    import pandas as pd
+
+    return pd.read_parquet(path)
+
+
+def _read_csv(path: Path) -> "pd.DataFrame":
+    import pandas as pd
+
     return pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
 
 
-def _read_lines(path: Path) -> pd.DataFrame:
+def _read_lines(path: Path) -> "pd.DataFrame":
+    import pandas as pd
+
     return pd.read_json(path, lines=True, dtype=False)
 
 
-def _named(raw: pd.DataFrame, name: str) -> list[str | None]:
+def _named(raw: "pd.DataFrame", name: str) -> list[str | None]:
     """Values of an attribute with its name before them, None for missing values."""
     return [value and f"{name}: {value}" for value in _text(raw, name)]
 
 
-def _text(raw: pd.DataFrame, name: str | None) -> list[str | None]:
+def _text(raw: "pd.DataFrame", name: str | None) -> list[str | None]:
     """Values of a column as text, None for missing values; so for all of a column without a name."""
     if name is None:
         return [None] * len(raw)
