@@ -17,6 +17,7 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.process
 def test_arrow_uses_the_allocator_of_the_c_library_in_a_job_unless_told_otherwise() -> None:
     code = (
         "from recsys.cli import run_job; run_job(print, ['--config', 'nowhere.yaml']); "
