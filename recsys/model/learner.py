@@ -10,7 +10,7 @@ import torch
 
 from recsys.config import Settings
 from recsys.contracts import StepId
-from recsys.model.common.arrays import FloatArray, IntArray
+from recsys.model.common.arrays import FloatArray, IntArray, offsets_of
 from recsys.model.drift.surprise import Decision
 from recsys.model.interactions.history import History
 from recsys.model.interactions.keeping import Kept
@@ -48,6 +48,12 @@ class CodedBatch:
 
     def __len__(self) -> int:
         return len(self.users)
+
+    def liked_in_order(self) -> tuple[IntArray, IntArray]:
+        """Items of positive weight, user by user in the order of time: offsets (user_count + 1,), and the items."""
+        liked = np.flatnonzero(self.weights > 0)
+        order = liked[np.lexsort((self.items[liked], self.times[liked], self.users[liked]))]
+        return offsets_of(np.bincount(self.users[order], minlength=self.user_count)), self.items[order]
 
 
 class Learner(Protocol):

@@ -24,9 +24,7 @@ class Described:
 
     def of(self, item_ids: Sequence[str]) -> Contents:
         """The vectors of some items (m,); those without one are left out."""
-        rows = self.items.lookup(item_ids)
-        found = np.flatnonzero(rows >= 0)
-        return Contents([item_ids[place] for place in found.tolist()], self.vectors[rows[found]])
+        return self.unlike(item_ids, np.zeros((len(item_ids), 0), dtype=np.int8))
 
     def unlike(self, item_ids: Sequence[str], known: npt.NDArray[np.int8]) -> Contents:
         """The vectors of those of some items (m,) that have had another one, or none.

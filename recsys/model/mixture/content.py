@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from recsys.config import Settings
 from recsys.contracts import StepId
-from recsys.model.common.arrays import FloatArray, GrowingArray, Int32Array, IntArray, offsets_of
+from recsys.model.common.arrays import FloatArray, GrowingArray, Int32Array, IntArray
 from recsys.model.counts.counting import CountingLearner
 from recsys.model.interactions.history import History
 from recsys.model.interactions.keeping import Kept
@@ -50,10 +50,7 @@ class Content(CountingLearner):
         self._items = batch.item_count
         self._describe(batch.described, batch.vectors)
         self._recent.resize(batch.user_count * _WIDTH)
-        liked = np.flatnonzero(batch.weights > 0)
-        order = liked[np.lexsort((batch.items[liked], batch.times[liked], batch.users[liked]))]
-        offsets = offsets_of(np.bincount(batch.users[order], minlength=batch.user_count))
-        put_first(self._latest(), offsets, batch.items[order])
+        put_first(self._latest(), *batch.liked_in_order())
 
     def vectors_of(self, items: IntArray) -> npt.NDArray[np.int8]:
         """(n, d) vectors of items by their codes (n,), zeros for those without one, and for code -1."""

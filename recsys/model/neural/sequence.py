@@ -12,7 +12,7 @@ from torch.nn import functional
 from recsys.config import Settings
 from recsys.contracts import StepId
 from recsys.model.als.incremental_als import IncrementalAls
-from recsys.model.common.arrays import Float32Array, FloatArray, GrowingArray, Int32Array, IntArray, offsets_of
+from recsys.model.common.arrays import Float32Array, FloatArray, GrowingArray, Int32Array, IntArray
 from recsys.model.common.device import one_thread, resolve_device
 from recsys.model.common.randomness import Purpose, generator
 from recsys.model.drift.surprise import Decision
@@ -242,11 +242,9 @@ class SequenceEncoder:
         """Make room for a batch, keep the examples that it gives, and follow its users' latest items."""
         self._grow(batch.item_count, step)
         self._recent.resize(batch.user_count * _WIDTH)
-        liked = np.flatnonzero(batch.weights > 0)
-        order = liked[np.lexsort((batch.items[liked], batch.times[liked], batch.users[liked]))]
-        offsets = offsets_of(np.bincount(batch.users[order], minlength=batch.user_count))
-        own = examples_of(self._latest(), Lists(offsets, batch.items[order]), drawing)
-        put_first(self._latest(), offsets, batch.items[order])
+        liked = Lists(*batch.liked_in_order())
+        own = examples_of(self._latest(), liked, drawing)
+        put_first(self._latest(), *liked)
         self._kept = self._kept.joined(own).take(slice(-_KEPT, None))
         return own
 
