@@ -30,7 +30,7 @@ _WIDTH = _TARGETS = 20
 _DIMENSIONS = 64
 # SequenceExamples that are kept to be learned again.
 _KEPT = 20_000
-# Passes over a batch, with as many kept examples as it has of its own; and over what is kept, to start anew.
+# Passes over a batch, with as many kept examples as it has of its own; and over what is kept, in a rebuild.
 _PASSES, _EPOCHS = 2, 5
 _AT_ONCE, _RATE, _DROPOUT, _PENALTY = 256, 2e-3, 0.1, 1e-5
 # Items, beside those asked for, over which a softmax is summed up.
@@ -172,7 +172,7 @@ class SequenceEncoder:
             keep_rows(self._network.get_parameter(name), rows, self._optimizer)
 
     def refit(self, history: History, step: StepId) -> dict[str, float]:
-        """Start anew, and learn the kept examples."""
+        """Train from scratch on the kept examples."""
         items = len(self._network.bias)
         self._start(generator(self._seed, step, Purpose.SEQUENCE_START))
         self._grow(items, step)
