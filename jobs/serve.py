@@ -17,6 +17,7 @@ SETTINGS = (
     "serve.refresh_seconds",
     "serve.max_body_bytes",
     "serve.timeout_seconds",
+    "experiment.arms",
     "mlflow.model_name",
     "mlflow.tracking_uri",
     "storage.root",
@@ -26,9 +27,9 @@ SETTINGS = (
 def serve(settings: Settings) -> None:
     """Answer requests for recommendations over HTTP, with the champion, until it is stopped.
 
-    A newer champion takes over while requests are answered. POST /recommendations computes lists, GET
-    /recommendations/USER gives that of the table where the champion has made it; /healthz and /metrics tell of the
-    server.
+    A newer champion takes over while requests are answered. With `experiment.arms`, each user is answered by the
+    version of their arm. POST /recommendations computes lists, GET /recommendations/USER gives that of the table where
+    the version that answers has made it; /healthz and /metrics tell of the server.
     """
     # Imported here, so that help does not wait for MLflow.
     try:

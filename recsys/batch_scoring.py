@@ -14,7 +14,7 @@ from recsys.contracts import RECOMMENDATIONS, USER
 from recsys.errors import ConfigError
 from recsys.experiment import DIGITS, ends
 from recsys.registry import versions
-from recsys.registry.versions import CHAMPION, Version
+from recsys.registry.versions import Version
 from recsys.scoring.distributed import DistributedVersion, request_of
 from recsys.scoring.inputs import Inputs
 from recsys.tables import recommendations, scoring_runs
@@ -46,8 +46,7 @@ def chosen_version(settings: Settings, model: str | None = None) -> Version:
         RegistryError: there is no such version, or MLflow failed.
         ConfigError: `recommend.model` is not a model's URI.
     """
-    uri = model or settings.recommend.model or f"models:/{settings.mlflow.model_name}@{CHAMPION}"
-    return versions.chosen(settings, uri)
+    return versions.chosen(settings, versions.scored_uri(settings, model))
 
 
 def score(tables: Tables, version: Version, settings: Settings, inputs: Inputs | None = None) -> Scored:

@@ -60,7 +60,7 @@ MAY_IMPORT = {
     "model": LIGHT | {"serving"},
     "tables": LIGHT | {"exposure", "experiment"},
     "registry": LIGHT | {"serving"},
-    "server": LIGHT | {"registry"},
+    "server": LIGHT | {"experiment", "registry"},
     "parsing": {"contracts"},
     "cleaning": LIGHT | {"parsing"},
     "frames": LIGHT | {"batches", "cleaning"},

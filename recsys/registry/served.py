@@ -15,7 +15,7 @@ from recsys.config import load_settings
 from recsys.errors import InputError, RegistryError
 from recsys.registry import artifacts, versions
 from recsys.registry.client import ENVIRONMENT, registry_errors
-from recsys.registry.versions import CHAMPION, Version
+from recsys.registry.versions import Version
 from recsys.serving import Served
 
 
@@ -64,7 +64,7 @@ class ServedVersion:
             given = settings.mlflow.model_copy(update={"tracking_uri": tracking_uri})
             settings = settings.model_copy(update={"mlflow": given})
         with _configuration_kept():
-            return cls(versions.chosen(settings, f"models:/{name}@{CHAMPION}"))
+            return cls(versions.chosen(settings, versions.champion_uri(name)))
 
     def answer(self, columns: Mapping[str, Any], task: str = "recommend") -> pd.DataFrame:
         """Do a task of the artifact; see `recsys.serving.Answers`.

@@ -203,6 +203,16 @@ def all_versions(client: MlflowClient, name: str) -> list[Version]:
     return sorted(found, key=lambda version: -int(version.version))
 
 
+def champion_uri(name: str) -> str:
+    """The URI of the champion of a registered model."""
+    return f"models:/{name}@{CHAMPION}"
+
+
+def scored_uri(settings: Settings, model: str | None = None) -> str:
+    """The URI that batch scoring uses: `model`, such as that of an arm, else `recommend.model`, else the champion's."""
+    return model or settings.recommend.model or champion_uri(settings.mlflow.model_name)
+
+
 def parse(uri: str) -> dict[str, Any]:
     """Parts of a model's URI: name, and alias or version.
 

@@ -11,7 +11,6 @@ from recsys.config import Settings
 from recsys.contracts import EVENTS, INTERACTION_LOG, ITEM, USER, LedgerRow, StepId
 from recsys.registry import versions
 from recsys.registry.served import ServedVersion
-from recsys.registry.versions import CHAMPION
 from recsys.tables.conditions import of_step
 from recsys.tables.delta import Tables
 
@@ -69,7 +68,7 @@ def sample_lists(
     steps = [row.step for row in rows if row.users]
     if not steps or not tables.exists(INTERACTION_LOG):
         return []
-    champion = Champion(ServedVersion(versions.chosen(settings, f"models:/{settings.mlflow.model_name}@{CHAMPION}")))
+    champion = Champion(ServedVersion(versions.chosen(settings, versions.champion_uri(settings.mlflow.model_name))))
     users = _chosen(tables, steps[-1])
     frame = champion.recommend(list(users), k=LENGTH, explain=True)
     lists: dict[str, list[SampleItem]] = {user: [] for user in users}

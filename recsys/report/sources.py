@@ -13,7 +13,6 @@ from recsys.errors import InputError, RecsysError
 from recsys.evaluate import arm_rates, click_rates
 from recsys.item_texts import read_titles
 from recsys.registry import overview, versions
-from recsys.registry.versions import CHAMPION
 from recsys.report.samples import SampleList, sample_lists
 from recsys.tables import alerts, exposures, ledger, scoring_runs, trials
 from recsys.tables.delta import Tables
@@ -102,7 +101,7 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _versions(settings: Settings) -> list[tuple[str, ...]]:
     name = settings.mlflow.model_name
-    return overview.listed(versions.connect_to_existing(settings, f"models:/{name}@{CHAMPION}"), name)
+    return overview.listed(versions.connect_to_existing(settings, versions.champion_uri(name)), name)
 
 
 def _tried(read: Callable[[], Read]) -> Read | str:

@@ -1,8 +1,10 @@
 """The endpoints."""
 
+import asyncio
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -19,6 +21,7 @@ from recsys.server.bodies import (
     MOST_ITEMS,
     AskedList,
     AskedLists,
+    AskedScore,
     AskedScores,
     AskedSimilars,
     GivenList,
@@ -29,109 +32,126 @@ from recsys.server.bodies import (
     GivenSimilars,
 )
 from recsys.server.bounds import Bounds, error_line
-from recsys.server.current import Answering, CurrentChampion
+from recsys.server.current import Answering, CurrentVersions, Moment
 from recsys.server.figures import ServerFigures
 from recsys.server.worker import Worker
 
 _PROBLEMS_SHOWN = 3
+_Row = dict[str, Any]
 
 
-def application(champion: CurrentChampion, settings: Serve, figures: ServerFigures) -> ASGIApp:
+def application(current: CurrentVersions, settings: Serve, figures: ServerFigures) -> ASGIApp:
     """The server.
 
     Args:
-        champion: what answers.
+        current: what answers.
         settings: `serve.*`.
         figures: shown at `/metrics`.
     """
     # No page that loads its scripts from elsewhere; /openapi.json describes the endpoints.
     app = FastAPI(title="recsys", docs_url=None, redoc_url=None)
     _add_errors(app)
-    _add_tasks(app, champion, figures)
-    _add_operation(app, champion, figures)
+    _add_tasks(app, current, figures)
+    _add_operation(app, current, figures)
     return Bounds(app, settings, figures)
 
 
-def _add_tasks(app: FastAPI, champion: CurrentChampion, figures: ServerFigures) -> None:
+def _add_tasks(app: FastAPI, current: CurrentVersions, figures: ServerFigures) -> None:
     """What a version can do, one request or a list of them at a time."""
     worker = Worker()
 
-    async def live(now: Answering, asked: Sequence[AskedList]) -> GivenLists:
-        lists = _lists(await worker.answer(now.served, asked, "recommend"))
+    async def of_users(now: Moment, asked: Sequence[AskedList] | Sequence[AskedScore], task: str) -> list[_Row]:
+        """Rows of the answer in the order of the requests, each computed by the version of its user's arm."""
+        arms = now.arms_of([one.user_id for one in asked])
+
+        async def of_arm(arm: str | None) -> Iterator[_Row]:
+            own = [one for one, its in zip(asked, arms, strict=True) if its == arm]
+            answering = now.of_arm[arm]
+            try:
+                return iter(_rows(await worker.answer(answering.served, own, task), answering, arm))
+            except InputError:
+                if len(own) < len(asked):
+                    # What is refused is named by its row: by that in the whole request.
+                    await worker.answer(answering.served, asked, task)
+                raise
+
+        distinct = list(dict.fromkeys(arms))
+        found = dict(zip(distinct, await asyncio.gather(*map(of_arm, distinct)), strict=True))
+        return [next(found[arm]) for arm in arms]
+
+    async def live(now: Moment, asked: Sequence[AskedList]) -> GivenLists:
+        lists = [_list(row) for row in await of_users(now, asked, "recommend")]
         figures.given("live", len(lists))
-        return GivenLists(**_version(now), source="live", lists=lists)
+        return GivenLists(source="live", lists=lists)
 
     @app.post("/recommendations", response_model_exclude_unset=True)
     async def recommendations(asked: AskedLists) -> GivenLists:
         """Lists for users, computed now."""
-        return await live(champion.now, asked)
+        return await live(current.now, asked)
 
     @app.get("/recommendations/{user_id:path}", response_model_exclude_unset=True)
     async def recommendation(user_id: str, k: Annotated[int | None, Query(ge=1, le=MOST_ITEMS)] = None) -> GivenLists:
         """The list of a user: of the table, if the version that answers has made it, else computed now."""
-        now = champion.now
-        stored = now.lists.of(user_id, k)
+        now = current.now
+        (arm,) = now.arms_of([user_id])
+        answering = now.of_arm[arm]
+        stored = answering.lists.of(user_id, k)
         if stored is None:
             return await live(now, [AskedList(user_id=user_id, k=k)])
         figures.given("table", 1)
         items, scores = stored
-        list_id = now.lists.list_id(user_id)
-        named = {} if list_id is None else {"list_id": list_id}
-        given = GivenList(user_id=user_id, item_ids=items, scores=scores, **named)
-        return GivenLists(**_version(now), source="table", lists=[given])
+        list_id = answering.lists.list_id(user_id)
+        named = _name(answering, arm) | ({} if list_id is None else {"list_id": list_id})
+        return GivenLists(source="table", lists=[GivenList(user_id=user_id, item_ids=items, scores=scores, **named)])
 
     @app.post("/similar")
     async def similar(asked: AskedSimilars) -> GivenSimilars:
         """The items most like others."""
-        now = champion.now
-        found = await worker.answer(now.served, asked, "similar_items")
-        columns = zip(found["item_id"], found["item_ids"], found["scores"], strict=True)
-        lists = [GivenSimilar(item_id=item, item_ids=items, scores=scores) for item, items, scores in columns]
-        return GivenSimilars(**_version(now), lists=lists)
+        champion = current.now.champion
+        found = await worker.answer(champion.served, asked, "similar_items")
+        return GivenSimilars(lists=[GivenSimilar(**row) for row in _rows(found, champion)])
 
-    @app.post("/scores")
+    @app.post("/scores", response_model_exclude_unset=True)
     async def scores(asked: AskedScores) -> GivenScores:
         """The scores of pairs of users and items."""
-        now = champion.now
-        found = await worker.answer(now.served, asked, "score")
-        columns = zip(found["user_id"], found["item_id"], found["score"], strict=True)
-        given = [
-            GivenScore(user_id=user, item_id=item, score=None if math.isnan(score) else score)
-            for user, item, score in columns
-        ]
-        return GivenScores(**_version(now), scores=given)
+        rows = await of_users(current.now, asked, "score")
+        return GivenScores(
+            scores=[GivenScore(**{**row, "score": None if math.isnan(row["score"]) else row["score"]}) for row in rows]
+        )
 
 
-def _version(now: Answering) -> dict[str, Any]:
-    return {"model": now.served.version.name, "version": now.served.version.version}
+def _rows(found: pd.DataFrame, answering: Answering, arm: str | None = None) -> list[_Row]:
+    """Rows of an answer, with what has answered."""
+    name, columns = _name(answering, arm), found.columns.tolist()
+    rows = zip(*(found[column] for column in columns), strict=True)
+    return [{**name, **dict(zip(columns, row, strict=True))} for row in rows]
 
 
-def _lists(found: pd.DataFrame) -> list[GivenList]:
-    told = found["explanations"] if "explanations" in found else [""] * len(found)
-    columns = zip(found["user_id"], found["item_ids"], found["scores"], told, strict=True)
-    return [
-        GivenList(user_id=user, item_ids=items, scores=scores, **({"explanation": json.loads(text)} if text else {}))
-        for user, items, scores, text in columns
-    ]
+def _name(answering: Answering, arm: str | None) -> dict[str, str]:
+    """What has answered, as answers name it."""
+    return answering.name | ({} if arm is None else {"arm": arm})
 
 
-def _add_operation(app: FastAPI, champion: CurrentChampion, figures: ServerFigures) -> None:
+def _list(row: _Row) -> GivenList:
+    told = row.pop("explanations", "")
+    return GivenList(**row, **({"explanation": json.loads(told)} if told else {}))
+
+
+def _add_operation(app: FastAPI, current: CurrentVersions, figures: ServerFigures) -> None:
     """What tells of the server."""
-    figures.version.set_function(lambda: int(champion.now.served.version.version))
-    figures.up_to_date.set_function(lambda: champion.problem is None)
-    figures.stored_lists.set_function(lambda: len(champion.now.lists))
+
+    def number(arm: str | None) -> int:
+        return int(current.now.of_arm[arm].served.version.version)
+
+    for arm in current.now.of_arm:
+        figures.version.labels(arm or "").set_function(partial(number, arm))
+    figures.up_to_date.set_function(lambda: current.problem is None)
+    figures.stored_lists.set_function(lambda: current.now.stored_lists)
 
     @app.get("/healthz")
     async def healthz() -> dict[str, Any]:
         """What answers. A server that answers is healthy, even where the registry does not."""
-        now = champion.now
-        return {
-            "healthy": True,
-            **_version(now),
-            "stored_lists": len(now.lists),
-            "registry": champion.problem or "ok",
-            "table": champion.table_problem or "ok",
-        }
+        return {"healthy": True, **current.health()}
 
     @app.get("/metrics")
     async def metrics() -> Response:

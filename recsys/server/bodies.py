@@ -80,7 +80,20 @@ def columns_of(asked: Sequence[BaseModel]) -> dict[str, list[Any]]:
     return {name: [getattr(one, name) for one in asked] for name in names}
 
 
-class GivenList(BaseModel):
+class _Given(BaseModel):
+    """Which version has answered."""
+
+    model: str
+    version: str
+
+
+class _GivenUser(_Given):
+    """In an experiment, with the arm of the user."""
+
+    arm: str | None = None
+
+
+class GivenList(_GivenUser):
     """The best items of a user, best first. A list of the table has its `list_id`, for the events that answer it."""
 
     user_id: str | None
@@ -90,7 +103,7 @@ class GivenList(BaseModel):
     list_id: str | None = None
 
 
-class GivenSimilar(BaseModel):
+class GivenSimilar(_Given):
     """The items most like another one, best first."""
 
     item_id: str
@@ -98,7 +111,7 @@ class GivenSimilar(BaseModel):
     scores: list[float]
 
 
-class GivenScore(BaseModel):
+class GivenScore(_GivenUser):
     """The score of a pair; null for an unknown item."""
 
     user_id: str | None
@@ -106,27 +119,20 @@ class GivenScore(BaseModel):
     score: float | None
 
 
-class _Given(BaseModel):
-    """Which version has answered."""
-
-    model: str
-    version: str
-
-
-class GivenLists(_Given):
+class GivenLists(BaseModel):
     """Lists, in the order of the requests; `source` is where they come from."""
 
     source: Literal["live", "table"]
     lists: list[GivenList]
 
 
-class GivenSimilars(_Given):
+class GivenSimilars(BaseModel):
     """Lists of similar items, in the order of the requests."""
 
     lists: list[GivenSimilar]
 
 
-class GivenScores(_Given):
+class GivenScores(BaseModel):
     """Scores, in the order of the requests."""
 
     scores: list[GivenScore]

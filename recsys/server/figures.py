@@ -1,5 +1,7 @@
 """Figures of the server in the terms of Prometheus, in a registry of its own."""
 
+from collections.abc import Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
@@ -10,7 +12,7 @@ class ServerFigures:
 
     Attributes:
         registry: the figures; documented in docs/how-to/serve.md.
-        version, up_to_date, stored_lists: what is served; whoever serves it says where that is read.
+        version, up_to_date, stored_lists: what is served, `version` by arm; whoever serves it says where that is read.
     """
 
     def __init__(self) -> None:
@@ -26,14 +28,15 @@ class ServerFigures:
         for source in ("live", "table"):
             self._lists.labels(source)  # 0 from the start, so that the first one is an increase.
         self._swaps = Counter("recsys_serve_swaps", "Times that another version took over", registry=self.registry)
-        self.version = self._gauge("version", "Number of the version that answers")
+        # Prometheus takes an empty label for none.
+        self.version = self._gauge("version", "Number of the version that answers; of the users of an arm", ("arm",))
         self.up_to_date = self._gauge(
-            "up_to_date", "1 if the version that answers was champion at the last look, else 0"
+            "up_to_date", "1 if what answers was what the aliases named at the last look, else 0"
         )
         self.stored_lists = self._gauge("stored_lists", "Lists of the table that can be given")
 
-    def _gauge(self, name: str, text: str) -> Gauge:
-        return Gauge(f"recsys_serve_{name}", text, registry=self.registry)
+    def _gauge(self, name: str, text: str, labels: Sequence[str] = ()) -> Gauge:
+        return Gauge(f"recsys_serve_{name}", text, labels, registry=self.registry)
 
     def answered(self, endpoint: str, status: int, seconds: float) -> None:
         """Count a request."""

@@ -12,7 +12,7 @@ import uvicorn
 from recsys.config import Settings
 from recsys.errors import InputError
 from recsys.server.app import application
-from recsys.server.current import CurrentChampion
+from recsys.server.current import CurrentVersions
 from recsys.server.figures import ServerFigures
 
 logger = logging.getLogger(__name__)
@@ -29,22 +29,24 @@ def serve(settings: Settings) -> None:
 
     Raises:
         InputError: the address cannot be listened on.
-        RegistryError: there is no champion that can be served, or the registry does not answer.
+        RegistryError: the champion, or the version of an arm, cannot be served, or the registry does not answer.
     """
     host, port, seconds = settings.serve.host, settings.serve.port, settings.serve.timeout_seconds
     with _listening(host, port) as listener:
         figures = ServerFigures()
-        champion = CurrentChampion(settings, figures)
+        current = CurrentVersions(settings, figures)
         config = uvicorn.Config(
-            application(champion, settings.serve, figures),
+            application(current, settings.serve, figures),
             log_config=None,
             access_log=False,  # It would hold ids of users.
             server_header=False,
             limit_concurrency=_MOST_CONNECTIONS,
             timeout_graceful_shutdown=math.ceil(seconds),
         )
-        with champion.followed():
-            logger.info("%s answers at http://%s:%d", champion.now.served.version.uri, host, port)
+        with current.followed():
+            logger.info("%s answers at http://%s:%d", current.now.champion.served.version.uri, host, port)
+            for arm, answering in current.now.arms.items():
+                logger.info("%s answers users of arm %s", answering.served.version.uri, arm)
             sys.setswitchinterval(_SWITCH_SECONDS)
             _spare_the_collector()
             # uvicorn sends itself the signal again when it has finished; that shall not end the job before it is done.

@@ -1,4 +1,6 @@
-"""The lists of the table `recommendations`, held in memory for the version that made them."""
+"""The lists of the table `recommendations`, held in memory for the versions that made them."""
+
+from collections.abc import Sequence
 
 import pyarrow as pa
 from deltalake import DeltaTable, QueryBuilder
@@ -56,20 +58,20 @@ class StoredTable:
 
     def __init__(self, storage: Storage) -> None:
         self.path = None if storage.catalog else table_path(storage.root, RECOMMENDATIONS)
-        self._read: tuple[str, int] | None = None
+        self._read: tuple[set[str], int] | None = None
 
-    def newer(self, version: Version) -> StoredLists | None:
-        """The lists of a version; None if nothing has changed since the last call.
+    def newer(self, versions: Sequence[Version]) -> dict[str, StoredLists] | None:
+        """The lists of each version, by its URI; None if nothing has changed since the last call.
 
         Raises:
             InputError: the table cannot be read. The next call tries again.
         """
         try:
             table = DeltaTable(self.path) if self.path and DeltaTable.is_deltatable(self.path) else None
-            state = version.uri, -1 if table is None else table.version()
+            state = {version.uri for version in versions}, -1 if table is None else table.version()
             if state == self._read:
                 return None
-            lists = NO_LISTS if table is None else _lists_of(table, version)
+            lists = {version.uri: NO_LISTS if table is None else _lists_of(table, version) for version in versions}
         except (DeltaError, OSError, pa.ArrowException) as error:
             text = " ".join(str(error).split())
             raise InputError(f"table {self.path} cannot be read: {text:.200}") from error

@@ -110,11 +110,15 @@ ASKED: list[dict[str, Any]] = [
 ]
 
 
+def name(version: Version) -> dict[str, str]:
+    return {"model": version.name, "version": version.version}
+
+
 def live(version: Version, asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What the version answers without a server."""
-    names = {name for one in asked for name in one}
-    found = ServedVersion(version).answer({name: [one.get(name) for one in asked] for name in names})
-    lists = found.drop(columns="explanations", errors="ignore").to_dict("records")
+    """What the version answers without a server, under its name."""
+    columns = {column for one in asked for column in one}
+    found = ServedVersion(version).answer({column: [one.get(column) for one in asked] for column in columns})
+    lists = found.drop(columns="explanations", errors="ignore").assign(**name(version)).to_dict("records")
     for one, told in zip(lists, found.get("explanations", pd.Series([""] * len(lists))), strict=True):
         one |= {"explanation": json.loads(told)} if told else {}
     return lists
@@ -123,7 +127,7 @@ def live(version: Version, asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def test_one_request_and_several_are_answered_as_the_version_answers(scene: Scene) -> None:
     expected = live(scene.versions[0], ASKED)
     answer = scene.post("/recommendations", ASKED).json()
-    assert answer == {"model": "recsys", "version": "1", "source": "live", "lists": expected}
+    assert answer == {"source": "live", "lists": expected}
     assert answer["lists"][3]["explanation"]["items"]
     for asked, wanted in zip(ASKED, expected, strict=True):
         assert scene.post("/recommendations", asked).json()["lists"] == [wanted]
@@ -133,14 +137,14 @@ def test_other_tasks_are_answered_as_the_version_answers(scene: Scene) -> None:
     served = ServedVersion(scene.versions[0])
     found = scene.post("/similar", [{"item_id": "i7", "k": 4}, {"item_id": "nothing"}]).json()
     expected = served.answer({"item_id": ["i7", "nothing"], "k": [4, None]}, "similar_items")
-    assert found["lists"] == expected.to_dict("records")
+    assert found["lists"] == expected.assign(**name(scene.versions[0])).to_dict("records")
     pairs = {"user_id": ["u1", None], "item_id": ["i7", "nothing"], "recent_items": [["i8"], None]}
     rows = pd.DataFrame(pairs).to_dict("records")
     found = scene.post("/scores", rows).json()
     scores = served.answer(pairs, "score")["score"].tolist()
     assert found["scores"] == [
-        {"user_id": "u1", "item_id": "i7", "score": scores[0]},
-        {"user_id": None, "item_id": "nothing", "score": None},
+        {"user_id": "u1", "item_id": "i7", "score": scores[0], **name(scene.versions[0])},
+        {"user_id": None, "item_id": "nothing", "score": None, **name(scene.versions[0])},
     ]
     assert np.isnan(scores[1])
 
@@ -165,7 +169,7 @@ def test_a_list_comes_from_the_table_where_the_version_has_made_it(scene: Scene)
         for k in (None, 2):
             answer = scene.get(f"/recommendations/{requests.utils.quote(user, safe='')}", k=k).json()
             given = answer["lists"][0]
-            assert (answer["source"], answer["version"], given["user_id"]) == ("table", "1", user)
+            assert (answer["source"], given["version"], given["user_id"]) == ("table", "1", user)
             assert given["list_id"] == f"list of {user}"
             pairs = [
                 {"item_id": item, "score": score}
@@ -187,8 +191,9 @@ def test_another_champion_answers_while_requests_come_in(scene: Scene) -> None:
         for _ in range(LOOKS):
             answer = scene.post("/recommendations", asked)
             assert answer.status_code == 200
-            assert answer.json()["lists"] == expected[answer.json()["version"]]
-            if answer.json()["version"] == version.version:
+            lists = answer.json()["lists"]
+            assert lists == expected[lists[0]["version"]]
+            if lists[0]["version"] == version.version:
                 break
         # The list of the table is that of the first version.
         source = scene.get("/recommendations/u1").json()["source"]
@@ -212,7 +217,7 @@ def test_without_the_registry_the_version_goes_on_answering(scene: Scene) -> Non
     database.write_bytes(b"no database" * 1_000)
     try:
         assert "cannot look up models:/recsys@champion" in scene.until(lambda one: one["registry"] != "ok")["registry"]
-        assert scene.post("/recommendations", ASKED[0]).json()["version"] == "1"
+        assert scene.post("/recommendations", ASKED[0]).json()["lists"][0]["version"] == "1"
         assert figures(scene)["recsys_serve_up_to_date"] == 0
     finally:
         database.write_bytes(whole)
@@ -228,7 +233,7 @@ def test_a_version_that_was_altered_does_not_take_over(scene: Scene) -> None:
     newest.write_text("raise SystemExit\n")
     scene.client.set_registered_model_alias(altered.name, CHAMPION, altered.version)
     assert "is not what was registered" in scene.until(lambda health: health["registry"] != "ok")["registry"]
-    assert scene.post("/recommendations", ASKED[0]).json()["version"] == "1"
+    assert scene.post("/recommendations", ASKED[0]).json()["lists"][0]["version"] == "1"
     decisions.promote(scene.client, scene.versions[0], BY_TEST)
     scene.until(lambda health: health["registry"] == "ok")
 

@@ -183,8 +183,10 @@ def test_only_lists_that_changed_are_written(tables: Tables) -> None:
 
     # The server reads the lists of a version without Spark, deletion vectors included.
     for number, users in (("1", second.keys() - {"u3", "new"}), ("2", {"u3", "new"})):
-        lists = StoredTable(tables._storage).newer(Version("m", number, "", {}))
-        assert lists is not None
+        version = Version("m", number, "", {})
+        found = StoredTable(tables._storage).newer([version])
+        assert found is not None
+        lists = found[version.uri]
         assert len(lists) == len(users)
         assert {user: lists.of(user, None) for user in users} == {
             user: (second[user], [1.0 / int(number)] * len(second[user])) for user in users
