@@ -23,7 +23,10 @@ class Attempts:
         self._not_before = -math.inf  # monotonic seconds
 
     def make(self, call: Callable[[], object]) -> bool:
-        """Make a call to MLflow, unless it is too early; returns whether it was made and succeeded."""
+        """Make a call to MLflow, unless it is too early; returns whether it was made and succeeded.
+
+        Only an outage or a refusal is kept as `failure`; a fault of a program is raised, see `registry_errors`.
+        """
 
         def called() -> None:
             with registry_errors("MLflow failed"):

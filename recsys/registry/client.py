@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy import create_engine
 
 from recsys.config import Settings
-from recsys.errors import RegistryDownError, RegistryError
+from recsys.errors import RecsysError, RegistryDownError, RegistryError
 
 ENVIRONMENT = {
     # With MLflow's defaults, a call to a dead server takes four minutes to fail.
@@ -29,28 +29,61 @@ _SQLITE = "sqlite:///"
 # Folder beside an SQLite database.
 ARTIFACTS = "mlflow-artifacts"
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+# No outage raises these: they are faults of a program, this one or MLflow. What an outage raises is MlflowException,
+# OSError (errors of requests are that, too), or what a library of a database or an artifact store derives from
+# Exception itself; these libraries may not be installed, so they cannot be named.
+_FAULTS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    NameError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
 
 
 @contextmanager
 def registry_errors(doing: str) -> Iterator[None]:
-    """Turn any failure of MLflow inside the block into a one-line error without credentials.
+    """Turn a failure of MLflow inside the block into a one-line error without credentials.
+
+    Deliberate errors and faults of a program pass: a fault would come again, however long a caller waited.
 
     Args:
         doing: what failed; the message begins with it.
 
     Raises:
         RegistryError: MLflow refused the request, or an address is invalid.
-        RegistryDownError: anything else failed. Artifact stores raise errors of their own libraries, so all kinds are
-            caught.
+        RegistryDownError: MLflow, its database or its artifact store failed.
     """
     try:
         yield
-    except RegistryError:
+    except RecsysError:
         raise
     except Exception as error:
-        text = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, _FAULTS) and not isinstance(error, OSError):
+            raise
         kind = RegistryError if _is_refusal(error) else RegistryDownError
-        raise kind(f"{doing}: {_without_credentials(text)[:300]}") from error
+        raise kind(_line(doing, error)) from error
+
+
+@contextmanager
+def version_errors(doing: str) -> Iterator[None]:
+    """Turn whatever the code of a version raises inside the block into a one-line error.
+
+    Args:
+        doing: what failed; the message begins with it.
+
+    Raises:
+        RegistryError: the code has failed. It came with the version, so it may fail in any way.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise RegistryError(_line(doing, error)) from error
 
 
 def connect(settings: Settings) -> MlflowClient:
@@ -70,14 +103,16 @@ def connect(settings: Settings) -> MlflowClient:
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # we report its retries ourselves
     uri = settings.tracking_uri
     shown = _without_credentials(uri)
-    with registry_errors(
-        f"MLflow does not answer at {shown}; start it, or set mlflow.tracking_uri to a running server"
-    ):
-        if urlsplit(uri).scheme.split("+")[0] in _DATABASES:
-            _try_database(uri)
-        mlflow.set_tracking_uri(uri)
-        client = MlflowClient(uri)
-        client.get_experiment_by_name(settings.mlflow.experiment)
+    doing = f"MLflow does not answer at {shown}; start it, or set mlflow.tracking_uri to a running server"
+    try:
+        with registry_errors(doing):
+            if urlsplit(uri).scheme.split("+")[0] in _DATABASES:
+                _try_database(uri)
+            mlflow.set_tracking_uri(uri)
+            client = MlflowClient(uri)
+            client.get_experiment_by_name(settings.mlflow.experiment)
+    except ValueError as error:  # No address at all, such as one whose port is no number.
+        raise RegistryError(_line(doing, error)) from error
     return client
 
 
@@ -108,10 +143,15 @@ def _sqlite_file(uri: str) -> Path | None:
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether a retry would fail again, because the request or a path is wrong."""
+    """Whether a retry would fail again: the request or a path is wrong, or a library is missing."""
     if isinstance(error, MlflowException):
         return bool(error.get_http_status_code() < 500)  # type: ignore[no-untyped-call]
-    return isinstance(error, FileExistsError | FileNotFoundError | NotADirectoryError | PermissionError)
+    return isinstance(error, FileExistsError | FileNotFoundError | NotADirectoryError | PermissionError | ImportError)
+
+
+def _line(doing: str, error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return f"{doing}: {_without_credentials(text)[:300]}"
 
 
 def _try_database(uri: str) -> None:

@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from recsys.config import load_settings
 from recsys.errors import InputError, RegistryError
 from recsys.registry import artifacts, versions
-from recsys.registry.client import ENVIRONMENT, registry_errors
+from recsys.registry.client import ENVIRONMENT, version_errors
 from recsys.registry.versions import Version
 from recsys.serving import Served
 
@@ -30,7 +30,7 @@ class ServedVersion:
 
     Raises:
         AlteredArtifactError: its artifact is not what was registered; none of it has run.
-        RegistryError: MLflow failed, or the version was not registered by this release.
+        RegistryError: MLflow failed, or the version was not registered by this release, or its code fails.
     """
 
     def __init__(self, version: Version) -> None:
@@ -39,7 +39,7 @@ class ServedVersion:
         self.version = version
         self._folder = tempfile.TemporaryDirectory()  # As long as this lives: its code may import more of itself.
         artifact = artifacts.download(version.uri, version.digest, Path(self._folder.name))
-        with registry_errors(f"cannot load {version.uri}"):
+        with version_errors(f"cannot load {version.uri}"):
             self._model: Any = mlflow.pyfunc.load_model(str(artifact)).unwrap_python_model()
             served = Served.of_packed(self._model.ranker.arrays)
         self.arrays, self.item_ids = served.arrays, served.item_ids

@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 
 from recsys.errors import RegistryError
 from recsys.registry import versions
-from recsys.registry.client import registry_errors
+from recsys.registry.client import version_errors
 from recsys.registry.served import ServedVersion
 from recsys.registry.versions import Version
 
@@ -62,6 +62,6 @@ class Loader:
 def _loaded(version: Version) -> ServedVersion:
     """A version that has answered once, so that no request waits for what is made then."""
     served = ServedVersion(version)
-    with registry_errors(f"{version.uri} does not answer"):
+    with version_errors(f"{version.uri} does not answer"):
         served.answer({"user_id": [None], "recent_items": [[]], "explain": [True]})
     return served

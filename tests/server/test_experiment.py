@@ -45,7 +45,7 @@ OVERRIDES = [
 
 
 @dataclass(frozen=True)
-class Scene:
+class ExperimentScene:
     """Three versions. The first one is champion; the second one is the arm's, and has made the lists of two users."""
 
     settings: Settings
@@ -67,7 +67,7 @@ class Scene:
 
 
 @pytest.fixture
-def scene(empty_registry: Callable[[str], None], tmp_path: Path) -> Scene:
+def scene(empty_registry: Callable[[str], None], tmp_path: Path) -> ExperimentScene:
     root = f"{tmp_path}/recsys"
     empty_registry(root)
     settings = load_settings(overrides=[f"storage.root={root}", *OVERRIDES])
@@ -92,10 +92,10 @@ def scene(empty_registry: Callable[[str], None], tmp_path: Path) -> Scene:
     figures = ServerFigures()
     current = CurrentVersions(settings, figures)
     app = TestClient(application(current, settings.serve, figures))
-    return Scene(settings, client, made, current, app, arms)
+    return ExperimentScene(settings, client, made, current, app, arms)
 
 
-def test_each_user_is_answered_by_the_version_of_their_arm(scene: Scene) -> None:
+def test_each_user_is_answered_by_the_version_of_their_arm(scene: ExperimentScene) -> None:
     assert {*scene.arms.values()} == {"control", "new"}
     asked: list[dict[str, Any]] = [{"user_id": user, "k": 5} for user in [*USERS, None]]
     numbers = {"control": 1, "new": 2, None: 1}
@@ -111,7 +111,7 @@ def test_each_user_is_answered_by_the_version_of_their_arm(scene: Scene) -> None
     assert (similar["version"], "arm" in similar) == ("1", False)
 
 
-def test_a_list_of_the_table_is_given_to_users_of_the_arm_of_its_version(scene: Scene) -> None:
+def test_a_list_of_the_table_is_given_to_users_of_the_arm_of_its_version(scene: ExperimentScene) -> None:
     found = {user: scene.app.get(f"/recommendations/{user}?k=1").json() for user in USERS}
     own = next(user for user in USERS if scene.arms[user] == "new")
     for user, answer in found.items():
@@ -121,14 +121,14 @@ def test_a_list_of_the_table_is_given_to_users_of_the_arm_of_its_version(scene: 
         assert given.get("list_id") == ("its own" if user == own else None)
 
 
-def test_what_is_refused_is_named_by_its_row_in_the_request(scene: Scene) -> None:
+def test_what_is_refused_is_named_by_its_row_in_the_request(scene: ExperimentScene) -> None:
     last = USERS[-1]
     asked = [*({"user_id": user} for user in USERS[:-1]), {"user_id": last, "candidates": ["x"] * 100_001}]
     error = scene.app.post("/recommendations", json=asked).json()["error"]
     assert error.startswith(f"column 'candidates', row {len(USERS) - 1}: 100,001 ids are too many")
 
 
-def test_aliases_of_arms_are_followed(scene: Scene) -> None:
+def test_aliases_of_arms_are_followed(scene: ExperimentScene) -> None:
     asked: list[dict[str, Any]] = [{"user_id": user, "k": 5} for user in USERS]
     scene.client.set_registered_model_alias("recsys", NEW, "3")
     scene.current.look()
@@ -143,7 +143,7 @@ def test_aliases_of_arms_are_followed(scene: Scene) -> None:
     assert len(scene.current.now.of_version) == 1
 
 
-def test_health_and_figures_name_the_version_of_each_arm(scene: Scene) -> None:
+def test_health_and_figures_name_the_version_of_each_arm(scene: ExperimentScene) -> None:
     health = scene.app.get("/healthz").json()
     assert health["version"] == "1"
     assert health["arms"] == {arm: {"model": "recsys", "version": n} for arm, n in (("control", "1"), ("new", "2"))}
@@ -153,7 +153,7 @@ def test_health_and_figures_name_the_version_of_each_arm(scene: Scene) -> None:
         assert f'recsys_serve_version{{arm="{arm}"}} {number}.0\n' in text
 
 
-def test_an_arm_whose_version_is_gone_keeps_it_and_others_are_followed(scene: Scene) -> None:
+def test_an_arm_whose_version_is_gone_keeps_it_and_others_are_followed(scene: ExperimentScene) -> None:
     scene.client.delete_registered_model_alias("recsys", NEW)
     decisions.promote(scene.client, scene.made[2], BY_TEST)
     scene.current.look()
@@ -164,7 +164,7 @@ def test_an_arm_whose_version_is_gone_keeps_it_and_others_are_followed(scene: Sc
         CurrentVersions(scene.settings, ServerFigures())
 
 
-def test_without_the_registry_all_versions_go_on(scene: Scene) -> None:
+def test_without_the_registry_all_versions_go_on(scene: ExperimentScene) -> None:
     mlflow_database(scene.settings.storage.root).write_bytes(b"no database" * 1_000)
     scene.current.look()
     health = scene.app.get("/healthz").json()

@@ -15,7 +15,7 @@ from recsys.cli import DONE, TRY_AGAIN, run_job
 from recsys.config import Settings, load_settings
 from recsys.contracts import StepId
 from recsys.errors import RegistryDownError
-from recsys.registry import attempts, versions
+from recsys.registry import artifacts, attempts, versions
 from recsys.registry.client import connect, experiment_id
 from recsys.stream.job import run_stream
 from recsys.stream.rebuild import rebuild
@@ -80,6 +80,21 @@ def test_a_stream_starts_without_mlflow_and_catches_up_when_it_answers(
     rows = ledger.read(tables, generation=0, after=-1)
     compared = [row.step.batch_id for row in rows if "champion/ndcg_at_5" in row.metrics]
     assert compared == [6], "the champion is compared with again"
+
+
+@pytest.mark.mlflow
+def test_a_fault_in_a_registration_stops_the_stream_and_does_not_wait_like_an_outage(
+    spark: SparkSession, stream: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def faulty(*_: object) -> None:
+        raise KeyError("user_factors")
+
+    write_stream(Path(stream.source.path), files=3)
+    with monkeypatch.context() as fault:
+        fault.setattr(artifacts, "upload", faulty)
+        with pytest.raises(KeyError, match="user_factors"):
+            run_stream(stream)
+    assert run_stream(stream).champion_version == "1", "once it is mended, the version is made up for"
 
 
 def test_a_source_that_does_not_answer_is_tried_again(
