@@ -52,7 +52,7 @@ def backfill_history(settings: Settings) -> None:
         duplicates = f", {summary.duplicates:,} duplicates dropped" if summary.duplicates else ""
         print(f"{summary.learned:,} batches, {summary.events:,} events learned{duplicates}")
         for reason, count in summary.quarantined.items():
-            print(f"quarantined: {count:,} records, {reason}")
+            print(f"quarantined, {reason}: {count:,}")
         print(f"champion: version {summary.champion_version or '– (none is registered yet)'}")
         print(f"quality over the batches: {summary.plot}")
     print("next: jobs/batch_score.py recommends items to every user; jobs/stream_update.py reads new events")

@@ -127,8 +127,7 @@ class GenerationRun:
         Raises:
             RegistryError: MLflow failed.
         """
-        with registry_errors("cannot note that a version is due"):
-            self._client.set_tag(self.run_id, DUE_TAG, str(batch_id))
+        self._mark(DUE_TAG, batch_id)
         self.due = batch_id
 
     def mark_published(self, batch_id: int) -> None:
@@ -137,8 +136,7 @@ class GenerationRun:
         Raises:
             RegistryError: MLflow failed.
         """
-        with registry_errors("cannot mark the version as published"):
-            self._client.set_tag(self.run_id, PUBLISHED_TAG, str(batch_id))
+        self._mark(PUBLISHED_TAG, batch_id)
         self.published_through = batch_id
 
     def log_plot(self, path: Path) -> None:
@@ -184,6 +182,10 @@ class GenerationRun:
             lambda: self._client.set_terminated(self.run_id, "FAILED" if failed else "FINISHED")
         )
         return sent and ended
+
+    def _mark(self, tag: str, batch_id: int) -> None:
+        with registry_errors(f"cannot set the tag '{tag}' of the run"):
+            self._client.set_tag(self.run_id, tag, str(batch_id))
 
     def _send_pending(self) -> None:
         while self.pending:

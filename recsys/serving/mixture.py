@@ -146,7 +146,7 @@ class MixtureScorer:
         lists, first = valued_.candidates.lists, valued_.candidates.first
         own = np.repeat(self._trend.shared.scores[None], len(rows), axis=0)
         if first is not None:
-            own[first[2].informed] = first[0].all()[first[2].informed]
+            own[first.informed] = first.scores.all()[first.informed]
         scores: Array = (self._offsets(valued_)[:, None] + own).astype(np.float32)
         scores[lists.owners, lists.items] = valued_.log_odds
         return scores
@@ -283,9 +283,9 @@ class MixtureScorer:
     def _behind(self, valued_: Valued, lists: Lists) -> tuple[Array, Array]:
         """What items (a,) of users score in the order behind the candidates, and what is added to that, (a,)."""
         own = self._trend.shared.scores[lists.items].astype(np.float64)
-        if valued_.candidates.first is not None:
-            scores, _, ranked = valued_.candidates.first
-            own = np.where(ranked.informed[lists.owners], scores.at(lists), own)
+        first = valued_.candidates.first
+        if first is not None:
+            own = np.where(first.informed[lists.owners], first.scores.at(lists), own)
         return own, self._offsets(valued_)[lists.owners]
 
     def _offsets(self, valued_: Valued) -> Array:
@@ -295,7 +295,7 @@ class MixtureScorer:
         lowest = np.minimum.reduceat(valued_.log_odds, starts) if len(valued_.log_odds) else np.zeros(len(starts))
         most = np.full(len(starts), self._trend.shared.scores.max(initial=-np.inf), dtype=np.float64)
         if candidates.first is not None:
-            ranked = candidates.first[2]
+            ranked = candidates.first.ranked
             most = np.where(ranked.informed, ranked.scores[:, :1].max(axis=1, initial=-np.inf), most)
         offsets: Array = lowest - 1 - most
         return offsets
@@ -307,7 +307,7 @@ class MixtureScorer:
         nothing = Lists.empty(len(rows))
         candidates = self._members.propose(rows, nothing, nothing)
         if candidates.first is not None:
-            others = candidates.first[0].all()
+            others = candidates.first.scores.all()
             informed = others.any(axis=1)
             scores[informed] = _shrunk(others[informed])
         lists, (_, values) = candidates.lists, self._ranked(rows, candidates)
@@ -326,12 +326,12 @@ class MixtureScorer:
         shared = self._trend.shared
         own, counted = shared.scores[wanted.items].astype(np.float64), shared.reached(shared.scores[wanted.items]) - 1
         beside, listed = shared.scores[left_out.items].astype(np.float64), shared.scores[lists.items].astype(np.float64)
-        if candidates.first is not None:
-            scores, of_candidates, ranked = candidates.first
-            own = np.where(ranked.informed[wanted.owners], scores.at(wanted), own)
-            counted = np.where(ranked.informed[wanted.owners], ranked.above, counted)
-            beside = np.where(ranked.informed[left_out.owners], scores.at(left_out), beside)
-            listed = np.where(ranked.informed[lists.owners], of_candidates, listed)
+        first = candidates.first
+        if first is not None:
+            own = np.where(first.informed[wanted.owners], first.scores.at(wanted), own)
+            counted = np.where(first.informed[wanted.owners], first.ranked.above, counted)
+            beside = np.where(first.informed[left_out.owners], first.scores.at(left_out), beside)
+            listed = np.where(first.informed[lists.owners], first.of_candidates, listed)
         extra = ~contained(*lists, *left_out, self.items)
         counted = counted - at_least(wanted.offsets, own, left_out.offsets, beside, extra)
         counted -= at_least(wanted.offsets, own, lists.offsets, listed, np.ones(len(listed), dtype=bool))

@@ -54,6 +54,26 @@ class OwnItems:
 
 
 @dataclass(frozen=True)
+class FirstDense:
+    """What the first dense member makes of n users; it also orders the items behind their candidates.
+
+    Attributes:
+        scores: Those of all items.
+        of_candidates: (c,) float64, those of the candidates.
+        ranked: Its own lists, and the ranks of wanted items.
+    """
+
+    scores: UserScores
+    of_candidates: Array
+    ranked: Ranked
+
+    @property
+    def informed(self) -> Array:
+        """(n,) bool, false for users about whom it knows nothing: the trend orders their items."""
+        return self.ranked.informed
+
+
+@dataclass(frozen=True)
 class Candidates:
     """Candidates of n users, one user after the other.
 
@@ -65,7 +85,7 @@ class Candidates:
         own: the users' own items.
         opinions: (others, c) float64 scores by each member alone, except the trend.
         closed: (c,) bool, whether a candidate is left out.
-        first: of the first dense member, the scores of the users, those (c,) of the candidates, and what it ranks.
+        first: None for a mixture without a dense member.
     """
 
     lists: Lists
@@ -74,7 +94,7 @@ class Candidates:
     own: OwnItems
     opinions: Array
     closed: Array
-    first: tuple[UserScores, Array, Ranked] | None
+    first: FirstDense | None
 
 
 class CandidateGenerator:
@@ -209,7 +229,7 @@ class CandidateGenerator:
             opinions.append(np.where(told, both_ways(sides), trend.typical[codes]))
         elif self._sessions is not None:
             opinions.append(trend.typical[codes])
-        first = (scored[0], values[0], ranked[0]) if scored else None
+        first = FirstDense(scored[0], values[0], ranked[0]) if scored else None
         own_items = OwnItems(again, places, facts, before)
         tables = _table(columns, len(codes)), own_items, _table(opinions, len(codes))
         return Candidates(lists, groups, *tables, closed, first)
@@ -249,7 +269,7 @@ class CandidateGenerator:
 
     def behind_name(self, candidates: Candidates, owner: int) -> str:
         """What orders the items behind the candidates of a user."""
-        by_member = candidates.first is not None and candidates.first[2].informed[owner]
+        by_member = candidates.first is not None and candidates.first.informed[owner]
         return next(iter(self._dense)) if by_member else "trend"
 
     def _leading(self) -> tuple[Array, Array]:

@@ -245,7 +245,7 @@ class Contest:
         if not self._may_move:
             self._tell_why(champion, f"falls behind version {watch.key.version}, and is not rolled back")
             return False
-        # Whoever confirms a champion moves no alias, so this may be the first look at his tags.
+        # Whoever confirms a champion moves no alias, so this may be the first look at its tags.
         now = versions.resolve(client, champion.uri)
         self._entrants[champion.version].version = now
         if _watched_beside(now) != watch.key.version or not self._can_load(client, watch.key):

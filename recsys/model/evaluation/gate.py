@@ -1,7 +1,7 @@
 """The gate: is a version no worse than the one that serves, on users of the batches that came after it?
 
 A version is measured beside the champion on the same users, batch by batch. A user's differences are averaged over the
-batches of the trial, so that each user counts once, whatever he does. The test is on the mean over users of
+batches of the trial, so that each user counts once, whatever they do. The test is on the mean over users of
 
     d = NDCG of the version - (1 - tolerance) * NDCG of the champion.
 
