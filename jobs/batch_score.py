@@ -61,15 +61,17 @@ def batch_score(settings: Settings) -> None:
             for name, written in scored.vectors.items():
                 print(f"{name}: {written:,} other vectors than before; {tables.location(name)}")
     for row in tables.read(RECOMMENDATIONS).orderBy(USER).limit(USERS_SHOWN).collect():
-        print(f"  {row[USER]}: {', '.join(item[ITEM] for item in row['items'][:ITEMS_SHOWN])}")
+        print(
+            f"  user {row[USER]}: {', '.join(item[ITEM] for item in row['items'][:ITEMS_SHOWN]) or 'no item is left'}"
+        )
     print(f"recommendations: {tables.location(RECOMMENDATIONS)}")
 
 
 def _tell(run: "ScoringRun") -> None:
     """Print what a run did."""
     print(
-        f"{run.users:,} users have recommendations of {run.model_name}, version {run.model_version}, "
-        f"{run.changed:,} of them another list than before"
+        f"{run.users:,} users have recommendations of {run.model_name}, version {run.model_version}; "
+        f"{run.changed:,} of these lists are new or changed"
     )
     odd = {
         f"users that the version does not know, who get popular items: {run.unknown_users:,}": run.unknown_users,

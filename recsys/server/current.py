@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 # Of the thread that loads versions, from 0 to 19.
 _NICENESS = 10
+# How long the end of the process waits for a look that has begun. Loading a version takes a second or a few.
+_LAST_LOOK_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,9 @@ class CurrentVersions:
             yield
         finally:
             end.set()
+            # Python may not end in the middle of a look: what is not Python in it would crash. One at a registry that
+            # does not answer only waits, which does no harm.
+            thread.join(_LAST_LOOK_SECONDS)
 
     def look(self) -> None:
         """Look once. A version that an alias names now is loaded beside the one that answers, then takes its place."""

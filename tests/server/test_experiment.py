@@ -1,5 +1,6 @@
 """The server in an experiment: each user is answered by the version of their arm."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -41,6 +42,7 @@ OVERRIDES = [
     # Nobody gets it, so it is not missed.
     "experiment.arms.shadow.share=0",
     "experiment.arms.shadow.model=models:/recsys/99",
+    "serve.refresh_seconds=0.01",
 ]
 
 
@@ -170,3 +172,19 @@ def test_without_the_registry_all_versions_go_on(scene: ExperimentScene) -> None
     health = scene.app.get("/healthz").json()
     assert "cannot look up models:/recsys@champion" in health["registry"]
     assert {arm: one["version"] for arm, one in health["arms"].items()} == {"control": "1", "new": "2"}
+
+
+def test_a_look_that_has_begun_is_waited_for_when_the_server_ends(
+    scene: ExperimentScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, ended = threading.Event(), list[int]()
+
+    def slow_look() -> None:
+        begun.set()
+        ended.append(sum(range(1_000_000)))
+
+    monkeypatch.setattr(scene.current, "look", slow_look)
+    with scene.current.followed():
+        assert begun.wait(60)
+    assert ended
+    assert "versions" not in {thread.name for thread in threading.enumerate()}
