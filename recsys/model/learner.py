@@ -49,10 +49,15 @@ class CodedBatch:
     def __len__(self) -> int:
         return len(self.users)
 
+    def rows_in_order(self) -> IntArray:
+        """(m,) rows of positive weight, user by user in the order of time, at one time by the codes of the items."""
+        liked = np.flatnonzero(self.weights > 0)
+        order: IntArray = liked[np.lexsort((self.items[liked], self.times[liked], self.users[liked]))]
+        return order
+
     def liked_in_order(self) -> tuple[IntArray, IntArray]:
         """Items of positive weight, user by user in the order of time: offsets (user_count + 1,), and the items."""
-        liked = np.flatnonzero(self.weights > 0)
-        order = liked[np.lexsort((self.items[liked], self.times[liked], self.users[liked]))]
+        order = self.rows_in_order()
         return offsets_of(np.bincount(self.users[order], minlength=self.user_count)), self.items[order]
 
 

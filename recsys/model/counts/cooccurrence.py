@@ -61,7 +61,7 @@ class CoOccurrence(CountingLearner):
         halvings = self._decay.advance(positions[liked])
         for array in (self._strengths, self._totals):
             np.ldexp(array.values, -halvings, out=array.values)
-        order = liked[np.lexsort((batch.items[liked], batch.times[liked], batch.users[liked]))]
+        order = batch.rows_in_order()
         amounts = self._decay.stored(np.ones(len(order)), positions[order])
         recent, neighbors, strengths = self._tables()
         _count(batch.users[order], batch.items[order], amounts, recent, neighbors, strengths, self._totals.values)

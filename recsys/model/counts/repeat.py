@@ -71,7 +71,7 @@ class Repeat(CountingLearner):
         positions = self._clock.advance(batch)
         liked = np.flatnonzero(batch.weights > 0)
         self._popularity.add(batch.items[liked], np.ones(len(liked)), positions[liked], batch.item_count)
-        order = liked[np.lexsort((batch.items[liked], batch.times[liked], batch.users[liked]))]
+        order = batch.rows_in_order()
         users, days = batch.users[order], batch.times[order] / SECONDS_PER_DAY
         self._now = float(np.max(days, initial=self._now))
         self._by_user.add_rows(batch.user_count)

@@ -71,7 +71,7 @@ class Sessions(CountingLearner):
         halvings = self._decay.advance(positions[liked])
         for array in (self._after, self._before, self._totals):
             np.ldexp(array.values, -halvings, out=array.values)
-        order = liked[np.lexsort((batch.items[liked], batch.times[liked], batch.users[liked]))]
+        order = batch.rows_in_order()
         amounts = self._decay.stored(np.ones(len(order)), positions[order])
         events = batch.users[order], batch.items[order], batch.times[order], amounts
         recent, neighbors, after, before = self._tables()
