@@ -52,7 +52,6 @@ setup(
         "torch>=2.6",
         "numpy>=2,<3",
         "numba>=0.63,<1",
-        "river>=0.22,<1",
         "pyarrow>=18,<26",
         "safetensors>=0.5",
         "pydantic>=2.8,<3",

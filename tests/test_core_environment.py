@@ -12,7 +12,7 @@ PACKAGED = ("setup.py", "pyproject.toml", "README.md")
 
 PROGRAM = """
 import importlib.util, sys
-absent = ["pyspark", "delta", "mlflow", "pandas", "matplotlib", "sqlalchemy", "sentence_transformers"]
+absent = ["pyspark", "delta", "mlflow", "pandas", "scipy", "matplotlib", "sqlalchemy", "sentence_transformers"]
 assert not [name for name in absent if importlib.util.find_spec(name)]
 import recsys
 from recsys.errors import ConfigError

@@ -133,7 +133,8 @@ class Pipeline:
             if stored.records:
                 self.report(row)
         self.publish(step)
-        if (batch_id + 1) % self.settings.storage.refresh_totals_every_batches == 0:
+        every = self.settings.storage.refresh_totals_every_batches
+        if (batch_id + 1) % every == every // 2:  # Halfway: at the end of a period versions and snapshots are due, too.
             self.background.begin("totals", partial(self.refresh_totals, step))
         self.observe("batch", step)
 

@@ -75,7 +75,7 @@ def _merged_on_driver(tables: Tables, missing: Conditions, keep: bool) -> pa.Tab
         rows = rows.append_column(f"{name}{_TAKEN}", pc.if_else(taken, rows[name], None))
     kinds = {WEIGHT: "sum", EVENTS: "sum", FIRST_TIME: "min", LAST_TIME: "max", IMPRESSIONS: "sum"}
     kinds |= {f"{FIRST_TIME}{_TAKEN}": "min", f"{LAST_TIME}{_TAKEN}": "max"}
-    merged = rows.group_by([USER, ITEM]).aggregate(list(kinds.items()))
+    merged = rows.group_by([USER, ITEM], use_threads=False).aggregate(list(kinds.items()))
     found = {column: merged[f"{column}_{kind}"] for column, kind in kinds.items()}
     for name in (FIRST_TIME, LAST_TIME):
         found[name] = pc.coalesce(found[f"{name}{_TAKEN}"], found[name])

@@ -154,20 +154,15 @@ def has_risen(surprises: FloatArray, threshold: float) -> bool:
     """
     if len(surprises) < _LEVEL + _WARM_UP:
         return False
-    # Its package imports scikit-learn, a second or two that a stream need not wait for at its start.
-    from river.drift import PageHinkley
-
     windows = np.lib.stride_tricks.sliding_window_view(surprises, _LEVEL + 1)
     rises = windows[:, -1] - np.median(windows[:, :-1], axis=1)
     distance = float(np.median(np.abs(rises - np.median(rises))))
     deviation = max(distance / _MEDIAN_DISTANCE, _LEAST_DEVIATION)
-    detector = PageHinkley(min_instances=_WARM_UP, delta=_SLACK, threshold=threshold, alpha=1.0, mode="up")
-    for rise in np.clip(rises / deviation, 0, _MOST).tolist():
-        detector.update(rise)  # type: ignore[no-untyped-call]
-        # A detector that has found a rise starts over with the next value.
-        if detector.drift_detected:
-            return True
-    return False
+    rises = np.clip(rises / deviation, 0, _MOST)
+    means = np.cumsum(rises) / np.arange(1, len(rises) + 1)
+    excess = np.cumsum(rises - means - _SLACK)
+    risen = excess - np.minimum.accumulate(excess)
+    return bool((risen[_WARM_UP - 1 :] > threshold).any())
 
 
 def skill_lost(before: float, now: float) -> float:

@@ -1,7 +1,8 @@
 """Candidate generation by several members, re-ranking, and a choice among the rankings that follows their NDCG."""
 
 from collections.abc import Mapping
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -132,9 +133,15 @@ class Mixture:
         """
         if not len(batch):
             return {}
-        figures = self._rank(batch, history, step) | self._rank_running(batch, history, step) if self._items else {}
-        for member in self.members.values():
-            figures |= member.update(batch, history, step, decision)
+        ranked = self._rank(batch, history, step) if self._items else None
+        running = self._rank_running(batch, history, step) if self._items else None
+        figures: dict[str, float] = {}
+        # What was ranked before the batch is all that the choice learns from, so the members need not wait for it.
+        with ThreadPoolExecutor(1) as beside:
+            chosen = beside.submit(self._choose, ranked, running)
+            for member in self.members.values():
+                figures |= member.update(batch, history, step, decision)
+            figures |= chosen.result()
         self._users, self._items = batch.user_count, batch.item_count
         for groups, choosing in ((GROUPS, self._plain), ((IN_SESSION,), self._running)):
             for group, experts in zip(groups, choosing.experts, strict=True):
@@ -214,11 +221,11 @@ class Mixture:
             arrays |= prefixed(member.served(history), name)
         return arrays
 
-    def _rank(self, batch: CodedBatch, history: History, step: StepId) -> dict[str, float]:
-        """Rank the users of a batch that is not yet learned; update the re-ranker and the weights of the rankings."""
+    def _rank(self, batch: CodedBatch, history: History, step: StepId) -> "_Ranked | None":
+        """Rank a sample of the users of a batch that is not yet learned; None if there are none."""
         users, interacted, wanted = self._sampled(batch, step)
         if not len(users):
-            return {}
+            return None
         scorer, size = self.scorer(), max(1, _SCORES_AT_ONCE // self._items)
         rows = np.where(users < self._users, users, -1)
         left = np.sort(batch.left_users * batch.item_count + batch.left_items)
@@ -238,18 +245,14 @@ class Mixture:
             columns[0] if len(columns) == 1 else np.concatenate(columns) for columns in zip(*parts, strict=True)
         )
         examples = LabeledCandidates(features, owners, relevant, costs, wanted, self._settings.recommend.k)
-        scores = scores[:, : len(self._plain.rankings)]
-        expected, means = self._plain.learn(group_of(self._trend().rows_of(users)), examples, scores)
-        single = zip(self._plain.rankings, means.tolist(), strict=True)
-        return {"mixture/ndcg": expected, **{f"mixture/ndcg/{ranking}": mean for ranking, mean in single}}
+        return _Ranked(group_of(self._trend().rows_of(users)), examples, scores[:, : len(self._plain.rankings)])
 
-    def _rank_running(self, batch: CodedBatch, history: History, step: StepId) -> dict[str, float]:
+    def _rank_running(self, batch: CodedBatch, history: History, step: StepId) -> "_Ranked | None":
         """The same for running sessions: what some users did last in the batch, given what they did before in it."""
-        self._running.follow(self._plain)
         running = RunningSessions.of(batch, self._items, self._settings, step)
         users, given, wanted = running.users, running.given, np.ones(len(running.users), dtype=np.int64)
         if not len(users):
-            return {}
+            return None
         als = self.members.get("als")
         fold_in = FoldInBefore(als, users, batch, history) if isinstance(als, IncrementalAls) else None
         scorer = self.scorer(fold_in).with_recent(np.where(users < self._users, users, -1), given)
@@ -261,8 +264,21 @@ class Mixture:
         features, owners, scores = found.features[open_], found.owners[open_], found.rankings[open_]
         costs = np.ones(len(owners))
         examples = LabeledCandidates(features, owners, relevant[open_], costs, wanted, self._settings.recommend.k)
-        expected, _ = self._running.learn(np.zeros_like(users), examples, scores)
-        return {"mixture/in_session_ndcg": expected}
+        return _Ranked(np.zeros_like(users), examples, scores)
+
+    def _choose(self, ranked: "_Ranked | None", running: "_Ranked | None") -> dict[str, float]:
+        """Update the re-rankers and the weights of the rankings; returns the NDCG of each, and its expectation."""
+        figures: dict[str, float] = {}
+        if ranked is not None:
+            expected, means = self._plain.learn(*ranked)
+            figures["mixture/ndcg"] = expected
+            figures |= {
+                f"mixture/ndcg/{name}": mean for name, mean in zip(self._plain.rankings, means.tolist(), strict=True)
+            }
+        self._running.follow(self._plain)
+        if running is not None:
+            figures["mixture/in_session_ndcg"], _ = self._running.learn(*running)
+        return figures
 
     def _sampled(self, batch: CodedBatch, step: StepId) -> tuple[IntArray, IntArray, IntArray]:
         """Sampled users (n,), their relevant pairs as ascending user * items + item, and the count of each user."""
@@ -309,6 +325,20 @@ class Mixture:
         lengths = [f"trend_{length:g}" for length in self._settings.model.mixture.half_lives]
         others = [name for name in (*_DENSE, "cooccurrence", "repeat", "sessions") if name in self._names]
         return ["reranker", *lengths, *others]
+
+
+class _Ranked(NamedTuple):
+    """Users of a batch as they were ranked before it was learned.
+
+    Attributes:
+        groups: (users,) the group of each.
+        examples: Their candidates.
+        scores: (candidates, rankings) what the rankings made of them.
+    """
+
+    groups: IntArray
+    examples: LabeledCandidates
+    scores: FloatArray
 
 
 def _taught(members: dict[str, Learner]) -> dict[str, Learner]:
