@@ -2,7 +2,7 @@
 
 import hashlib
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from zipfile import ZipFile
@@ -112,6 +112,7 @@ class DistributedVersion:
 
     def lists(self, audience: Audience, request: Request, scored_at: datetime) -> DataFrame:
         """Rows of `recommendations`."""
+        request = replace(request, uri=self.version.uri)
         ranked = audience.frame.mapInArrow(workers.ranking(self.archive, request), workers.LISTS)
         chance = 0.0 if request.exploration is None else request.exploration.value.share
         return _signed(ranked, self.version, scored_at, chance)

@@ -123,6 +123,7 @@ class Request:
         cap: items of one category in a list, at most.
         diversity: 0 to 1.
         exploration: None: none.
+        uri: of the version, by which is drawn what is explored.
     """
 
     k: int
@@ -132,13 +133,14 @@ class Request:
     cap: int | None = None
     diversity: float = 0.0
     exploration: "Broadcast[Exploration] | None" = None
+    uri: str = ""
 
-    def explorer(self, version: WorkerVersion, archive: str) -> Explorer | None:
-        """For the rows of a version, which draws by its archive; None for one of an older release, or without it."""
+    def explorer(self, version: WorkerVersion) -> Explorer | None:
+        """For the rows of a version; None without exploration, and for a version of an older release."""
         ranker = version.ranker
         if self.exploration is None or not (isinstance(ranker, RanksCandidates) and hasattr(ranker, "served_by")):
             return None
-        own = replace(self.exploration.value, key=f"{self.exploration.value.key}\n{archive}")
+        own = replace(self.exploration.value, key=f"{self.exploration.value.key}\n{self.uri}")
         rows = rows_of(pa.array(own.posterior.item_ids, pa.string()), version.item_ids)
         allowed = None
         if self.allowed is not None:
@@ -171,7 +173,7 @@ def ranking(archive: str, request: Request) -> InWorker:
 
     def rank(batches: Batches) -> Batches:
         version = loaded(archive)
-        rules, explorer = request.rules(version), request.explorer(version, archive)
+        rules, explorer = request.rules(version), request.explorer(version)
         ranker = version.ranker if explorer is None else explorer.ranker
         for batch in batches:
             if batch.schema.names[0] == USER:
