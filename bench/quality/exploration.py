@@ -155,7 +155,9 @@ class Shop:
             return ordinary, ordinary, np.zeros(USERS, dtype=np.int64)
         posterior = Posterior.of(self._item_ids[ITEMS:], *self._explored, self._control)
         exploration = Exploration(self._share, PLACE, f"{self._seed} {self._batch}", posterior)
-        explorer = Explorer(exploration, ranker, len(model.users), model.items.lookup(posterior.item_ids), self._once)
+        explorer = Explorer(
+            exploration, ranker, len(model.users), model.items.lookup(posterior.item_ids), self._once, True
+        )
         ranked = explorer.ranker.rank(*asked)
         explored = explorer.of(ranked, rows, self._user_ids, Lists.empty(USERS))
         codes = np.append(codes, [self._places[item] for item in explorer.new_ids]).astype(np.int64)

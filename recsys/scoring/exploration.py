@@ -232,6 +232,7 @@ class Explorer:
         users: How many it knows.
         rows: (p,) rows of the items of the posterior, -1 for those that the version does not know.
         exclude_seen: As lists are made.
+        lifts: Whether its scores are log-odds, so that what was explored can lift items.
         allowed: (p,) bool, the only ones that may be in a list; None: all.
     """
 
@@ -242,11 +243,12 @@ class Explorer:
         users: int,
         rows: Array,
         exclude_seen: bool,
+        lifts: bool,
         allowed: Array | None = None,
     ) -> None:
         self._how, self._exclude_seen, posterior = exploration, exclude_seen, exploration.posterior
         known, least = rows >= 0, posterior.least
-        lifted = np.flatnonzero(known & (least > 0))
+        lifted = np.flatnonzero(known & (least > 0) & lifts)
         self.ranker = LiftedRanker(
             ranker, users, rows[lifted], least[lifted], posterior.control, exploration.place, exclude_seen
         )

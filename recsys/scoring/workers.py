@@ -22,6 +22,7 @@ from recsys.scoring.exploration import Exploration, Explored, Explorer
 from recsys.scoring.figures import dissimilarities, percentiles
 from recsys.scoring.similarity import Similarity, factors_of, similarity_of
 from recsys.serving.arrays import Array, Lists
+from recsys.serving.served import kind_of
 from recsys.serving.stored import ARRAYS_FILE, FORMS
 
 if TYPE_CHECKING:
@@ -145,7 +146,8 @@ class Request:
         allowed = None
         if self.allowed is not None:
             allowed = rows_of(pa.array(own.posterior.item_ids, pa.string()), self.allowed.value) >= 0
-        return Explorer(own, ranker, len(version.user_ids), rows, self.exclude_seen, allowed)
+        lifts = kind_of(version.arrays) == "mixture"
+        return Explorer(own, ranker, len(version.user_ids), rows, self.exclude_seen, lifts, allowed)
 
     def rules(self, version: WorkerVersion) -> Rules | None:
         """For the rows of a version; None where its order is the list."""
@@ -253,8 +255,10 @@ def measuring(archive: str, k: int, all_known: bool) -> InWorker:
             own = batch.column(1)
             lengths = pc.list_value_length(own).to_numpy(zero_copy_only=False).astype(np.int64)
             items = rows_of(own.flatten(), version.item_ids)
-            # A run of another version that ended just now may have listed items that this one does not know.
-            known = items[items >= 0]
+            # The version does not know all explored items, nor those that another one has listed just now.
+            among, known = items >= 0, items[items >= 0]
+            owners = np.repeat(np.arange(len(lengths)), lengths)[among]
+            compared = np.bincount(owners, minlength=len(lengths))
             times += np.bincount(known, minlength=len(times))
             total["lists"] += len(batch)
             total["short"] += int((lengths < k).sum())
@@ -262,9 +266,9 @@ def measuring(archive: str, k: int, all_known: bool) -> InWorker:
                 total["unknown"] += int((rows_of(batch.column(0), version.user_ids) < 0).sum())
             total["popularity"] += float(version.popularity[known].sum())
             if version.similarity is not None and len(known):
-                table = np.zeros((len(lengths), lengths.max()), dtype=np.int64)
-                table[np.arange(lengths.max()) < lengths[:, None]] = items
-                found = dissimilarities(version.similarity, table, lengths)
+                table = np.zeros((len(lengths), compared.max()), dtype=np.int64)
+                table[np.arange(compared.max()) < compared[:, None]] = known
+                found = dissimilarities(version.similarity, table, compared)
                 total["dissimilarity"] += float(found.sum())
                 total["compared"] += len(found)
         listed = np.flatnonzero(times)

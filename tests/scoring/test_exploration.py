@@ -30,7 +30,7 @@ def listed(ranked) -> list[list[int]]:
 
 def explorer_of(ranker: Ranker, posterior: Posterior, share: float, seed: int, place: int = 2) -> Explorer:
     rows = np.array([KNOWN.index(item) if item in KNOWN else -1 for item in posterior.item_ids])
-    return Explorer(Exploration(share, place, str(seed), posterior), ranker, USERS, rows, True)
+    return Explorer(Exploration(share, place, str(seed), posterior), ranker, USERS, rows, True, True)
 
 
 @hypothesis_settings(deadline=None)  # The first example compiles.
@@ -122,7 +122,7 @@ def test_allowed_items_and_short_lists(ranker: Ranker) -> None:
     people = [f"u{number}" for number in range(USERS)]
     asked = np.arange(USERS), np.full(USERS, K), np.zeros(USERS, dtype=bool)
     nothing = Lists.empty(USERS)
-    none = Explorer(how, ranker, USERS, rows, False, np.zeros(len(rows), dtype=bool))
+    none = Explorer(how, ranker, USERS, rows, False, True, np.zeros(len(rows), dtype=bool))
     ranked = none.ranker.rank(*asked)
     assert (none.of(ranked, asked[0], people, nothing).marks <= 0).all()
     short = Composed(np.full(USERS, 2), np.tile([0, 1], USERS), np.zeros(2 * USERS, dtype=np.float32))

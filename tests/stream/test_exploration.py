@@ -60,7 +60,7 @@ def test_what_is_clicked_in_explored_places_gets_more_of_them(spark: SparkSessio
     for user, row in first.items():
         items, before = ([pair.item_id for pair in own["items"]] for own in (row, plain[user]))
         origin = Origin.of(row.list_id)
-        assert origin == Origin("recsys", version.version, row.ranking, row.propensity)
+        assert origin == Origin("recsys", version.version, row.ranking, pytest.approx(row.propensity))
         assert items[1:] == before[1:], "the first place of a list of five is the explored one"
         if row.explored_place is None:
             assert (items, row.explored_chance) == (before, None)
