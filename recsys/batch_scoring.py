@@ -71,7 +71,7 @@ def score(tables: Tables, version: Version, settings: Settings, inputs: Inputs |
     scorer = DistributedVersion.of(tables, version, settings)
     audience = scorer.audience(inputs)
     scored_at = datetime.now(UTC)
-    lists = scorer.lists(audience, request_of(tables.spark, inputs, settings), scored_at)
+    lists = scorer.lists(audience, request_of(tables, inputs, settings, scored_at), scored_at)
     synced = recommendations.sync(tables, lists, others_stay=inputs.users is not None)
     run = scorer.run(audience, scored_at, time.perf_counter() - start)
     run = replace(run, changed=synced.written, removed=synced.removed)
@@ -110,7 +110,8 @@ def score_arms(tables: Tables, settings: Settings, inputs: Inputs | None = None)
     else:
         # A user whom only another arm's version knows gets popular items.
         users = reduce(DataFrame.union, (scorer.users() for scorer in scorers.values())).distinct()
-    request, scored_at = request_of(tables.spark, inputs, settings), datetime.now(UTC)
+    scored_at = datetime.now(UTC)
+    request = request_of(tables, inputs, settings, scored_at)
     audiences = {
         name: scorer.audience(replace(inputs, users=users.filter(_in_arm(experiment, name))))
         for name, scorer in scorers.items()

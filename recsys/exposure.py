@@ -21,9 +21,13 @@ IntArray = npt.NDArray[np.int64]
 MIN_USERS = 100
 # So rarely nothing is drawn that would be worth measuring; an id that says so is damaged, or forged.
 LEAST_PROPENSITY = 1e-4
+# At the end of the id of a list with an explored place, and of a control: the mark, and so many hexadecimal digits of
+# the SHA-256 of the item in the place.
+EXPLORED_MARK, CONTROL_MARK, ITEM_DIGITS = "+", "=", 16
 _CONFIDENCE = 0.95
 _LIST_ID = re.compile(
-    r"(?P<name>.+)/(?P<version>[^/:]+):(?P<ranking>[^:]+):(?P<propensity>[^:]+):[0-9a-f]{16}", re.DOTALL
+    r"(?P<name>.+)/(?P<version>[^/:]+):(?P<ranking>[^:]+):(?P<propensity>[^:]+):[0-9a-f]{16}([+=][0-9a-f]{16})?",
+    re.DOTALL,
 )
 
 

@@ -40,6 +40,18 @@ class BatchScore(Section):
         description="How much unlike one another the items of a list shall be (maximal marginal relevance). 0: lists "
         "are in the order of their scores. 1: after the best item, only difference counts.",
     )
+    exploration: float = Field(
+        0.0,
+        ge=0,
+        le=0.5,
+        description="Chance that a list has an unseen item in one place; needs `explored_items`. As many lists, drawn "
+        "alike, are controls. 0: none.",
+    )
+    explored_items: str | None = Field(
+        None,
+        description="The unseen items, in a column `item_id`, which the version need not know; a table or a path as "
+        "for `users`.",
+    )
     vectors: bool = Field(
         False,
         description="Write the factors of the version to the tables `item_vectors` and `user_vectors`, for vector "

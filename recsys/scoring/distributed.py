@@ -2,8 +2,8 @@
 
 import hashlib
 import tempfile
-from dataclasses import asdict, dataclass
-from datetime import datetime
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -14,6 +14,8 @@ from pyspark.sql import functions as F
 
 from recsys.config import Settings
 from recsys.contracts import (
+    EXPLORED_CHANCE,
+    EXPLORED_PLACE,
     ITEM,
     ITEM_VECTORS,
     LIST_ID,
@@ -29,16 +31,19 @@ from recsys.registry import artifacts
 from recsys.registry.artifacts import Outline
 from recsys.registry.versions import Version
 from recsys.scoring import workers
+from recsys.scoring.exploration import EXPLORED_PART, Exploration, Posterior
 from recsys.scoring.figures import ListFigures, coverage, gini
 from recsys.scoring.inputs import Inputs
 from recsys.scoring.similarity import compares, factors_of
 from recsys.scoring.workers import Request
-from recsys.tables import log, vectors
+from recsys.tables import exposures, log, vectors
 from recsys.tables.delta import Tables
 from recsys.tables.scoring_runs import ScoringRun
 
 # Users per task: enough to amortize a start, few enough to be repeated after a failure.
 USERS_PER_TASK = 50_000
+# What was explored before is not counted: preferences change.
+_EXPLORED_WITHIN = timedelta(days=28)
 
 
 @dataclass(frozen=True)
@@ -107,8 +112,10 @@ class DistributedVersion:
 
     def lists(self, audience: Audience, request: Request, scored_at: datetime) -> DataFrame:
         """Rows of `recommendations`."""
+        request = replace(request, uri=self.version.uri)
         ranked = audience.frame.mapInArrow(workers.ranking(self.archive, request), workers.LISTS)
-        return _signed(ranked, self.version, scored_at)
+        chance = 0.0 if request.exploration is None else request.exploration.value.share
+        return _signed(ranked, self.version, scored_at, chance)
 
     def run(self, audience: Audience, scored_at: datetime, seconds: float) -> ScoringRun:
         """The row about a run whose lists have been written; what has changed is left at 0."""
@@ -171,10 +178,16 @@ class DistributedVersion:
         return {name: int(total[name]) for name in ("lists", "short", "unknown")}, figures
 
 
-def request_of(spark: SparkSession, inputs: Inputs, settings: Settings) -> Request:
+def request_of(tables: Tables, inputs: Inputs, settings: Settings, scored_at: datetime) -> Request:
     """What is asked of a version for all users, with what the inputs name on the executors."""
     allowed, categories = inputs.allowed_ids(), inputs.category_numbers()
-    send = spark.sparkContext.broadcast
+    send, exploration = tables.spark.sparkContext.broadcast, None
+    if settings.batch_score.exploration:
+        ids, shown = inputs.explored_ids(), exposures.explored(tables, scored_at - _EXPLORED_WITHIN)
+        counts = np.array([shown.items.get(item, (0, 0)) for item in ids], dtype=np.float64).reshape(-1, 2)
+        posterior = Posterior.of(ids, counts[:, 0], counts[:, 1], shown.control)
+        share, place = settings.batch_score.exploration, (settings.recommend.k - 1) // EXPLORED_PART
+        exploration = send(Exploration(share, place, str(settings.seed), posterior))
     return Request(
         settings.recommend.k,
         settings.recommend.exclude_seen,
@@ -182,6 +195,7 @@ def request_of(spark: SparkSession, inputs: Inputs, settings: Settings) -> Reque
         None if categories is None else send(categories),
         settings.batch_score.category_cap,
         settings.batch_score.diversity,
+        exploration,
     )
 
 
@@ -219,15 +233,14 @@ def send_to_executors(spark: SparkSession, version: Version) -> str:
     return name
 
 
-def _signed(lists: DataFrame, version: Version, scored_at: datetime) -> DataFrame:
+def _signed(lists: DataFrame, version: Version, scored_at: datetime, exploration: float) -> DataFrame:
     stamped = _stamped(lists, version).withColumn("scored_at", F.lit(scored_at))
     parts = [F.lit(f"{version.name}/{version.version}"), F.col(RANKING), F.format_string("%.6e", PROPENSITY)]
     made = F.sha2(F.concat_ws("\n", USER, "model_name", "model_version", F.lit(scored_at.isoformat())), 256)
     # What `exposure.Origin` reads; no id for a version of an older release, which does not say how it ranked.
-    return stamped.withColumn(
-        LIST_ID,
-        F.concat(parts[0], *(piece for part in [*parts[1:], F.substring(made, 1, 16)] for piece in (F.lit(":"), part))),
-    )
+    pieces = [piece for part in [*parts[1:], F.substring(made, 1, 16)] for piece in (F.lit(":"), part)]
+    chance = F.when(F.isnotnull(EXPLORED_PLACE), F.lit(exploration))
+    return stamped.withColumns({LIST_ID: F.concat(parts[0], *pieces, workers.MARK), EXPLORED_CHANCE: chance})
 
 
 def _stamped(rows: DataFrame, version: Version) -> DataFrame:

@@ -21,6 +21,7 @@ _COLUMNS: dict[str, Sequence[str]] = {
     "allowed_items": (ITEM,),
     "excluded_items": (USER, ITEM),
     "categories": (ITEM, CATEGORY),
+    "explored_items": (ITEM,),
 }
 
 
@@ -33,19 +34,22 @@ class Inputs:
         allowed_items: `item_id`, the only items that lists may hold; None: all.
         excluded_items: `user_id`, `item_id`: items that single users shall not get.
         categories: `item_id`, `category`, for `batch_score.category_cap`.
+        explored_items: `item_id`, for `batch_score.exploration`.
     """
 
     users: DataFrame | None = None
     allowed_items: DataFrame | None = None
     excluded_items: DataFrame | None = None
     categories: DataFrame | None = None
+    explored_items: DataFrame | None = None
 
     def completed(self, spark: SparkSession, settings: BatchScore) -> "Inputs":
         """With what the settings name where there is no frame; everything checked, and ids as text.
 
         Raises:
             InputError: a table is not there, or lacks a column; the message names the setting.
-            ConfigError: there are categories without a cap, or the other way around.
+            ConfigError: there are categories without a cap, or explored items without a chance, or the other way
+                around.
             OutsideDownError: the storage does not answer.
         """
         found: dict[str, DataFrame] = {}
@@ -59,6 +63,10 @@ class Inputs:
             raise ConfigError("setting 'batch_score.category_cap': set batch_score.categories, too")
         if settings.category_cap is None and "categories" in found:
             raise ConfigError("setting 'batch_score.categories': set batch_score.category_cap, too")
+        if settings.exploration and "explored_items" not in found:
+            raise ConfigError("setting 'batch_score.exploration': set batch_score.explored_items, too")
+        if not settings.exploration and "explored_items" in found:
+            raise ConfigError("setting 'batch_score.explored_items': set batch_score.exploration, too")
         return replace(self, **found)
 
     def without(self, pairs: DataFrame) -> "Inputs":
@@ -69,6 +77,12 @@ class Inputs:
     def allowed_ids(self) -> pa.Array | None:
         """Ids of the allowed items, on the driver: the catalog fits it."""
         return None if self.allowed_items is None else _column(_without_null(self.allowed_items, ITEM).distinct(), ITEM)
+
+    def explored_ids(self) -> list[str]:
+        """Ids of the explored items, on the driver, in order; none where nothing is explored."""
+        if self.explored_items is None:
+            return []
+        return sorted(_column(_without_null(self.explored_items, ITEM).distinct(), ITEM).to_pylist())
 
     def category_numbers(self) -> tuple[pa.Array, Array] | None:
         """Ids of the items that have a category, and the number of it.

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +16,13 @@ from pyspark import SparkFiles
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from recsys.contracts import ITEM, PROPENSITY, RANKING, USER
-from recsys.scoring.composition import Ordered, Rules, compose
+from recsys.contracts import EXPLORED_PLACE, ITEM, PROPENSITY, RANKING, USER
+from recsys.scoring.composition import Ordered, RanksCandidates, Rules, compose
+from recsys.scoring.exploration import Exploration, Explored, Explorer
 from recsys.scoring.figures import dissimilarities, percentiles
 from recsys.scoring.similarity import Similarity, factors_of, similarity_of
 from recsys.serving.arrays import Array, Lists
+from recsys.serving.served import kind_of
 from recsys.serving.stored import ARRAYS_FILE, FORMS
 
 if TYPE_CHECKING:
@@ -32,7 +34,13 @@ Batches = Iterator[pa.RecordBatch]
 InWorker = Callable[[Batches], Batches]
 
 EXCLUDED = "excluded"
-LISTS = f"{USER} STRING, items ARRAY<STRUCT<{ITEM}: STRING, score: DOUBLE>>, {RANKING} STRING, {PROPENSITY} DOUBLE"
+# Of the id of a list with an explored place, or of a control.
+MARK = "mark"
+LISTS = (
+    f"{USER} STRING, items ARRAY<STRUCT<{ITEM}: STRING, score: DOUBLE>>, {RANKING} STRING, {PROPENSITY} DOUBLE, "
+    f"{EXPLORED_PLACE} BIGINT, {MARK} STRING"
+)
+NAMES = [USER, "items", RANKING, PROPENSITY, EXPLORED_PLACE, MARK]
 # One row for each listed item, and one for all lists of a task, whose item is -1.
 MEASURES = (
     "item BIGINT, times BIGINT, lists BIGINT, short BIGINT, unknown BIGINT, popularity DOUBLE, dissimilarity DOUBLE, "
@@ -115,6 +123,8 @@ class Request:
         categories: ids of items, and numbers of their categories; None: no categories.
         cap: items of one category in a list, at most.
         diversity: 0 to 1.
+        exploration: None: none.
+        uri: of the version, by which is drawn what is explored.
     """
 
     k: int
@@ -123,6 +133,21 @@ class Request:
     categories: "Broadcast[tuple[pa.Array, Array]] | None" = None
     cap: int | None = None
     diversity: float = 0.0
+    exploration: "Broadcast[Exploration] | None" = None
+    uri: str = ""
+
+    def explorer(self, version: WorkerVersion) -> Explorer | None:
+        """For the rows of a version; None without exploration, and for a version of an older release."""
+        ranker = version.ranker
+        if self.exploration is None or not (isinstance(ranker, RanksCandidates) and hasattr(ranker, "served_by")):
+            return None
+        own = replace(self.exploration.value, key=f"{self.exploration.value.key}\n{self.uri}")
+        rows = rows_of(pa.array(own.posterior.item_ids, pa.string()), version.item_ids)
+        allowed = None
+        if self.allowed is not None:
+            allowed = rows_of(pa.array(own.posterior.item_ids, pa.string()), self.allowed.value) >= 0
+        lifts = kind_of(version.arrays) == "mixture"
+        return Explorer(own, ranker, len(version.user_ids), rows, self.exclude_seen, lifts, allowed)
 
     def rules(self, version: WorkerVersion) -> Rules | None:
         """For the rows of a version; None where its order is the list."""
@@ -150,7 +175,8 @@ def ranking(archive: str, request: Request) -> InWorker:
 
     def rank(batches: Batches) -> Batches:
         version = loaded(archive)
-        rules = request.rules(version)
+        rules, explorer = request.rules(version), request.explorer(version)
+        ranker = version.ranker if explorer is None else explorer.ranker
         for batch in batches:
             if batch.schema.names[0] == USER:
                 ids = batch.column(0)
@@ -161,12 +187,18 @@ def ranking(archive: str, request: Request) -> InWorker:
             ranked: Ordered
             if EXCLUDED in batch.schema.names or rules is not None:
                 own = rules or Rules(request.k)
-                ranked = compose(version.ranker, rows, request.exclude_seen, _excluded(batch, version), own)
+                ranked = compose(ranker, rows, request.exclude_seen, _excluded(batch, version), own)
             else:
                 asked = np.full(len(rows), request.k), np.full(len(rows), request.exclude_seen)
-                ranked = version.ranker.rank(rows, *asked)
-            columns = [ids, _lists(ranked, version.item_ids), *_drawn(version, rows)]
-            yield pa.RecordBatch.from_arrays(columns, [USER, "items", RANKING, PROPENSITY])
+                ranked = ranker.rank(rows, *asked)
+            if explorer is None:
+                lists, found = _lists(ranked, version.item_ids), _unexplored(len(rows))
+            else:
+                explored = explorer.of(ranked, rows, ids.to_pylist(), _excluded(batch, version))
+                new = pa.array(explorer.new_ids, version.item_ids.type)
+                item_ids = pa.concat_arrays([version.item_ids, new])
+                lists, found = _lists(explored.lists, item_ids), _told(explored, item_ids)
+            yield pa.RecordBatch.from_arrays([ids, lists, *_drawn(version, rows), *found], NAMES)
 
     return rank
 
@@ -223,8 +255,10 @@ def measuring(archive: str, k: int, all_known: bool) -> InWorker:
             own = batch.column(1)
             lengths = pc.list_value_length(own).to_numpy(zero_copy_only=False).astype(np.int64)
             items = rows_of(own.flatten(), version.item_ids)
-            # A run of another version that ended just now may have listed items that this one does not know.
-            known = items[items >= 0]
+            # The version does not know all explored items, nor those that another one has listed just now.
+            among, known = items >= 0, items[items >= 0]
+            owners = np.repeat(np.arange(len(lengths)), lengths)[among]
+            compared = np.bincount(owners, minlength=len(lengths))
             times += np.bincount(known, minlength=len(times))
             total["lists"] += len(batch)
             total["short"] += int((lengths < k).sum())
@@ -232,9 +266,9 @@ def measuring(archive: str, k: int, all_known: bool) -> InWorker:
                 total["unknown"] += int((rows_of(batch.column(0), version.user_ids) < 0).sum())
             total["popularity"] += float(version.popularity[known].sum())
             if version.similarity is not None and len(known):
-                table = np.zeros((len(lengths), lengths.max()), dtype=np.int64)
-                table[np.arange(lengths.max()) < lengths[:, None]] = items
-                found = dissimilarities(version.similarity, table, lengths)
+                table = np.zeros((len(lengths), compared.max()), dtype=np.int64)
+                table[np.arange(compared.max()) < compared[:, None]] = known
+                found = dissimilarities(version.similarity, table, compared)
                 total["dissimilarity"] += float(found.sum())
                 total["compared"] += len(found)
         listed = np.flatnonzero(times)
@@ -264,6 +298,17 @@ def _drawn(version: WorkerVersion, rows: Array) -> list[pa.Array]:
         return [pa.nulls(len(rows), pa.string()), pa.nulls(len(rows), pa.float64())]
     found = version.ranker.served_by(rows)
     return [pa.array(found.names, pa.string()).take(pa.array(found.choices)), pa.array(found.chances, mask=rows < 0)]
+
+
+def _unexplored(count: int) -> list[pa.Array]:
+    return [pa.nulls(count, pa.int64()), pa.array([""] * count, pa.string())]
+
+
+def _told(explored: Explored, item_ids: pa.Array) -> list[pa.Array]:
+    """The explored place of each list, from 1, and the end of its id."""
+    there = item_ids.take(pa.array(explored.there, mask=explored.there < 0)).fill_null("")
+    places = pa.array(np.full(len(explored.marks), explored.place + 1), mask=explored.marks != 1)
+    return [places, pa.array(explored.ends(there.to_pylist()), pa.string())]
 
 
 def _excluded(batch: pa.RecordBatch, version: WorkerVersion) -> Lists:

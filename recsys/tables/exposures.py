@@ -1,11 +1,13 @@
 """The table `exposures`: which lists of recommendations were shown to whom, and what became of them, by batch."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recsys.config.experiment import Experiment
@@ -13,6 +15,11 @@ from recsys.config.sections import EventWeight
 from recsys.contracts import (
     BATCH,
     CLICKS,
+    CONTROL_CLICKS,
+    CONTROL_IMPRESSIONS,
+    EXPLORED_CLICKS,
+    EXPLORED_IMPRESSIONS,
+    EXPLORED_ITEM,
     EXPOSURES,
     GENERATION,
     IMPRESSIONS,
@@ -27,7 +34,7 @@ from recsys.contracts import (
     StepId,
 )
 from recsys.experiment import arms_of
-from recsys.exposure import Origin, rates_by_group
+from recsys.exposure import CONTROL_MARK, EXPLORED_MARK, ITEM_DIGITS, Origin, rates_by_group
 from recsys.tables.clean import is_listed, weigh
 from recsys.tables.conditions import between, of_step
 from recsys.tables.delta import Tables
@@ -48,6 +55,11 @@ _COLUMNS = pa.schema(
         (IMPRESSIONS, pa.int64()),
         (CLICKS, pa.int64()),
         (INGESTED_AT, pa.timestamp("us", "UTC")),
+        (EXPLORED_ITEM, pa.large_string()),
+        (EXPLORED_IMPRESSIONS, pa.int64()),
+        (EXPLORED_CLICKS, pa.int64()),
+        (CONTROL_IMPRESSIONS, pa.int64()),
+        (CONTROL_CLICKS, pa.int64()),
     ]
 )
 
@@ -63,6 +75,7 @@ def append(
     """Append what a batch says about lists, once.
 
     An item of a list counts as shown once, and as clicked once: by any event of positive weight that answers the list.
+    One in an explored place counts there, and not for the list, whose version and ranking did not choose it.
     This goes through the batch again, so skip it if `log.collect` counted no such records.
 
     Args:
@@ -80,8 +93,21 @@ def append(
         F.max(clicked.cast("bigint")).alias(CLICKS),
         F.max(INGESTED_AT).alias(INGESTED_AT),
     )
+    explored, control = (_in_place(mark) for mark in (EXPLORED_MARK, CONTROL_MARK))
+    sums = {
+        name: F.sum(F.when(where, F.col(count)))
+        for where, names in (
+            (~explored, (IMPRESSIONS, CLICKS)),
+            (explored, (EXPLORED_IMPRESSIONS, EXPLORED_CLICKS)),
+            (control, (CONTROL_IMPRESSIONS, CONTROL_CLICKS)),
+        )
+        for name, count in zip(names, (IMPRESSIONS, CLICKS), strict=True)
+    }
+    sums |= {name: F.coalesce(sums[name], F.lit(0)) for name in (IMPRESSIONS, CLICKS)}
     counted = each.groupBy(USER, LIST_ID).agg(
-        F.sum(IMPRESSIONS).alias(IMPRESSIONS), F.sum(CLICKS).alias(CLICKS), F.max(INGESTED_AT).alias(INGESTED_AT)
+        F.max(F.when(explored, F.col(ITEM))).alias(EXPLORED_ITEM),
+        F.max(INGESTED_AT).alias(INGESTED_AT),
+        *(total.alias(name) for name, total in sums.items()),
     )
     if not in_bulk:
         rows = _rows(counted.toArrow(), step).sort_by([(name, "ascending") for name in (USER, LIST_ID)])
@@ -128,6 +154,41 @@ def figures(tables: Tables, step: StepId, experiment: Experiment) -> dict[str, f
             found[f"experiment/{arm}/click_rate_lower"] = group.observed.lower
             found[f"experiment/{arm}/click_rate_upper"] = group.observed.upper
     return found
+
+
+def _in_place(mark: str) -> Column:
+    """Whether an item stands in the place of a list of which the list's id tells by a mark."""
+    digest = F.substring(F.sha2(ITEM, 256), 1, ITEM_DIGITS)
+    of_list = F.substring(LIST_ID, -ITEM_DIGITS - 1, ITEM_DIGITS + 1)
+    return F.startswith(of_list, F.lit(mark)) & (F.concat(F.lit(mark), digest) == of_list)
+
+
+@dataclass(frozen=True)
+class ExploredCounts:
+    """What was shown in explored places, and clicked.
+
+    Attributes:
+        items: impressions and clicks by item.
+        control: impressions and clicks in the same place of the controls.
+    """
+
+    items: dict[str, tuple[int, int]]
+    control: tuple[int, int]
+
+
+def explored(tables: Tables, since: datetime) -> ExploredCounts:
+    """Counts of explored places, and of their controls, in what has come in since a time."""
+    shown = tables.read(EXPOSURES).where(F.col(INGESTED_AT) >= F.lit(since))
+    told = shown.where(F.isnotnull(EXPLORED_ITEM) | F.isnotnull(CONTROL_IMPRESSIONS))
+    names = EXPLORED_IMPRESSIONS, EXPLORED_CLICKS, CONTROL_IMPRESSIONS, CONTROL_CLICKS
+    sums = told.groupBy(EXPLORED_ITEM).agg(*(F.coalesce(F.sum(name), F.lit(0)).alias(name) for name in names))
+    items, control = dict[str, tuple[int, int]](), (0, 0)
+    for item, *counts in sums.collect():
+        if item is None:
+            control = counts[2], counts[3]
+        else:
+            items[item] = counts[0], counts[1]
+    return ExploredCounts(items, control)
 
 
 def newest(tables: Tables, after: StepId | None) -> pa.Table:

@@ -123,6 +123,12 @@ def ran(tmp_path: Path, settings: MakeSettings, empty_registry: Callable[[str], 
             "impressions": [10] * users,
             "clicks": [1 + number % 2 for number in range(users)],
             "ingested_at": pa.array([NOW] * users, pa.timestamp("us", "UTC")),
+            "explored_item": pa.nulls(users, pa.string()),
+            **{
+                f"{where}_{what}": pa.nulls(users, pa.int64())
+                for where in ("explored", "control")
+                for what in ("impressions", "clicks")
+            },
         }
     )
     write_deltalake(table_path(made.storage.root, EXPOSURES), exposures._rows(counted, LAST))

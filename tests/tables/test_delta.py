@@ -158,7 +158,7 @@ def test_only_lists_that_changed_are_written(tables: Tables) -> None:
 
     def synced(version: int, lists: dict[str, list[str]]) -> recommendations.Synced:
         at = datetime(2024, 5, version)
-        made = "m", str(version), at, f"list of version {version}", "als", 1.0
+        made = "m", str(version), at, f"list of version {version}", "als", 1.0, None, None
         rows = [(user, [(item, 1.0 / version) for item in own], *made) for user, own in lists.items()]
         return recommendations.sync(tables, tables.spark.createDataFrame(rows, schema).coalesce(1))
 
