@@ -1,5 +1,6 @@
 """The sequence encoder: its examples, what it learns from the order of items, and what it forgets."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ from recsys.config import Settings
 from recsys.contracts import InteractionBatch, StepId
 from recsys.model.evaluation.prequential import evaluate
 from recsys.model.mixture.mixture import Mixture
-from recsys.model.neural.sequence import SequenceEncoder, examples_of, softmax_items
+from recsys.model.neural.sequence import SequenceEncoder
+from recsys.model.neural.sequence_examples import SequenceExamples, examples_of, no_examples
+from recsys.model.neural.sequence_network import oldest_first, softmax_items
 from recsys.model.recommender import OnlineModel
 from recsys.serving import Lists
 from tests.model.als.test_incremental_als import assert_same_state, learn
@@ -77,20 +80,60 @@ def test_examples_are_what_users_had_and_what_came_next(seed: int, users: int) -
         assert any(set(targets[place]) <= set(rest) and len(targets[place]) == min(len(rest), 20) for rest in fitting)
 
 
+def contexts_of(seed: int, count: int) -> SequenceExamples:
+    """Some examples of contexts of all lengths, each with one target."""
+    draw = np.random.default_rng(seed)
+    contexts = np.zeros((count, 20), np.int32)
+    for row in contexts:
+        length = draw.integers(1, 21)
+        row[:length] = 1 + draw.permutation(60)[:length]
+    return SequenceExamples(contexts, np.arange(1, count + 1, dtype=np.int32)[:, None])
+
+
+@given(seed=st.integers(0, 10_000), count=st.integers(0, 40), size=st.integers(1, 12))
+def test_every_example_comes_once_among_its_like(seed: int, count: int, size: int) -> None:
+    examples = contexts_of(seed, count) if count else no_examples()
+    groups = list(examples.drawn(size, np.random.default_rng(seed)))
+    assert sorted(len(group) for group in groups[:-1])[1:] == [size] * (len(groups) - 2) if len(groups) > 1 else True
+    found = [
+        (group.targets[place, 0], group.contexts[place].tolist()) for group in groups for place in range(len(group))
+    ]
+    own = zip(examples.targets[:, 0], examples.contexts.tolist(), strict=True)
+    assert sorted(found) == sorted(own)
+    ranges = sorted((int(group.lengths[-1]), int(group.lengths[0])) for group in groups)
+    for group in groups:
+        assert (np.diff(group.lengths) <= 0).all()
+    assert all(before[1] <= after[0] for before, after in pairwise(ranges))
+
+
+@given(seed=st.integers(0, 10_000), count=st.integers(1, 12))
+def test_contexts_are_read_side_by_side_from_the_oldest_item_on(seed: int, count: int) -> None:
+    (examples,) = contexts_of(seed, count).drawn(count, np.random.default_rng(seed))
+    read, together = oldest_first(examples)
+    items = iter(read.tolist())
+    found: list[list[int]] = [[] for _ in range(count)]
+    for running in together.tolist():
+        for own in found[:running]:
+            own.append(next(items))
+    assert next(items, None) is None
+    assert found == [[code - 1 for code in row[::-1] if code] for row in examples.contexts.tolist()]
+
+
 def test_a_sampled_softmax_stands_for_all_items(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recsys.model.neural.sequence._SAMPLED", 50)
-    targets, draw = np.array([[3, 7, 0], [120, 0, 0]], np.int32), np.random.default_rng(0)
+    monkeypatch.setattr("recsys.model.neural.sequence_network._SAMPLED", 50)
+    examples = SequenceExamples(np.array([[5, 0], [1, 0]], np.int32), np.array([[3, 7, 0], [120, 0, 0]], np.int32))
+    own, draw = [0, 2, 4, 6, 119], np.random.default_rng(0)
     logits = np.random.default_rng(1).normal(size=400)
     sums = []
     for _ in range(400):
-        items, shifts = softmax_items(targets, 400, draw)
-        assert {2, 6, 119} <= {*items.tolist()}
+        items, shifts = softmax_items(examples, 400, draw)
+        assert {*own} <= {*items.tolist()}
         assert (np.diff(items) > 0).all()
-        assert not shifts[np.isin(items, [2, 6, 119])].any()
+        assert not shifts[np.isin(items, own)].any()
         sums.append(np.exp(logits[items] + shifts).sum())
     assert np.mean(sums) == pytest.approx(np.exp(logits).sum(), rel=0.02)
-    monkeypatch.setattr("recsys.model.neural.sequence._SAMPLED", 400)
-    items, shifts = softmax_items(targets, 400, draw)
+    monkeypatch.setattr("recsys.model.neural.sequence_network._SAMPLED", 400)
+    items, shifts = softmax_items(examples, 400, draw)
     assert (items.tolist(), shifts.any()) == (list(range(400)), False)
 
 
