@@ -1,6 +1,8 @@
 """A recurrent network over the order of each user's latest items."""
 
 from collections.abc import Mapping
+from copy import deepcopy
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,8 @@ _KEPT = 20_000
 # Passes over a batch, with as many kept examples as it has of its own; and over what is kept, in a rebuild.
 _PASSES, _EPOCHS = 2, 5
 _AT_ONCE, _RATE = 256, 2e-3
+# What a step leaves of the average of the weights, and after how many steps it is brought up to date.
+_DECAY, _EVERY = 0.99, 8
 # Standard deviation of the vector of a new item that nobody else knows either.
 _NEW = 0.1
 
@@ -44,7 +48,8 @@ class SequenceEncoder:
     of the batch from what comes before; with as many examples of earlier batches, so that it does not forget (Mi et
     al., "ADER: Adaptively distilled exemplar replay towards continual learning for session-based recommendation",
     RecSys 2020, of which only the replay is used). The loss is the mean cross-entropy of a softmax over all items,
-    summed up over a sample. With an `als` model the network learns a correction to its factors.
+    summed up over a sample. With an `als` model the network learns a correction to its factors. Scores come from an
+    exponential moving average of the weights.
 
     Args:
         settings: The section model and the keys device and seed are used.
@@ -95,6 +100,7 @@ class SequenceEncoder:
         rows = torch.from_numpy(kept.items.codes).to(self._device)
         for name in TABLES:
             keep_rows(self._network.get_parameter(name), rows, self._tables)
+            keep_rows(self._average.get_parameter(name), rows)
 
     def refit(self, history: History, step: StepId) -> dict[str, float]:
         """Train from scratch on the kept examples."""
@@ -120,13 +126,16 @@ class SequenceEncoder:
     def state(self) -> State:
         """See `Learner`."""
         named = dict(self._network.named_parameters())
-        weights = {name: parameter.detach().cpu().numpy() for name, parameter in named.items()}
+        average = dict(self._average.named_parameters())
         moments: State = {}
         for optimizer, own in self._optimizers:
             moments |= optimizer_state(optimizer, own, lambda name: len(named[name]))
         buffer = {"contexts": self._kept.contexts, "targets": self._kept.targets}
         state: State = {"recent": self._latest()}
-        return state | prefixed(buffer, "buffer") | prefixed(weights, "network") | prefixed(moments, "optimizer")
+        for name, parameters in (("network", named), ("average", average)):
+            weights = {own: parameter.detach().cpu().numpy() for own, parameter in parameters.items()}
+            state |= prefixed(weights, name)
+        return state | prefixed(buffer, "buffer") | prefixed(moments, "optimizer")
 
     @classmethod
     def from_state(cls, settings: Settings, state: Mapping[str, npt.NDArray[Any]]) -> "SequenceEncoder":
@@ -134,11 +143,12 @@ class SequenceEncoder:
         learner = cls(settings)
         learner._recent = GrowingArray(state["recent"].ravel(), np.int32)
         learner._kept = SequenceExamples(*(state[f"buffer.{name}"].copy() for name in ("contexts", "targets")))
-        for name, parameter in learner._network.named_parameters():
-            # A copy by torch lies where a parameter would: how it is aligned may decide about the last bits of sums.
-            parameter.data = torch.from_numpy(state[f"network.{name}"]).clone().to(learner._device)
-        # On CUDA the weights of the unit lie in one piece; elsewhere nothing happens.
-        learner._network.gru.flatten_parameters()
+        for network, own in ((learner._network, "network"), (learner._average, "average")):
+            for name, parameter in network.named_parameters():
+                # A copy by torch lies where a parameter would: its alignment may decide about the last bits of sums.
+                parameter.data = torch.from_numpy(state[f"{own}.{name}"]).clone().to(learner._device)
+            # On CUDA the weights of the unit lie in one piece; elsewhere nothing happens.
+            network.gru.flatten_parameters()
         for optimizer, own in learner._optimizers:
             restore_optimizer(optimizer, own, part(state, "optimizer"))
         return learner
@@ -150,6 +160,7 @@ class SequenceEncoder:
     def _start(self, drawing: np.random.Generator) -> None:
         """A network that has learned nothing, of no items."""
         self._network = SequenceNetwork(self._factor_count, drawing).to(self._device)
+        self._average = deepcopy(self._network).requires_grad_(False)
         layers = dict(self._network.named_parameters())
         tables = {name: layers.pop(name) for name in TABLES}
         # Of the tables only the rows that a step touches move.
@@ -168,6 +179,10 @@ class SequenceEncoder:
             drawing = generator(self._seed, step, Purpose.SEQUENCE_NEW_ITEMS)
             drawn = _NEW * drawing.standard_normal((items - before, DIMENSIONS), dtype=np.float32)
             residual.data[before:] = torch.from_numpy(drawn)
+        for name, table in zip(TABLES, (residual, bias), strict=True):
+            average = self._average.get_parameter(name)
+            grow_rows(average, items, spare=False)
+            average[before:] = table.detach()[before:]
 
     def _take_in(self, batch: CodedBatch, step: StepId, drawing: np.random.Generator) -> SequenceExamples:
         """Make room for a batch, keep the examples that it gives, and follow its users' latest items."""
@@ -186,13 +201,25 @@ class SequenceEncoder:
         for optimizer, _ in self._optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = _RATE * rate
-        for _ in range(passes):
-            for some in examples.drawn(_AT_ONCE, drawing):
-                for optimizer, _ in self._optimizers:
-                    optimizer.zero_grad()
-                torch.autograd.backward(self._network.loss(some, factors, drawing, dropping))
-                for optimizer, _ in self._optimizers:
-                    optimizer.step()
+        made = 0
+        for some in chain.from_iterable(examples.drawn(_AT_ONCE, drawing) for _ in range(passes)):
+            for optimizer, _ in self._optimizers:
+                optimizer.zero_grad()
+            torch.autograd.backward(self._network.loss(some, factors, drawing, dropping))
+            for optimizer, _ in self._optimizers:
+                optimizer.step()
+            made += 1
+            if made % _EVERY == 0:
+                self._follow(_EVERY)
+        self._follow(made % _EVERY)
+
+    @torch.no_grad()
+    def _follow(self, steps: int) -> None:
+        """Move the average toward the network as for so many steps; at first more, so that it forgets how it began."""
+        count = self._tables.state.get(self._network.bias, {}).get("step", 0)
+        kept = min(_DECAY, (1 + count) / (10 + count)) ** steps
+        for average, parameter in zip(self._average.parameters(), self._network.parameters(), strict=True):
+            average.lerp_(parameter, 1 - kept)
 
     def _factors(self) -> torch.Tensor:
         """(items, f) factors; a copy, which is aligned like any other tensor."""
@@ -208,7 +235,7 @@ class SequenceEncoder:
     @one_thread()
     @torch.no_grad()
     def _arrays(self) -> State:
-        network = self._network
+        network = self._average
         gru = dict(network.gru.named_parameters())
         named: dict[str, torch.Tensor] = {
             "vectors": network.vectors(self._factors()),
