@@ -11,7 +11,7 @@ from recsys.model.neural.sequence_examples import SequenceExamples
 DIMENSIONS = 64
 # Parameters with a row for each item.
 TABLES = ("residual", "bias")
-_DROPOUT, _PENALTY = 0.1, 1e-5
+_DROPOUT, _PENALTY = 0.3, 1e-5
 # Items, beside those that a group of examples is about, over which a softmax is summed up.
 _SAMPLED = 512
 
