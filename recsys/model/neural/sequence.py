@@ -143,10 +143,10 @@ class SequenceEncoder:
         learner = cls(settings)
         learner._recent = GrowingArray(state["recent"].ravel(), np.int32)
         learner._kept = SequenceExamples(*(state[f"buffer.{name}"].copy() for name in ("contexts", "targets")))
-        for network, own in ((learner._network, "network"), (learner._average, "average")):
+        for network, kind in ((learner._network, "network"), (learner._average, "average")):
             for name, parameter in network.named_parameters():
                 # A copy by torch lies where a parameter would: its alignment may decide about the last bits of sums.
-                parameter.data = torch.from_numpy(state[f"{own}.{name}"]).clone().to(learner._device)
+                parameter.data = torch.from_numpy(state[f"{kind}.{name}"]).clone().to(learner._device)
             # On CUDA the weights of the unit lie in one piece; elsewhere nothing happens.
             network.gru.flatten_parameters()
         for optimizer, own in learner._optimizers:
