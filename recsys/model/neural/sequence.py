@@ -45,11 +45,11 @@ class SequenceEncoder:
     """Predicts what a user interacts with next from the order of the user's latest items; a `Learner`.
 
     From what a user had before a batch it learns all that the user has in it, and what comes behind one random place
-    of the batch from what comes before; with as many examples of earlier batches, so that it does not forget (Mi et
-    al., "ADER: Adaptively distilled exemplar replay towards continual learning for session-based recommendation",
-    RecSys 2020, of which only the replay is used). The loss is the mean cross-entropy of a softmax over all items,
-    summed up over a sample. With an `als` model the network learns a correction to its factors. Scores come from an
-    exponential moving average of the weights.
+    of the batch from what comes before; with as many examples of earlier batches, so that it does not forget. Half of
+    the target of these is what it said itself before the batch (Mi et al., "ADER: Adaptively distilled exemplar replay
+    towards continual learning for session-based recommendation", RecSys 2020). The loss is the mean cross-entropy of a
+    softmax over all items, summed up over a sample. With an `als` model the network learns a correction to its factors.
+    Scores come from an exponential moving average of the weights.
 
     Args:
         settings: The section model and the keys device and seed are used.
@@ -84,7 +84,8 @@ class SequenceEncoder:
         known = self._kept
         own = self._take_in(batch, step, drawing)
         older = known.take(drawing.integers(len(known), size=len(own) if len(known) else 0))
-        self._learn(own.joined(older), _PASSES, decision.learning_rate, drawing)
+        former = deepcopy(self._average) if len(older) else None
+        self._learn(own.joined(older), _PASSES, decision.learning_rate, drawing, former, len(own))
         return {}
 
     def absorb(self, batch: CodedBatch, history: History, step: StepId) -> None:
@@ -194,18 +195,27 @@ class SequenceEncoder:
         self._kept = self._kept.joined(own).take(slice(-_KEPT, None))
         return own
 
-    def _learn(self, examples: SequenceExamples, passes: int, rate: float, drawing: np.random.Generator) -> None:
-        """Train on examples, in random order, so many times."""
+    def _learn(
+        self,
+        examples: SequenceExamples,
+        passes: int,
+        rate: float,
+        drawing: np.random.Generator,
+        former: SequenceNetwork | None = None,
+        fresh: int = 0,
+    ) -> None:
+        """Train on examples, in random order, so many times; those behind the fresh ones also on the former network."""
         dropping = torch.Generator(self._device).manual_seed(int(drawing.integers(2**62)))
         factors = self._factors()
         for optimizer, _ in self._optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = _RATE * rate
         made = 0
-        for some in chain.from_iterable(examples.drawn(_AT_ONCE, drawing) for _ in range(passes)):
+        for places in chain.from_iterable(examples.drawn(_AT_ONCE, drawing) for _ in range(passes)):
             for optimizer, _ in self._optimizers:
                 optimizer.zero_grad()
-            torch.autograd.backward(self._network.loss(some, factors, drawing, dropping))
+            known = None if former is None else (former, places >= fresh)
+            torch.autograd.backward(self._network.loss(examples.take(places), factors, drawing, dropping, known))
             for optimizer, _ in self._optimizers:
                 optimizer.step()
             made += 1

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from recsys.model.common.arrays import Int32Array, IntArray
 from recsys.serving import Lists
@@ -35,7 +36,7 @@ class SequenceExamples:
         lengths: IntArray = (self.contexts > 0).sum(axis=1)
         return lengths
 
-    def take(self, places: IntArray | slice) -> "SequenceExamples":
+    def take(self, places: IntArray | npt.NDArray[np.bool_] | slice) -> "SequenceExamples":
         """Those at some places."""
         return SequenceExamples(self.contexts[places], self.targets[places])
 
@@ -44,15 +45,15 @@ class SequenceExamples:
         pairs = ((self.contexts, other.contexts), (self.targets, other.targets))
         return SequenceExamples(*(np.concatenate(pair) for pair in pairs))
 
-    def drawn(self, size: int, drawing: np.random.Generator) -> Iterator["SequenceExamples"]:
-        """All of them in random order, `size` at a time, in each the longest contexts first.
+    def drawn(self, size: int, drawing: np.random.Generator) -> Iterator[IntArray]:
+        """Places of all of them in random order, `size` at a time, those of the longest contexts first.
 
         Contexts of about one length come together, so that a network that reads them side by side takes few steps.
         """
         order = drawing.permutation(len(self))
         order = order[np.argsort(-self.lengths[order], kind="stable")]
         begins = np.arange(0, len(order), size)
-        return (self.take(order[begin : begin + size]) for begin in drawing.permutation(begins).tolist())
+        return (order[begin : begin + size] for begin in drawing.permutation(begins).tolist())
 
 
 def no_examples() -> SequenceExamples:

@@ -1,6 +1,7 @@
 """The network of the sequence encoder: vectors of items, a recurrent unit over them, and a softmax over a sample."""
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
@@ -12,6 +13,8 @@ DIMENSIONS = 64
 # Parameters with a row for each item.
 TABLES = ("residual", "bias")
 _DROPOUT, _PENALTY = 0.3, 1e-5
+# How much of the target of a replayed example is what the former network said.
+_DISTILLED = 0.5
 # Items, beside those that a group of examples is about, over which a softmax is summed up.
 _SAMPLED = 512
 
@@ -53,6 +56,7 @@ class SequenceNetwork(torch.nn.Module):
         factors: torch.Tensor,
         drawing: np.random.Generator,
         dropping: torch.Generator,
+        former: tuple["SequenceNetwork", npt.NDArray[np.bool_]] | None = None,
     ) -> torch.Tensor:
         """Mean cross-entropy of n examples, in each of which all targets count alike, and a penalty on corrections.
 
@@ -61,24 +65,46 @@ class SequenceNetwork(torch.nn.Module):
             factors: (all items, f).
             drawing: Draws the sample of items.
             dropping: Draws what is dropped of what the network reads.
+            former: A network whose probabilities are half of the target of some examples (n,), as in ADER.
         """
         device = factors.device
         items, shifts = softmax_items(examples, len(self.bias), drawing)
+        logs, corrections = self._logs(examples, items, shifts, factors, dropping)
+        owners, places = np.nonzero(examples.targets)
+        asked = np.searchsorted(items, examples.targets[owners, places] - 1)
+        weights = 1 / np.bincount(owners)
+        told = torch.zeros((), device=device)
+        if former is not None and former[1].any():
+            network, some = former
+            weights[some] *= 1 - _DISTILLED
+            with torch.no_grad():
+                known, _ = network._logs(examples.take(some), items, shifts, factors, None)
+            told = _DISTILLED * (known.exp() * logs[torch.from_numpy(some).to(device)]).sum()
+        found = logs[torch.from_numpy(owners).to(device), torch.from_numpy(asked).to(device)]
+        hit = (found * torch.from_numpy(weights[owners].astype(np.float32)).to(device)).sum()
+        return -(hit + told) / len(examples) + _PENALTY * corrections.square().sum()
+
+    def _logs(
+        self,
+        examples: SequenceExamples,
+        items: IntArray,
+        shifts: Float32Array,
+        factors: torch.Tensor,
+        dropping: torch.Generator | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logarithms of the probabilities (n, c) of items (c,) after n contexts, and the items' corrections (c, d)."""
+        device = factors.device
         rows = torch.from_numpy(items).to(device)
         corrections = functional.embedding(rows, self.residual, sparse=True)
         vectors = functional.linear(factors[rows], self.projection) + corrections
         levels = functional.embedding(rows, self.bias, sparse=True)[:, 0] + torch.from_numpy(shifts).to(device)
         read, together = oldest_first(examples)
         taken = functional.embedding(torch.from_numpy(np.searchsorted(items, read)).to(device), vectors)
-        kept = torch.rand(taken.shape, generator=dropping, device=device) >= _DROPOUT
-        _, last = self.gru(PackedSequence(taken * kept / (1 - _DROPOUT), torch.from_numpy(together)))
-        logs = torch.log_softmax(torch.addmm(levels, self.output(last[0]), vectors.T), dim=1)
-        owners, places = np.nonzero(examples.targets)
-        asked = np.searchsorted(items, examples.targets[owners, places] - 1)
-        weights = (1 / np.bincount(owners))[owners].astype(np.float32)
-        found = logs[torch.from_numpy(owners).to(device), torch.from_numpy(asked).to(device)]
-        error = -(found * torch.from_numpy(weights).to(device)).sum() / len(examples)
-        return error + _PENALTY * corrections.square().sum()
+        if dropping is not None:
+            kept = torch.rand(taken.shape, generator=dropping, device=device) >= _DROPOUT
+            taken = taken * kept / (1 - _DROPOUT)
+        _, last = self.gru(PackedSequence(taken, torch.from_numpy(together)))
+        return torch.log_softmax(torch.addmm(levels, self.output(last[0]), vectors.T), dim=1), corrections
 
 
 def oldest_first(examples: SequenceExamples) -> tuple[IntArray, IntArray]:
