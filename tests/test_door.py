@@ -188,7 +188,7 @@ def test_settings_are_checked(settings: Any, message: str | None) -> None:
         recsys.fit(ONE, settings)
 
 
-@pytest.mark.parametrize("kind", ["mixture", "als", "trend", "cooccurrence", "repeat", "ncf"])
+@pytest.mark.parametrize("kind", ["mixture", "als", "trend", "cooccurrence", "repeat", "ncf", "sequence"])
 @pytest.mark.parametrize("events", ["one user", "one instant", "one event"])
 def test_little_is_enough_for_every_kind(kind: str, events: str) -> None:
     frame = history(400)

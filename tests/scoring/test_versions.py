@@ -13,7 +13,7 @@ from tests.model.als.test_incremental_als import learn
 from tests.model.helpers import clustered_batches, make_settings
 
 
-@pytest.mark.parametrize("kind", ["mixture", "als", "ncf", "cooccurrence", "trend", "repeat"])
+@pytest.mark.parametrize("kind", ["mixture", "als", "ncf", "cooccurrence", "trend", "repeat", "sequence"])
 def test_a_filtered_list_is_the_whole_order_without_what_is_left_out(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -27,7 +27,7 @@ def test_a_filtered_list_is_the_whole_order_without_what_is_left_out(
     for few in (ranker.items + 1, 1):
         monkeypatch.setattr(composition, "_FEW", few)
         assert lists_of(compose(ranker, rows, True, Lists.empty(len(rows)), Rules(3, allowed))) == wanted
-    assert (similarity_of(ranker.arrays) is None) == (kind in ("trend", "repeat"))
+    assert (similarity_of(ranker.arrays) is None) == (kind in ("trend", "repeat", "sequence"))
 
 
 def lists_of(ranked: Ordered) -> list[list[int]]:

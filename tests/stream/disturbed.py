@@ -89,7 +89,7 @@ def write_config(folder: Path, name: str) -> Path:
         "model": {
             "factors": 8,
             "forget_after_days": 0.1,
-            "mixture": {"members": ["als", "trend", "cooccurrence", "sessions", "content"]},
+            "mixture": {"members": ["als", "trend", "cooccurrence", "sessions", "content", "sequence"]},
         },
         "items": {"path": str(folder / "items.parquet"), "columns": {"title": None, "text": None, "vector": "vector"}},
         "decay": {"half_life_days": 1},

@@ -1,21 +1,26 @@
 """The sequence encoder: its examples, what it learns from the order of items, and what it forgets."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+import torch
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.config import Settings
 from recsys.contracts import InteractionBatch, StepId
 from recsys.model.evaluation.prequential import evaluate
 from recsys.model.mixture.mixture import Mixture
-from recsys.model.neural.sequence import SequenceEncoder, examples_of, softmax_items
+from recsys.model.neural.sequence import SequenceEncoder
+from recsys.model.neural.sequence_examples import SequenceExamples, examples_of, no_examples
+from recsys.model.neural.sequence_network import SequenceNetwork, oldest_first, softmax_items
 from recsys.model.recommender import OnlineModel
 from recsys.serving import Lists
 from tests.model.als.test_incremental_als import assert_same_state, learn
 from tests.model.helpers import DAY, clustered_batches, make_batch, make_settings
+from tests.serving.test_sequence import plain_user
 
 PLAIN = ("als", "trend")
 ITEMS = 30
@@ -77,21 +82,111 @@ def test_examples_are_what_users_had_and_what_came_next(seed: int, users: int) -
         assert any(set(targets[place]) <= set(rest) and len(targets[place]) == min(len(rest), 20) for rest in fitting)
 
 
+def contexts_of(seed: int, count: int) -> SequenceExamples:
+    """Some examples of contexts of all lengths, each with one target."""
+    draw = np.random.default_rng(seed)
+    contexts = np.zeros((count, 20), np.int32)
+    for row in contexts:
+        length = draw.integers(1, 21)
+        row[:length] = 1 + draw.permutation(60)[:length]
+    return SequenceExamples(contexts, np.arange(1, count + 1, dtype=np.int32)[:, None])
+
+
+@given(seed=st.integers(0, 10_000), count=st.integers(0, 40), size=st.integers(1, 12))
+def test_every_example_comes_once_among_its_like(seed: int, count: int, size: int) -> None:
+    examples = contexts_of(seed, count) if count else no_examples()
+    groups = [examples.take(places) for places in examples.drawn(size, np.random.default_rng(seed))]
+    assert sorted(len(group) for group in groups[:-1])[1:] == [size] * (len(groups) - 2) if len(groups) > 1 else True
+    found = [
+        (group.targets[place, 0], group.contexts[place].tolist()) for group in groups for place in range(len(group))
+    ]
+    own = zip(examples.targets[:, 0], examples.contexts.tolist(), strict=True)
+    assert sorted(found) == sorted(own)
+    ranges = sorted((int(group.lengths[-1]), int(group.lengths[0])) for group in groups)
+    for group in groups:
+        assert (np.diff(group.lengths) <= 0).all()
+    assert all(before[1] <= after[0] for before, after in pairwise(ranges))
+
+
+@given(seed=st.integers(0, 10_000), count=st.integers(1, 12))
+def test_contexts_are_read_side_by_side_from_the_oldest_item_on(seed: int, count: int) -> None:
+    examples = contexts_of(seed, count)
+    (places,) = examples.drawn(count, np.random.default_rng(seed))
+    examples = examples.take(places)
+    read, together = oldest_first(examples)
+    items = iter(read.tolist())
+    found: list[list[int]] = [[] for _ in range(count)]
+    for running in together.tolist():
+        for own in found[:running]:
+            own.append(next(items))
+    assert next(items, None) is None
+    assert found == [[code - 1 for code in row[::-1] if code] for row in examples.contexts.tolist()]
+
+
 def test_a_sampled_softmax_stands_for_all_items(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recsys.model.neural.sequence._SAMPLED", 50)
-    targets, draw = np.array([[3, 7, 0], [120, 0, 0]], np.int32), np.random.default_rng(0)
+    monkeypatch.setattr("recsys.model.neural.sequence_network._SAMPLED", 50)
+    examples = SequenceExamples(np.array([[5, 0], [1, 0]], np.int32), np.array([[3, 7, 0], [120, 0, 0]], np.int32))
+    own, draw = [0, 2, 4, 6, 119], np.random.default_rng(0)
     logits = np.random.default_rng(1).normal(size=400)
     sums = []
     for _ in range(400):
-        items, shifts = softmax_items(targets, 400, draw)
-        assert {2, 6, 119} <= {*items.tolist()}
+        items, shifts = softmax_items(examples, 400, draw)
+        assert {*own} <= {*items.tolist()}
         assert (np.diff(items) > 0).all()
-        assert not shifts[np.isin(items, [2, 6, 119])].any()
+        assert not shifts[np.isin(items, own)].any()
         sums.append(np.exp(logits[items] + shifts).sum())
     assert np.mean(sums) == pytest.approx(np.exp(logits).sum(), rel=0.02)
-    monkeypatch.setattr("recsys.model.neural.sequence._SAMPLED", 400)
-    items, shifts = softmax_items(targets, 400, draw)
+    monkeypatch.setattr("recsys.model.neural.sequence_network._SAMPLED", 400)
+    items, shifts = softmax_items(examples, 400, draw)
     assert (items.tolist(), shifts.any()) == (list(range(400)), False)
+
+
+def arrays_of(network: SequenceNetwork, factors: torch.Tensor, contexts: np.ndarray) -> dict[str, np.ndarray]:
+    """What the plain network of the scorer takes."""
+    gru = dict(network.gru.named_parameters())
+    arrays = {
+        "vectors": network.vectors(factors),
+        "input_weights": gru["weight_ih_l0"],
+        "input_bias": gru["bias_ih_l0"],
+        "state_weights": gru["weight_hh_l0"],
+        "state_bias": gru["bias_hh_l0"],
+        "output_weights": network.output.weight,
+        "output_bias": network.output.bias,
+    }
+    return {"recent": contexts, **{name: tensor.detach().numpy() for name, tensor in arrays.items()}}
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 10_000), count=st.integers(1, 6))
+def test_the_loss_is_the_plain_one(seed: int, count: int) -> None:
+    draw, items = np.random.default_rng(seed), 70
+    contexts = contexts_of(seed, count)
+    targets = np.array([1 + draw.permutation(items)[:5] for _ in range(count)], np.int32)
+    targets[:, draw.integers(1, 5) :] = 0
+    examples = SequenceExamples(contexts.contexts, targets)
+    (places,) = examples.drawn(count, draw)
+    examples, factors = examples.take(places), torch.from_numpy(draw.normal(size=(items, 8)).astype(np.float32))
+    networks = [SequenceNetwork(8, draw) for _ in range(2)]
+    for network in networks:
+        network.residual.data = torch.from_numpy(draw.normal(size=(items, 64)).astype(np.float32) / 8)
+        network.bias.data = torch.from_numpy(draw.normal(size=(items, 1)).astype(np.float32))
+    replayed = draw.random(count) < 0.5
+    expected = 1e-5 * float((networks[0].residual.detach().double() ** 2).sum())
+    for place in range(count):
+        logs = []
+        for network in networks:
+            arrays = arrays_of(network, factors, examples.contexts)
+            user = plain_user(arrays, place)
+            assert user is not None
+            logits = arrays["vectors"].astype(np.float64) @ user + network.bias.detach().double().numpy()[:, 0]
+            logs.append(logits - logits.max() - np.log(np.exp(logits - logits.max()).sum()))
+        asked = [code - 1 for code in examples.targets[place].tolist() if code]
+        hard, soft = -logs[0][asked].mean(), -(np.exp(logs[1]) * logs[0]).sum()
+        expected += (0.5 * hard + 0.5 * soft if replayed[place] else hard) / count
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recsys.model.neural.sequence_network._DROPOUT", 0.0)
+        found = networks[0].loss(examples, factors, draw, torch.Generator(), (networks[1], replayed))
+    assert found.item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_it_learns_what_comes_after_what() -> None:

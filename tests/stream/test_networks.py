@@ -1,11 +1,12 @@
-"""`model.kind: ncf` from events to lists: the log alone makes the same network, and what it ranks is what is listed.
+"""Kinds `ncf` and `sequence` from events to lists: the log makes the same network, and what it ranks is what is listed.
 
-Kills, restarts and rebuilds of such a stream are in `tests.fire`.
+Kills and rebuilds of such streams are in `tests.fire` and, as a member of the mixture, in `test_interrupted`.
 """
 
 from pathlib import Path
 
 import numpy as np
+import pytest
 from pyspark.sql import SparkSession
 
 from recsys.batch_scoring import chosen_version, score
@@ -24,12 +25,15 @@ BATCHES = 3
 SMALL = {"mlp_factors": 4, "layers": [8], "batch_size": 64, "rebuild_epochs": 2, "candidates": 8}
 
 
-def test_events_become_a_network_its_versions_and_its_lists(spark: SparkSession, stream: Settings) -> None:
-    settings = with_values(stream, {"model.kind": "ncf", "model.factors": 4, "staleness.shadow_every_batches": 0})
+@pytest.mark.parametrize("kind", ["ncf", "sequence"])
+def test_events_become_a_network_its_versions_and_its_lists(kind: str, spark: SparkSession, stream: Settings) -> None:
+    settings = with_values(stream, {"model.kind": kind, "model.factors": 4, "staleness.shadow_every_batches": 0})
     settings = with_values(settings, {f"model.neural.{name}": value for name, value in SMALL.items()})
     folder, tables = Path(settings.source.path), Tables(spark, settings.storage)
-    write_stream(folder, files=BATCHES)
-    assert run_stream(settings).batches == BATCHES
+    # Stopped and started again.
+    for files, batches in ((BATCHES - 1, BATCHES - 1), (BATCHES, 1)):
+        write_stream(folder, files, first=files - batches)
+        assert run_stream(settings).batches == batches
 
     # To the bit.
     expected = OnlineModel(settings)
@@ -48,7 +52,11 @@ def test_events_become_a_network_its_versions_and_its_lists(spark: SparkSession,
     }
     assert len(rows) == scored.run.users == 30
     asked = {"user_id": list(rows), "k": [5] * 30, "exclude_seen": [False] * 30}
-    assert dict(zip(rows, ServedVersion(version).answer(asked)["item_ids"], strict=True)) == rows
+    served = ServedVersion(version)
+    assert dict(zip(rows, served.answer(asked)["item_ids"], strict=True)) == rows
+    plain, told = (served.answer({**asked, **more})["scores"] for more in ({}, {"recent_items": [["i1", "i2"]] * 30}))
+    assert np.isfinite(told.tolist()).all()
+    assert told.tolist() != plain.tolist()
     then = OnlineModel(settings)
     for step, batch in log.batches(tables, through=version.step):
         then.update(batch, step)
