@@ -46,7 +46,7 @@ K, PLACE = 20, 19 // EXPLORED_PART
 USERS, ITEMS, GENRES, HIDDEN, VISITS, CHOSEN = 2_000, 300, 6, 20, 1_000, 300
 HISTORY, BATCHES, SHARE = 10, 50, 0.05
 # With a good hidden item, and with none.
-SHOPS, HOPELESS = 12, 4
+SHOPS, HOPELESS = 12, 6
 BEST, ELSEWHERE, SPREAD, MOST = 0.5, 0.15, 0.3, 0.9
 LOOKED_AT = 1 / np.log2(np.arange(K) + 2)
 BOTH = "with a good item", "with none"
