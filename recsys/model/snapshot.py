@@ -22,7 +22,7 @@ from recsys.model.learner import State
 from recsys.model.recommender import OnlineModel
 from recsys.storage import Place, at_hand, earlier_generations, remove, written
 
-FORMAT = "9"
+FORMAT = "10"
 _SUFFIX = ".safetensors"
 _GENERATION = "generation-"
 
