@@ -244,7 +244,7 @@ class Mixture:
         features, owners, relevant, costs, scores = (
             columns[0] if len(columns) == 1 else np.concatenate(columns) for columns in zip(*parts, strict=True)
         )
-        examples = LabeledCandidates(features, owners, relevant, costs, wanted, self._settings.recommend.k)
+        examples = LabeledCandidates.labeled(features, owners, relevant, costs, wanted, self._settings.recommend.k)
         return _Ranked(group_of(self._trend().rows_of(users)), examples, scores[:, : len(self._plain.rankings)])
 
     def _rank_running(self, batch: CodedBatch, history: History, step: StepId) -> "_Ranked | None":
@@ -263,7 +263,9 @@ class Mixture:
             open_ = relevant | ~history.has_pairs(users[found.owners], found.items)
         features, owners, scores = found.features[open_], found.owners[open_], found.rankings[open_]
         costs = np.ones(len(owners))
-        examples = LabeledCandidates(features, owners, relevant[open_], costs, wanted, self._settings.recommend.k)
+        examples = LabeledCandidates.labeled(
+            features, owners, relevant[open_], costs, wanted, self._settings.recommend.k
+        )
         return _Ranked(np.zeros_like(users), examples, scores)
 
     def _choose(self, ranked: "_Ranked | None", running: "_Ranked | None") -> dict[str, float]:

@@ -1,5 +1,7 @@
 """Online learning to rank: a linear model of features of candidates, trained with LambdaRank."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -61,42 +63,59 @@ class Reranker:
             step = step / 2
 
 
+@dataclass(frozen=True)
 class LabeledCandidates:
-    """Candidates of some users, labeled by whether they are relevant.
+    """Candidates of some users, one user after the other, labeled by whether they are relevant.
 
-    Args:
+    Attributes:
         features: (candidates, features).
-        owners: (candidates,) user of each, ascending from 0.
-        relevant: (candidates,) whether the user interacted with it.
+        offsets: (users + 1,) where the candidates of each user begin and end.
+        relevant: (candidates,) float64, 1 if the user interacted with it, else 0.
         costs: (candidates,) what it costs to rank one before a relevant one, 1 for most.
-        wanted: (users,) number of relevant items of each user, candidates or not; at least 1.
+        best: (users,) the highest discounted cumulative gain that a list can have.
         k: Length of the lists that are evaluated.
     """
 
-    def __init__(
-        self,
+    features: FloatArray
+    offsets: IntArray
+    relevant: FloatArray
+    costs: FloatArray
+    best: FloatArray
+    k: int
+
+    @classmethod
+    def labeled(
+        cls,
         features: FloatArray,
         owners: IntArray,
         relevant: npt.NDArray[np.bool_],
         costs: FloatArray,
         wanted: IntArray,
         k: int,
-    ) -> None:
-        self.features, self.relevant, self.costs, self.k = features, relevant.astype(np.float64), costs, k
-        self.offsets = np.searchsorted(owners, np.arange(len(wanted) + 1))
-        self.best: FloatArray = np.cumsum(1 / np.log2(np.arange(k) + 2))[np.minimum(wanted, k) - 1]
+    ) -> "LabeledCandidates":
+        """From candidates with their users.
+
+        Args:
+            features: (candidates, features).
+            owners: (candidates,) user of each, ascending from 0.
+            relevant: (candidates,) whether the user interacted with it.
+            costs: (candidates,) see above.
+            wanted: (users,) number of relevant items of each user, candidates or not; at least 1.
+            k: Length of the lists.
+        """
+        offsets = np.searchsorted(owners, np.arange(len(wanted) + 1))
+        best: FloatArray = np.cumsum(1 / np.log2(np.arange(k) + 2))[np.minimum(wanted, k) - 1]
+        return cls(features, offsets, relevant.astype(np.float64), costs, best, k)
 
     def of(self, users: IntArray) -> "LabeledCandidates":
         """The candidates of users (n,), ascending."""
-        lengths = np.diff(self.offsets)[users]
-        chosen = np.zeros(len(self.best), dtype=bool)
+        lengths = np.diff(self.offsets)
+        chosen = np.zeros(len(lengths), dtype=bool)
         chosen[users] = True
-        kept = np.repeat(chosen, np.diff(self.offsets))
-        part = object.__new__(LabeledCandidates)
-        part.features, part.relevant, part.costs = self.features[kept], self.relevant[kept], self.costs[kept]
-        part.k = self.k
-        part.offsets, part.best = np.concatenate([[0], np.cumsum(lengths)]), self.best[users]
-        return part
+        kept = np.repeat(chosen, lengths)
+        offsets = np.concatenate([[0], np.cumsum(lengths[users])])
+        features, relevant, costs = self.features[kept], self.relevant[kept], self.costs[kept]
+        return LabeledCandidates(features, offsets, relevant, costs, self.best[users], self.k)
 
 
 @compiled

@@ -15,7 +15,7 @@ def random_examples(seed: int, users: int = 6, most: int = 9) -> LabeledCandidat
     owners = np.repeat(np.arange(users), lengths)
     relevant = generator.random(len(owners)) < 0.3
     wanted = np.bincount(owners[relevant], minlength=users) + generator.integers(1, 3, users)
-    return LabeledCandidates(
+    return LabeledCandidates.labeled(
         generator.standard_normal((len(owners), WIDTH)),
         owners,
         relevant,
@@ -76,7 +76,7 @@ def planted(seed: int, preference: np.ndarray, users: int = 60) -> LabeledCandid
     features = generator.standard_normal((users * 12, WIDTH))
     noisy = (features @ preference + 0.3 * generator.standard_normal(users * 12)).reshape(users, 12)
     relevant = (-noisy).argsort(axis=1).argsort(axis=1) < 2
-    return LabeledCandidates(
+    return LabeledCandidates.labeled(
         features, np.repeat(np.arange(users), 12), relevant.ravel(), np.ones(12 * users), np.full(users, 2), K
     )
 

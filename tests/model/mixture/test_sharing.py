@@ -25,7 +25,7 @@ def users_of(
     flat = features.reshape(-1, WIDTH)
     owners = np.repeat(np.arange(len(preferences)), candidates)
     wanted = np.ones(len(preferences), dtype=np.int64)
-    return LabeledCandidates(flat, owners, relevant.ravel(), np.ones(len(flat)), wanted, K), flat
+    return LabeledCandidates.labeled(flat, owners, relevant.ravel(), np.ones(len(flat)), wanted, K), flat
 
 
 def learned(
