@@ -1,9 +1,8 @@
 """Candidate generation by the members of a mixture, and the ranking of the candidates."""
 
-from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from .choice import POSITIVE, Choice
 from .content import ContentScorer
 from .factors import AlsScorer, Asked
 from .neural import NeuralScorer
-from .proposals import CandidateGenerator, Candidates, DenseMember, in_order
+from .proposals import CandidateGenerator, Candidates, Members, in_order
 from .ranking import Contributions, DenseScores, Ranked, Reason, ServedBy, missing
 from .repeats import RepeatScorer
 from .scorers import GROUPS, CoOccurrenceScorer, TrendScorer
@@ -84,8 +83,7 @@ class MixtureScorer:
         arrays: `weights` (situations, features) of the re-ranker, `chances` (situations, rankings), `draw` (2,) the
             seed and the clock, `calibration` (situations, rankings, 2), see `Choice`, `depth` (2,) candidates per
             member, and how many more at most to make up for seen items.
-        trend, similar, sessions, repeats, content, sequence: members.
-        dense: members that score all items, by name.
+        members: its members.
     """
 
     axes: ClassVar[Declared] = {
@@ -97,22 +95,11 @@ class MixtureScorer:
         **of_members({name: member.axes for name, member in MEMBERS.items()}),
     }
 
-    def __init__(
-        self,
-        arrays: Arrays,
-        trend: TrendScorer,
-        similar: CoOccurrenceScorer | None,
-        sessions: SessionScorer | None,
-        repeats: RepeatScorer | None,
-        content: ContentScorer | None,
-        sequence: SequenceScorer | None,
-        dense: Mapping[str, DenseMember],
-    ) -> None:
+    def __init__(self, arrays: Arrays, members: Members) -> None:
         self._weights, self._asked = arrays["weights"], Asked.plain()
-        others = (similar, sessions, repeats, content, sequence)
-        self._members = CandidateGenerator(trend, *others, dense, *arrays["depth"].tolist())
-        self.items: int = trend.items
-        positive = np.isin(self._members.rankings, POSITIVE)
+        self._proposals = CandidateGenerator(members, *arrays["depth"].tolist())
+        self.items: int = members.trend.items
+        positive = np.isin(self._proposals.rankings, POSITIVE)
         self._choice = Choice(arrays["chances"], arrays["draw"], arrays["calibration"], positive)
         self._bases = self._alike()
 
@@ -120,25 +107,18 @@ class MixtureScorer:
     def of(cls, arrays: Arrays) -> "MixtureScorer":
         """From the arrays of a version, those of a member with its name and a point before theirs."""
         own = {name: part(arrays, name) for name in {key.split(".")[0] for key in arrays if "." in key}}
-        return cls(
-            arrays,
-            TrendScorer(own["trend"]),
-            CoOccurrenceScorer(own["cooccurrence"]) if "cooccurrence" in own else None,
-            SessionScorer(own["sessions"]) if "sessions" in own else None,
-            RepeatScorer(own["repeat"]) if "repeat" in own else None,
-            ContentScorer(own["content"]) if "content" in own else None,
-            SequenceScorer(own["sequence"]) if "sequence" in own else None,
-            {name: DENSE[name](own[name]) for name in DENSE if name in own},
-        )
+        members: dict[str, Any] = {name: kind(own[name]) for name, kind in MEMBERS.items() if name in own}
+        dense = {name: members.pop(name) for name in DENSE if name in members}
+        return cls(arrays, Members(dense, **members))
 
     @property
     def users_at_once(self) -> int:
         """See `Scorer`."""
-        return self._members.users_at_once
+        return self._proposals.users_at_once
 
     @property
     def _trend(self) -> TrendScorer:
-        return self._members.trend
+        return self._proposals.members.trend
 
     def score(self, rows: Array) -> Array:
         """See `Scorer`."""
@@ -162,7 +142,7 @@ class MixtureScorer:
 
     def rank(self, rows: Array, k: Array, left_out: Lists, wanted: Lists) -> Ranked:
         """See `Scorer`."""
-        k, candidates = np.minimum(k, self.items), self._members.propose(rows, left_out, wanted)
+        k, candidates = np.minimum(k, self.items), self._proposals.propose(rows, left_out, wanted)
         lists, (choices, values) = candidates.lists, self._ranked(rows, candidates)
         closed = np.bincount(lists.owners[candidates.closed], minlength=len(rows))
         sizes = np.minimum(k + closed, lists.lengths)
@@ -190,16 +170,16 @@ class MixtureScorer:
     def with_recent(self, rows: Array, recent: Lists) -> Self:
         """See `VersionedScorer`; the draw of the ranking stays that of the user."""
         view = copy(self)
-        view._members, view._asked = self._members.with_recent(rows, recent), Asked(rows, recent)
+        view._proposals, view._asked = self._proposals.with_recent(rows, recent), Asked(rows, recent)
         return view
 
     def factors(self, rows: Array) -> Array | None:
         """See `VersionedScorer`: those of the first dense member."""
-        return self._members.factors(rows)
+        return self._proposals.factors(rows)
 
     def reasons(self, rows: Array, lists: Lists) -> list[list[Reason]]:
         """See `VersionedScorer`."""
-        return self._members.reasons(rows, lists)
+        return self._proposals.reasons(rows, lists)
 
     def contributions(self, rows: Array, lists: Lists) -> list[Contributions]:
         """See `VersionedScorer`: features of the re-ranker, or the value of another ranking; log-odds all of them."""
@@ -210,14 +190,14 @@ class MixtureScorer:
         order = np.argsort(near.owners * self.items + near.items)
         pairs = PairValues((near.owners * self.items + near.items)[order], order, self.items)
         places, among = pairs.find(lists.owners, lists.items)
-        features, names = self._members.features(candidates), self._members.feature_names()
-        rankings = self._members.rankings
+        features, names = self._proposals.features(candidates), self._proposals.feature_names()
+        rankings = self._proposals.rankings
         found = list[Contributions]()
         for one, owner in enumerate(lists.owners.tolist()):
             choice, group = choices[owner], candidates.groups[owner]
             slope, intercept = (float(number) for number in self._choice.lines(group, choice))
             if not among[one]:
-                name = self._members.behind_name(candidates, owner)
+                name = self._proposals.behind_name(candidates, owner)
                 found.append({name: float(own[one]), "behind_candidates": float(offset[one])})
                 continue
             place = order[places[one]]
@@ -231,18 +211,18 @@ class MixtureScorer:
 
     def served_by(self, rows: Array) -> ServedBy:
         """The ranking that serves each user, and its chance in the draw."""
-        groups = self._members.groups(rows)
+        groups = self._proposals.groups(rows)
         choices = self._choice.of(self._asked.version_rows(rows), groups)
-        return ServedBy(self._members.rankings, choices, self._choice.chances(groups, choices))
+        return ServedBy(self._proposals.rankings, choices, self._choice.chances(groups, choices))
 
     def examples(self, rows: Array) -> Examples:
         """All that the re-ranker learns from of users by their row, (n,)."""
         nothing = Lists.empty(len(rows))
-        candidates, trend = self._members.propose(rows, nothing, nothing), self._trend
+        candidates, trend = self._proposals.propose(rows, nothing, nothing), self._trend
         owners, items = candidates.lists.owners, candidates.lists.items.astype(np.int64)
         order = np.argsort(owners * self.items + items)
         owners, items = owners[order], items[order]
-        features = self._members.features(candidates)[order]
+        features = self._proposals.features(candidates)[order]
         weights = self._weights[candidates.groups, : features.shape[1]]
         reranked = np.einsum("cf,cf->c", features, weights[owners])
         opinions = [*trend.overall[:, items], *candidates.opinions[:, order]]
@@ -274,7 +254,7 @@ class MixtureScorer:
     def _valued(self, rows: Array) -> Valued:
         """The candidates of users by their row, (n,), with their scores."""
         nothing = Lists.empty(len(rows))
-        candidates = self._members.propose(rows, nothing, nothing)
+        candidates = self._proposals.propose(rows, nothing, nothing)
         choices, values = self._ranked(rows, candidates)
         owners = candidates.lists.owners
         log_odds = self._choice.log_odds(values, candidates.groups[owners], choices[owners])
@@ -305,7 +285,7 @@ class MixtureScorer:
         # The trend is alike for all users, so one row of it will do.
         scores = np.repeat(_shrunk(self._trend.score(np.full(1, -1))), len(rows), axis=0)
         nothing = Lists.empty(len(rows))
-        candidates = self._members.propose(rows, nothing, nothing)
+        candidates = self._proposals.propose(rows, nothing, nothing)
         if candidates.first is not None:
             others = candidates.first.scores.all()
             informed = others.any(axis=1)

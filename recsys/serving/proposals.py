@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -97,31 +97,41 @@ class Candidates:
     first: FirstDense | None
 
 
+@dataclass(frozen=True)
+class Members:
+    """The members of a mixture, by their names in `model.mixture.members`; None for those that it does without.
+
+    Attributes:
+        dense: Those that score all items.
+    """
+
+    dense: Mapping[str, DenseMember]
+    trend: TrendScorer
+    cooccurrence: CoOccurrenceScorer | None = None
+    repeat: RepeatScorer | None = None
+    sessions: SessionScorer | None = None
+    content: ContentScorer | None = None
+    sequence: SequenceScorer | None = None
+
+    def with_recent(self, rows: Array, recent: Lists) -> "Members":
+        """See `VersionedScorer`."""
+        others = {name: member for name, member in vars(self).items() if name != "dense" and member is not None}
+        views: dict[str, Any] = {name: member.with_recent(rows, recent) for name, member in others.items()}
+        return Members({name: member.with_recent(rows, recent) for name, member in self.dense.items()}, **views)
+
+
 class CandidateGenerator:
-    """Members of a mixture, which propose candidates and say what the re-ranker is to know of them.
+    """Asks the members of a mixture for candidates, and for what the re-ranker is to know of them.
 
     Args:
-        trend, similar, sessions, repeats, content, sequence: members.
-        dense: members that score all items, by name.
+        members: The members.
         depth: Candidates per member.
         more: How many more at most, to make up for seen items.
     """
 
-    def __init__(
-        self,
-        trend: TrendScorer,
-        similar: CoOccurrenceScorer | None,
-        sessions: SessionScorer | None,
-        repeats: RepeatScorer | None,
-        content: ContentScorer | None,
-        sequence: SequenceScorer | None,
-        dense: Mapping[str, DenseMember],
-        depth: int,
-        more: int,
-    ) -> None:
-        self.trend, self._similar, self._repeats, self._dense = trend, similar, repeats, dict(dense)
-        self._sessions, self._content, self._sequence = sessions, content, sequence
-        self._depth, self._more, self.items = depth, more, trend.items
+    def __init__(self, members: Members, depth: int, more: int) -> None:
+        self.members = members
+        self._depth, self._more, self.items = depth, more, members.trend.items
         self._leaders = self._leading()
         # Of users whose recent items are known.
         self._situations: Array | None = None
@@ -129,39 +139,36 @@ class CandidateGenerator:
     @property
     def users_at_once(self) -> int:
         """See `Scorer`."""
-        return min([AlsScorer.users_at_once, *(member.users_at_once for member in self._dense.values())])
+        return min([AlsScorer.users_at_once, *(member.users_at_once for member in self.members.dense.values())])
 
     @property
     def rankings(self) -> list[str]:
         """Names of the rankings: the re-ranker's, each trend's, then that of every other member."""
-        counted = {"cooccurrence": self._similar, "repeat": self._repeats, "sessions": self._sessions}
-        others = [name for name, member in counted.items() if member is not None]
-        return ["reranker", *self.trend.names, *self._dense, *others]
+        others = [name for name in ("cooccurrence", "repeat", "sessions") if getattr(self.members, name) is not None]
+        return ["reranker", *self.members.trend.names, *self.members.dense, *others]
 
     def with_recent(self, rows: Array, recent: Lists) -> Self:
         """See `VersionedScorer`."""
         view = copy(self)
-        view.trend = self.trend.with_recent(rows, recent)
-        view._similar = None if self._similar is None else self._similar.with_recent(rows, recent)
-        view._sessions = None if self._sessions is None else self._sessions.with_recent(rows, recent)
-        view._repeats = None if self._repeats is None else self._repeats.with_recent(rows, recent)
-        view._content = None if self._content is None else self._content.with_recent(rows, recent)
-        view._sequence = None if self._sequence is None else self._sequence.with_recent(rows, recent)
-        view._dense = {name: member.with_recent(rows, recent) for name, member in self._dense.items()}
+        view.members = self.members.with_recent(rows, recent)
         view._situations = self.groups(rows) + len(GROUPS) * (recent.lengths > 0)
         return view
 
     def factors(self, rows: Array) -> Array | None:
         """See `VersionedScorer`: those of the first dense member."""
-        return next((_of_version(member).factors(rows) for member in self._dense.values()), None)
+        return next((_of_version(member).factors(rows) for member in self.members.dense.values()), None)
 
     def reasons(self, rows: Array, lists: Lists) -> list[list[Reason]]:
         """See `VersionedScorer`: those of the factors, then those of the latest items."""
-        members = [_of_version(member) for member in self._dense.values()][:1]
+        members = [_of_version(member) for member in self.members.dense.values()][:1]
         told = [member.reasons(rows, lists) for member in members]
-        told += [self._similar.reasons(rows, lists)] if self._similar is not None else []
-        told += [self._sessions.reasons(rows, lists)] if self._sessions is not None and self._recent_known else []
-        told += [self._content.reasons(rows, lists)] if self._content is not None else []
+        told += [self.members.cooccurrence.reasons(rows, lists)] if self.members.cooccurrence is not None else []
+        told += (
+            [self.members.sessions.reasons(rows, lists)]
+            if self.members.sessions is not None and self._recent_known
+            else []
+        )
+        told += [self.members.content.reasons(rows, lists)] if self.members.content is not None else []
         return [[reason for own in reasons for reason in own] for reasons in zip(*told, strict=True)] or [
             [] for _ in lists.items
         ]
@@ -175,18 +182,18 @@ class CandidateGenerator:
         """(n,) situation of each user, a place in `SITUATIONS`; recent items do not change a group."""
         if self._situations is not None:
             return self._situations[rows]
-        return group_of(self.trend.known_rows(rows))
+        return group_of(self.members.trend.known_rows(rows))
 
     def propose(self, rows: Array, left_out: Lists, wanted: Lists) -> Candidates:
         """Candidates of users by their row, (n,), and what the first dense member makes of wanted items."""
-        trend, most, nothing = self.trend, self._depth + self._more, Lists.empty(len(rows))
+        trend, most, nothing = self.members.trend, self._depth + self._more, Lists.empty(len(rows))
         known = trend.known_rows(rows)
         groups, depth = self.groups(rows), self._depth + np.minimum(known, self._more)
-        scored = [member.of_users(rows) for member in self._dense.values()]
+        scored = [member.of_users(rows) for member in self.members.dense.values()]
         ranked = [one.rank(depth, nothing, nothing if place else wanted) for place, one in enumerate(scored)]
         proposed = [(one.items, np.where(one.informed, one.lengths, 0)) for one in ranked]
-        if self._similar is not None:
-            neighbors, chances, rest = self._similar.neighbors(rows)
+        if self.members.cooccurrence is not None:
+            neighbors, chances, rest = self.members.cooccurrence.neighbors(rows)
             counts = np.minimum(depth, neighbors.lengths)
             proposed.append((in_order(neighbors, chances, counts)[1], counts))
         running = self._running(rows, groups)
@@ -208,26 +215,26 @@ class CandidateGenerator:
             columns.append(np.where(told, np.log(np.maximum(own.astype(np.float32), _LEAST)), 0.0))
             columns.append(np.where(told, levels[own_ranks], 0.0))
             opinions.append(np.where(told, own, trend.typical[codes]))
-        if self._similar is not None:
+        if self.members.cooccurrence is not None:
             opinions.append(looked_up(*neighbors, chances, *lists, self.items))
-            opinions[-1] += self._similar.beside(rest, lists.owners, codes)
+            opinions[-1] += self.members.cooccurrence.beside(rest, lists.owners, codes)
             columns.append(np.log(opinions[-1] + _LEAST**2))
         before = len(columns)
-        if self._repeats is not None:
+        if self.members.repeat is not None:
             # What members say of a user's own item means something else than of a new one, so it has other weights.
             beside = [trend.typical[again.items] - _USUAL_SHARE, *(column[places] for column in columns)]
             facts = np.column_stack([facts, *beside])
-            opinions.append(self._repeats.share[codes].astype(np.float64))
+            opinions.append(self.members.repeat.share[codes].astype(np.float64))
             opinions[-1][places] += counted
-        if self._content is not None:
-            columns.extend(self._content.alike(rows, lists))
-        if self._sequence is not None:
-            columns.extend(self._sequence.following(rows, lists))
+        if self.members.content is not None:
+            columns.extend(self.members.content.alike(rows, lists))
+        if self.members.sequence is not None:
+            columns.extend(self.members.sequence.following(rows, lists))
         if running is not None:
             told, sides = np.repeat(running.known, lists.lengths), running.at(lists, self.items)
             columns.extend(np.where(told, [*np.log(sides + _LEAST**2), levels[ranks[-1]]], 0.0))
             opinions.append(np.where(told, both_ways(sides), trend.typical[codes]))
-        elif self._sessions is not None:
+        elif self.members.sessions is not None:
             opinions.append(trend.typical[codes])
         first = FirstDense(scored[0], values[0], ranked[0]) if scored else None
         own_items = OwnItems(again, places, facts, before)
@@ -236,19 +243,19 @@ class CandidateGenerator:
 
     def _running(self, rows: Array, groups: Array) -> RunningNeighbors | None:
         """What users' running sessions say; None if none is known. Without one, what a user did last is long past."""
-        if self._sessions is None or not self._recent_known:
+        if self.members.sessions is None or not self._recent_known:
             return None
-        return RunningNeighbors(self._sessions, rows, groups >= len(GROUPS))
+        return RunningNeighbors(self.members.sessions, rows, groups >= len(GROUPS))
 
     def _again(self, rows: Array) -> tuple[Lists, Array, Array]:
         """Users' own items, (o,); how often each was taken, (o,), and the features of that, (o, features)."""
-        if self._repeats is None:
+        if self.members.repeat is None:
             return Lists.empty(len(rows)), np.zeros(0), np.zeros((0, 0))
-        return self._repeats.own(rows)
+        return self.members.repeat.own(rows)
 
     def features(self, candidates: Candidates) -> Array:
         """(c, features) inputs of the re-ranker."""
-        trend, items = self.trend, candidates.lists.items
+        trend, items = self.members.trend, candidates.lists.items
         groups = candidates.groups[candidates.lists.owners] % len(GROUPS)
         alike = [*trend.overall[:, items], *trend.segments[groups, :, items].T, *trend.ages[:, items]]
         own, beside = candidates.own, candidates.columns
@@ -258,24 +265,24 @@ class CandidateGenerator:
 
     def feature_names(self) -> list[str]:
         """In the order of the features."""
-        beside = [name for member in self._dense for name in (member, f"{member}_rank")]
-        beside += ["cooccurrence"] if self._similar is not None else []
+        beside = [name for member in self.members.dense for name in (member, f"{member}_rank")]
+        beside += ["cooccurrence"] if self.members.cooccurrence is not None else []
         own = [*REPEAT_FEATURES, "repeat_trend", *(f"repeat_{name}" for name in beside)]
-        names = [*self.trend.names, *self.trend.segment_names, "age", "idle", *beside]
-        names += own if self._repeats is not None else []
-        names += list(CONTENT_FEATURES) if self._content is not None else []
-        names += list(SEQUENCE_FEATURES) if self._sequence is not None else []
-        return names + (list(SESSION_FEATURES) if self._sessions is not None and self._recent_known else [])
+        names = [*self.members.trend.names, *self.members.trend.segment_names, "age", "idle", *beside]
+        names += own if self.members.repeat is not None else []
+        names += list(CONTENT_FEATURES) if self.members.content is not None else []
+        names += list(SEQUENCE_FEATURES) if self.members.sequence is not None else []
+        return names + (list(SESSION_FEATURES) if self.members.sessions is not None and self._recent_known else [])
 
     def behind_name(self, candidates: Candidates, owner: int) -> str:
         """What orders the items behind the candidates of a user."""
         by_member = candidates.first is not None and candidates.first.informed[owner]
-        return next(iter(self._dense)) if by_member else "trend"
+        return next(iter(self.members.dense)) if by_member else "trend"
 
     def _leading(self) -> tuple[Array, Array]:
         """(situations, most) int32 items that the trend proposes, and their ranks; no item is past all depths."""
         most = self._depth + self._more
-        found = [self.trend.leaders(group, most) for group in range(len(GROUPS))]
+        found = [self.members.trend.leaders(group, most) for group in range(len(GROUPS))]
         width = max(len(items) for items, _ in found)
         items, ranks = np.zeros((len(found), width), dtype=np.int32), np.full((len(found), width), most)
         for group, (own, best) in enumerate(found):

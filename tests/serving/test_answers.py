@@ -182,7 +182,7 @@ def test_the_items_of_a_user_add_up_to_the_predicted_preference():
 def test_recent_items_count_like_a_batch_that_came_last():
     """Co-occurrence, repeats and the number of interactions are those of a model that has learned them."""
     model, answers = fitted("mixture+repeat")
-    members = answers._ranker._scorer._versioned._members
+    members = answers._ranker._scorer._versioned._proposals
     latest = model.history.latest_time
     done = [model.items.ids[code] for code in (4, 9, 4, 2)]
     later = OnlineModel.from_state(model.settings, model.state(), model.step)
@@ -196,10 +196,10 @@ def test_recent_items_count_like_a_batch_that_came_last():
     view = members.with_recent(rows, Lists.of(np.array([4, 4]), codes))
     similar, repeats = later.learner.members["cooccurrence"].scorer(), later.learner.members["repeat"].scorer()
     own = later.users.lookup(["u1", "somebody"])
-    np.testing.assert_array_equal(view._similar._latest(np.arange(2)), similar._latest(own))
+    np.testing.assert_array_equal(view.members.cooccurrence._latest(np.arange(2)), similar._latest(own))
     # A session of its own: what the user did before is past.
-    np.testing.assert_array_equal(view._sessions.after._latest(np.arange(2)), [[3, 5, 10, 0, 0]] * 2)
-    for mine, learned in zip(view._repeats.repeats(np.arange(2)), repeats.repeats(own), strict=True):
+    np.testing.assert_array_equal(view.members.sessions.after._latest(np.arange(2)), [[3, 5, 10, 0, 0]] * 2)
+    for mine, learned in zip(view.members.repeat.repeats(np.arange(2)), repeats.repeats(own), strict=True):
         if isinstance(mine, np.ndarray):
             # All but the item's own rhythm, which the version does not learn.
             np.testing.assert_allclose(mine[:, :3], learned[:, :3], rtol=1e-4)

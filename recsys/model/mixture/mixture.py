@@ -30,6 +30,7 @@ from recsys.model.neural.ncf import NeuralCf
 from recsys.model.neural.sequence import SequenceEncoder
 from recsys.serving.arrays import part, prefixed
 from recsys.serving.mixture import MixtureScorer
+from recsys.serving.proposals import Members
 from recsys.serving.scorers import GROUPS, IN_SESSION, group_of
 
 # Users are scored in groups of at most this many (user, item) pairs.
@@ -55,6 +56,7 @@ MEMBERS: dict[str, type[Learner]] = {
     "sequence": SequenceEncoder,
 }
 _DENSE = ("als", "ncf")
+_COUNTING = (Trend, CoOccurrence, Repeat, Sessions, Content, SequenceEncoder)
 # Initial weights of the re-ranker, which also regularize it: about the final weights on five streams of films, clicks
 # and purchases. The weight of the trend is divided among its half-lives.
 _TREND, _SEGMENTS, _AGE, _IDLE = 0.5, 0.1, -0.1, -0.05
@@ -174,19 +176,11 @@ class Mixture:
 
     def scorer(self, fold_in: FoldInBefore | None = None) -> MixtureScorer:
         """The scorer of the members as they are now; of users' recent items its factors learn by `fold_in`."""
-        similar, sessions = self.members.get("cooccurrence"), self.members.get("sessions")
-        repeats, content = self.members.get("repeat"), self.members.get("content")
-        sequence = self.members.get("sequence")
-        return MixtureScorer(
-            self._arrays(),
-            self._trend().scorer(),
-            similar.scorer() if isinstance(similar, CoOccurrence) else None,
-            sessions.scorer() if isinstance(sessions, Sessions) else None,
-            repeats.scorer() if isinstance(repeats, Repeat) else None,
-            content.scorer() if isinstance(content, Content) else None,
-            sequence.scorer() if isinstance(sequence, SequenceEncoder) else None,
-            {name: live_scorer(self.members[name], self._items, fold_in) for name in _DENSE if name in self.members},
-        )
+        dense = {name: live_scorer(self.members[name], self._items, fold_in) for name in _DENSE if name in self.members}
+        others: dict[str, Any] = {
+            name: member.scorer() for name, member in self.members.items() if isinstance(member, _COUNTING)
+        }
+        return MixtureScorer(self._arrays(), Members(dense, **others))
 
     def score_pairs(self, users: IntArray, items: IntArray) -> FloatArray:
         """See `Learner`: the scores of the first member, which needs no ranking of all items."""
