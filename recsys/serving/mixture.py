@@ -1,5 +1,6 @@
 """Candidate generation by the members of a mixture, and the ranking of the candidates."""
 
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -13,7 +14,7 @@ from .choice import POSITIVE, Choice
 from .content import ContentScorer
 from .factors import AlsScorer, Asked
 from .neural import NeuralScorer
-from .proposals import CandidateGenerator, Candidates, Members, in_order
+from .proposals import CandidateGenerator, Candidates, DenseMember, Members, in_order
 from .ranking import Contributions, DenseScores, Ranked, Reason, ServedBy, missing
 from .repeats import RepeatScorer
 from .scorers import GROUPS, CoOccurrenceScorer, TrendScorer
@@ -115,6 +116,17 @@ class MixtureScorer:
     def users_at_once(self) -> int:
         """See `Scorer`."""
         return self._proposals.users_at_once
+
+    @property
+    def dense(self) -> Mapping[str, DenseMember]:
+        """The members that score all items, by name."""
+        return self._proposals.members.dense
+
+    def with_dense(self, dense: Mapping[str, DenseMember]) -> Self:
+        """The same with others in their place, of the same names."""
+        view = copy(self)
+        view._proposals = self._proposals.with_dense(dense)
+        return view
 
     @property
     def _trend(self) -> TrendScorer:

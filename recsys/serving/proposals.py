@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -152,6 +152,12 @@ class CandidateGenerator:
         view = copy(self)
         view.members = self.members.with_recent(rows, recent)
         view._situations = self.groups(rows) + len(GROUPS) * (recent.lengths > 0)
+        return view
+
+    def with_dense(self, dense: Mapping[str, DenseMember]) -> Self:
+        """See `MixtureScorer`."""
+        view = copy(self)
+        view.members = replace(self.members, dense=dense)
         return view
 
     def factors(self, rows: Array) -> Array | None:

@@ -61,24 +61,34 @@ class FoldInBefore:
         return factors
 
 
-def live_scorer(learner: Learner, items: int, fold_in: FoldInBefore | None = None) -> DenseMember:
+def live_scorer(learner: Learner, items: int) -> DenseMember:
     """The scorer of a learner of so many items as it is now: one that has no other, on whatever device it lives.
 
-    Args:
-        learner: The learner.
-        items: How many it knows.
-        fold_in: Folds in the users whose recent items are given, in their order; None: these change no factors.
+    Recent items tell it nothing, unless it is one of factors that `folding_in` has taught.
     """
-    return _LiveFactors(learner, fold_in) if isinstance(learner, IncrementalAls) else _LiveScores(learner, items)
+    return _LiveFactors(learner) if isinstance(learner, IncrementalAls) else _LiveScores(learner, items)
+
+
+def folding_in(scorer: DenseMember, fold_in: FoldInBefore) -> DenseMember:
+    """The live scorer of factors, which folds in the users whose recent items are given, in their order."""
+    assert isinstance(scorer, _LiveFactors)
+    return scorer.folding_in(fold_in)
 
 
 class _LiveFactors(AlsScorer):
     """Factors that stay on their device, but for those of the items and of the users that are asked for."""
 
-    def __init__(self, learner: IncrementalAls, fold_in: FoldInBefore | None) -> None:
+    def __init__(self, learner: IncrementalAls) -> None:
         items: Array = learner.item_factors.cpu().numpy()
         super().__init__({"user_factors": items[:0], "item_factors": items})
-        self._learner, self._before, self._folded = learner, fold_in, False
+        self._learner, self._folded = learner, False
+        self._before: FoldInBefore | None = None
+
+    def folding_in(self, before: FoldInBefore) -> Self:
+        """The same, which folds in users with recent items."""
+        view = copy(self)
+        view._before = before
+        return view
 
     def factors(self, rows: Array) -> Array:
         """See `AlsScorer`."""

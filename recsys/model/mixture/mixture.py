@@ -23,7 +23,7 @@ from recsys.model.interactions.keeping import Kept
 from recsys.model.learner import CodedBatch, Learner, State
 from recsys.model.mixture.choosing import Choosing, situations
 from recsys.model.mixture.content import Content
-from recsys.model.mixture.live import FoldInBefore, live_scorer
+from recsys.model.mixture.live import FoldInBefore, folding_in, live_scorer
 from recsys.model.mixture.reranker import LabeledCandidates
 from recsys.model.mixture.running import RunningSessions
 from recsys.model.neural.ncf import NeuralCf
@@ -108,6 +108,7 @@ class Mixture:
         self._running = Choosing(settings, rankings, running, 1)
         # Users and items that the members know.
         self._users, self._items = 0, 0
+        self._made: MixtureScorer | None = None
 
     @property
     def rankings(self) -> list[str]:
@@ -137,7 +138,7 @@ class Mixture:
             return {}
         ranked = self._rank(batch, history, step) if self._items else None
         running = self._rank_running(batch, history, step) if self._items else None
-        figures: dict[str, float] = {}
+        self._made, figures = None, dict[str, float]()
         # What was ranked before the batch is all that the choice learns from, so the members need not wait for it.
         with ThreadPoolExecutor(1) as beside:
             chosen = beside.submit(self._choose, ranked, running)
@@ -153,19 +154,21 @@ class Mixture:
 
     def absorb(self, batch: CodedBatch, history: History, step: StepId) -> None:
         """Take a batch into the members."""
+        self._made = None
         for member in self.members.values():
             member.absorb(batch, history, step)
         self._users, self._items = batch.user_count, batch.item_count
 
     def keep(self, kept: Kept, history: History) -> None:
         """See `Learner`; the re-ranker and the weights of the rankings stay."""
+        self._made = None
         for member in self.members.values():
             member.keep(kept, history)
         self._users, self._items = len(kept.users), len(kept.items)
 
     def refit(self, history: History, step: StepId) -> dict[str, float]:
         """Retrain the members; the re-ranker and the weights of the rankings stay."""
-        figures: dict[str, float] = {}
+        self._made, figures = None, dict[str, float]()
         for member in self.members.values():
             figures |= member.refit(history, step)
         return figures
@@ -174,13 +177,15 @@ class Mixture:
         """See `Learner`; the scores are those of `MixtureScorer`."""
         return torch.from_numpy(self.scorer().score(users))
 
-    def scorer(self, fold_in: FoldInBefore | None = None) -> MixtureScorer:
-        """The scorer of the members as they are now; of users' recent items its factors learn by `fold_in`."""
-        dense = {name: live_scorer(self.members[name], self._items, fold_in) for name in _DENSE if name in self.members}
-        others: dict[str, Any] = {
-            name: member.scorer() for name, member in self.members.items() if isinstance(member, _COUNTING)
-        }
-        return MixtureScorer(self._arrays(), Members(dense, **others))
+    def scorer(self) -> MixtureScorer:
+        """The scorer of the members as they are now; made once, until something is learned."""
+        if self._made is None:
+            dense = {name: live_scorer(self.members[name], self._items) for name in _DENSE if name in self.members}
+            others: dict[str, Any] = {
+                name: member.scorer() for name, member in self.members.items() if isinstance(member, _COUNTING)
+            }
+            self._made = MixtureScorer(self._arrays(), Members(dense, **others))
+        return self._made
 
     def score_pairs(self, users: IntArray, items: IntArray) -> FloatArray:
         """See `Learner`: the scores of the first member, which needs no ranking of all items."""
@@ -247,9 +252,11 @@ class Mixture:
         users, given, wanted = running.users, running.given, np.ones(len(running.users), dtype=np.int64)
         if not len(users):
             return None
-        als = self.members.get("als")
-        fold_in = FoldInBefore(als, users, batch, history) if isinstance(als, IncrementalAls) else None
-        scorer = self.scorer(fold_in).with_recent(np.where(users < self._users, users, -1), given)
+        scorer, als = self.scorer(), self.members.get("als")
+        if isinstance(als, IncrementalAls):
+            folded = folding_in(scorer.dense["als"], FoldInBefore(als, users, batch, history))
+            scorer = scorer.with_dense({**scorer.dense, "als": folded})
+        scorer = scorer.with_recent(np.where(users < self._users, users, -1), given)
         found = scorer.examples(np.arange(len(users)))
         relevant = found.items == running.targets[found.owners]
         open_ = np.ones(len(found.owners), dtype=bool)

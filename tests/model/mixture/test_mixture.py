@@ -149,6 +149,22 @@ def test_what_was_learned_about_rankings_outlives_a_refit() -> None:
     assert not np.array_equal(before["als.user.factors"], after["als.user.factors"])
 
 
+@pytest.mark.parametrize("change", ["update", "absorb", "refit"])
+def test_what_has_ranked_before_ranks_as_a_restored_model_does(change: str) -> None:
+    settings = settings_of()
+    *batches, last = habits(3, batches=9)
+    model, _ = streamed(settings, batches)
+    before = model.score(np.arange(20)).numpy()  # Whatever ranks is made here.
+    if change == "refit":
+        model.refit(StepId(1, 8))
+    else:
+        getattr(model, change)(last, StepId(0, 8))
+    restored = OnlineModel.from_state(settings, model.state(), model.step)
+    after = model.score(np.arange(20)).numpy()
+    np.testing.assert_array_equal(after, restored.score(np.arange(20)).numpy())
+    assert after.shape != before.shape or (after != before).any()
+
+
 def test_who_gets_which_ranking_follows_the_chances() -> None:
     draw, rows = np.array([1, 360]), np.arange(-1, 20_000)
     numbers = drawn_numbers(draw, rows)
