@@ -61,9 +61,8 @@ def batch_score(settings: Settings) -> None:
             for name, written in scored.vectors.items():
                 print(f"{name}: {written:,} other vectors than before; {tables.location(name)}")
     for row in tables.read(RECOMMENDATIONS).orderBy(USER).limit(USERS_SHOWN).collect():
-        print(
-            f"  user {row[USER]}: {', '.join(item[ITEM] for item in row['items'][:ITEMS_SHOWN]) or 'no item is left'}"
-        )
+        listed = ", ".join(item[ITEM] for item in row["items"][:ITEMS_SHOWN])
+        print(f"  user {row[USER]}: {listed or 'no item is left'}")
     print(f"recommendations: {tables.location(RECOMMENDATIONS)}")
 
 

@@ -126,7 +126,7 @@ def test_the_commands_end_in_recommendations(
     assert "3 batches, 2,500 events learned" in printed[0]
     assert "champion: version 1" in printed[0]
     assert f"{USERS} users" in printed[1]
-    assert re.search(r"^  u0: m\d+, m\d+", printed[1], re.MULTILINE)
+    assert re.search(r"^  user u0: m\d+, m\d+", printed[1], re.MULTILINE)
     assert "0 batches, 0 events learned" in printed[2], "nothing is read twice"
 
     write(tmp_path / "events" / f"b.{kind}", ratings(2_500, 300))
