@@ -355,7 +355,7 @@ def test_examples_are_of_the_items_that_stay() -> None:
     assert [[[code for code in side if code] for side in pair] for pair in pairs] == expected
     assert 0 < len(expected) < len(before["buffer.contexts"])
     rows = [name for name in before if name.split(".")[1:2] in (["residual"], ["bias"])]
-    # The network's and, for each, two moments of the optimizer.
-    assert len(rows) - len([name for name in rows if name.endswith("step")]) == 6
+    # The network's, their average and, for each, two moments of the optimizer.
+    assert len(rows) - len([name for name in rows if name.endswith("step")]) == 8
     for name in (name for name in rows if not name.endswith("step")):
         assert after[name].tobytes() == before[name][codes].tobytes(), name
