@@ -142,11 +142,9 @@ class Request:
         if self.exploration is None or not (isinstance(ranker, RanksCandidates) and hasattr(ranker, "served_by")):
             return None
         own = replace(self.exploration.value, key=f"{self.exploration.value.key}\n{self.uri}")
-        rows = rows_of(pa.array(own.posterior.item_ids, pa.string()), version.item_ids)
-        allowed = None
-        if self.allowed is not None:
-            allowed = rows_of(pa.array(own.posterior.item_ids, pa.string()), self.allowed.value) >= 0
-        lifts = kind_of(version.arrays) == "mixture"
+        item_ids = pa.array(own.posterior.item_ids, pa.string())
+        rows, lifts = rows_of(item_ids, version.item_ids), kind_of(version.arrays) == "mixture"
+        allowed = None if self.allowed is None else rows_of(item_ids, self.allowed.value) >= 0
         return Explorer(own, ranker, len(version.user_ids), rows, self.exclude_seen, lifts, allowed)
 
     def rules(self, version: WorkerVersion) -> Rules | None:

@@ -72,7 +72,9 @@ def live_scorer(learner: Learner, items: int) -> DenseMember:
 def folding_in(scorer: DenseMember, fold_in: FoldInBefore) -> DenseMember:
     """The live scorer of factors, which folds in the users whose recent items are given, in their order."""
     assert isinstance(scorer, _LiveFactors)
-    return scorer.folding_in(fold_in)
+    view = copy(scorer)
+    view._before = fold_in
+    return view
 
 
 class _LiveFactors(AlsScorer):
@@ -83,12 +85,6 @@ class _LiveFactors(AlsScorer):
         super().__init__({"user_factors": items[:0], "item_factors": items})
         self._learner, self._folded = learner, False
         self._before: FoldInBefore | None = None
-
-    def folding_in(self, before: FoldInBefore) -> Self:
-        """The same, which folds in users with recent items."""
-        view = copy(self)
-        view._before = before
-        return view
 
     def factors(self, rows: Array) -> Array:
         """See `AlsScorer`."""

@@ -14,6 +14,7 @@ from recsys.model.als.incremental_als import IncrementalAls
 from recsys.model.common.arrays import FloatArray, IntArray
 from recsys.model.common.sampling import of_sampled_users
 from recsys.model.counts.cooccurrence import CoOccurrence
+from recsys.model.counts.counting import CountingLearner
 from recsys.model.counts.repeat import Repeat
 from recsys.model.counts.sessions import Sessions
 from recsys.model.counts.trend import Trend
@@ -56,7 +57,6 @@ MEMBERS: dict[str, type[Learner]] = {
     "sequence": SequenceEncoder,
 }
 _DENSE = ("als", "ncf")
-_COUNTING = (Trend, CoOccurrence, Repeat, Sessions, Content, SequenceEncoder)
 # Initial weights of the re-ranker, which also regularize it: about the final weights on five streams of films, clicks
 # and purchases. The weight of the trend is divided among its half-lives.
 _TREND, _SEGMENTS, _AGE, _IDLE = 0.5, 0.1, -0.1, -0.05
@@ -108,6 +108,7 @@ class Mixture:
         self._running = Choosing(settings, rankings, running, 1)
         # Users and items that the members know.
         self._users, self._items = 0, 0
+        # What ranks as things are; None since something was learned.
         self._made: MixtureScorer | None = None
 
     @property
@@ -182,7 +183,9 @@ class Mixture:
         if self._made is None:
             dense = {name: live_scorer(self.members[name], self._items) for name in _DENSE if name in self.members}
             others: dict[str, Any] = {
-                name: member.scorer() for name, member in self.members.items() if isinstance(member, _COUNTING)
+                name: member.scorer()
+                for name, member in self.members.items()
+                if isinstance(member, CountingLearner | SequenceEncoder)
             }
             self._made = MixtureScorer(self._arrays(), Members(dense, **others))
         return self._made

@@ -243,18 +243,5 @@ class SequenceEncoder:
         return latest
 
     @one_thread()
-    @torch.no_grad()
     def _arrays(self) -> State:
-        network = self._average
-        gru = dict(network.gru.named_parameters())
-        named: dict[str, torch.Tensor] = {
-            "vectors": network.vectors(self._factors()),
-            "bias": network.bias[:, 0],
-            "input_weights": gru["weight_ih_l0"],
-            "input_bias": gru["bias_ih_l0"],
-            "state_weights": gru["weight_hh_l0"],
-            "state_bias": gru["bias_hh_l0"],
-            "output_weights": network.output.weight,
-            "output_bias": network.output.bias,
-        }
-        return {"recent": self._latest(), **{name: tensor.detach().cpu().numpy() for name, tensor in named.items()}}
+        return {"recent": self._latest(), **self._average.arrays(self._factors())}

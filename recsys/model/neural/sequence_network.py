@@ -7,6 +7,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
 
 from recsys.model.common.arrays import Float32Array, Int32Array, IntArray
+from recsys.model.learner import State
 from recsys.model.neural.sequence_examples import SequenceExamples
 
 DIMENSIONS = 64
@@ -49,6 +50,22 @@ class SequenceNetwork(torch.nn.Module):
     def vectors(self, factors: torch.Tensor) -> torch.Tensor:
         """(items, d) vectors of all items, which have some factors (items, f)."""
         return functional.linear(factors, self.projection) + self.residual
+
+    @torch.no_grad()
+    def arrays(self, factors: torch.Tensor) -> State:
+        """What `SequenceScorer` takes of the network, for items that have some factors (items, f)."""
+        gru = dict(self.gru.named_parameters())
+        named: dict[str, torch.Tensor] = {
+            "vectors": self.vectors(factors),
+            "bias": self.bias[:, 0],
+            "input_weights": gru["weight_ih_l0"],
+            "input_bias": gru["bias_ih_l0"],
+            "state_weights": gru["weight_hh_l0"],
+            "state_bias": gru["bias_hh_l0"],
+            "output_weights": self.output.weight,
+            "output_bias": self.output.bias,
+        }
+        return {name: tensor.detach().cpu().numpy() for name, tensor in named.items()}
 
     def loss(
         self,

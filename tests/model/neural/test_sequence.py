@@ -141,21 +141,6 @@ def test_a_sampled_softmax_stands_for_all_items(monkeypatch: pytest.MonkeyPatch)
     assert (items.tolist(), shifts.any()) == (list(range(400)), False)
 
 
-def arrays_of(network: SequenceNetwork, factors: torch.Tensor, contexts: np.ndarray) -> dict[str, np.ndarray]:
-    """What the plain network of the scorer takes."""
-    gru = dict(network.gru.named_parameters())
-    arrays = {
-        "vectors": network.vectors(factors),
-        "input_weights": gru["weight_ih_l0"],
-        "input_bias": gru["bias_ih_l0"],
-        "state_weights": gru["weight_hh_l0"],
-        "state_bias": gru["bias_hh_l0"],
-        "output_weights": network.output.weight,
-        "output_bias": network.output.bias,
-    }
-    return {"recent": contexts, **{name: tensor.detach().numpy() for name, tensor in arrays.items()}}
-
-
 @settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 6))
 def test_the_loss_is_the_plain_one(seed: int, count: int) -> None:
@@ -175,7 +160,7 @@ def test_the_loss_is_the_plain_one(seed: int, count: int) -> None:
     for place in range(count):
         logs = []
         for network in networks:
-            arrays = arrays_of(network, factors, examples.contexts)
+            arrays = {"recent": examples.contexts, **network.arrays(factors)}
             user = plain_user(arrays, place)
             assert user is not None
             logits = arrays["vectors"].astype(np.float64) @ user + network.bias.detach().double().numpy()[:, 0]
