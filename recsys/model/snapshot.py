@@ -20,9 +20,10 @@ from recsys.errors import InputError
 from recsys.model.common.device import resolve_device
 from recsys.model.learner import State
 from recsys.model.recommender import OnlineModel
+from recsys.serving.stored import QUICK, restored, stored
 from recsys.storage import Place, at_hand, earlier_generations, remove, written
 
-FORMAT = "10"
+FORMAT = "11"
 _SUFFIX = ".safetensors"
 _GENERATION = "generation-"
 
@@ -109,7 +110,7 @@ class Snapshot:
             OSError: the file cannot be written.
             InputError, OutsideDownError: the store of objects refuses it, or does not answer.
         """
-        state = {name: np.ascontiguousarray(array) for name, array in self.state.items()}
+        state = stored({name: np.ascontiguousarray(array) for name, array in self.state.items()}, {}, QUICK)
         metadata = {
             "format": FORMAT,
             "checksum": _checksum(state),
@@ -156,7 +157,7 @@ def read(path: Place, settings: Settings) -> Snapshot:
             f"{path} was made with other settings (weights, decay, model, concept_drift or seed; for a mixture also "
             "recommend.k, recommend.exclude_seen or evaluation.users_per_batch): restore them, or run the rebuild job"
         )
-    return Snapshot(StepId(int(metadata["generation"]), int(metadata["batch_id"])), state, settings)
+    return Snapshot(StepId(int(metadata["generation"]), int(metadata["batch_id"])), restored(state), settings)
 
 
 def _made_with(settings: Settings) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """What the axes of a version's arrays stand for, so that items can be added to all of them and none is missed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
@@ -28,8 +28,8 @@ class Loss(Enum):
 
     NONE = "nothing"
     SINGLE = "what single precision does not hold"
-    BY_ROW = "less than a 65,000th of the largest number of the row"
-    LOGARITHMIC = "a relative error of some 0.01 percent"
+    BY_ROW = "less than a 32,000th of the largest number of the row"
+    LOGARITHMIC = "a relative error of some 0.01 percent, where the largest number is below 65,000 times the smallest"
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,16 @@ class Axes:
         names: of the axes in order; `USERS` and `ITEMS` have one entry for each user or item of the version.
         new_item: what a cold item gets; for arrays with an axis `ITEMS`, and for no others.
         loss: what it may lose when it is stored.
+        sorted_by: the array of the same shape by whose numbers each row may be sorted when it is stored, as where an
+            entry stands says nothing; arrays with the same entries are sorted by the same one.
+        like: the array of the same shape that it often equals, number by number.
     """
 
     names: tuple[str, ...]
     new_item: NewItem | None = None
     loss: Loss = Loss.NONE
+    sorted_by: str | None = None
+    like: str | None = None
 
     def __post_init__(self) -> None:
         if self.names.count(ITEMS) != (self.new_item is not None):
@@ -61,7 +66,12 @@ def declared_name(name: str) -> str:
 
 def of_members(members: Mapping[str, Declared]) -> dict[str, Axes]:
     """The axes of arrays whose names begin with the name of a member and a point."""
-    return {f"{member}.{name}": axes for member, own in members.items() for name, axes in own.items()}
+    found = dict[str, Axes]()
+    for member, own in members.items():
+        for name, axes in own.items():
+            sorted_by, like = (other and f"{member}.{other}" for other in (axes.sorted_by, axes.like))
+            found[f"{member}.{name}"] = replace(axes, sorted_by=sorted_by, like=like)
+    return found
 
 
 def with_new_items(arrays: Arrays, declared: Declared, count: int, from_text: Arrays) -> dict[str, Array]:

@@ -35,7 +35,8 @@ REPEAT_FEATURES = (
     "repeat_age",
     "repeat_user",
 )
-_ENTRIES = ("items", "counts", "lately", "first", "last", "first_basket", "last_basket", "fast", "slow")
+_DECAYED = ("lately", *BASKET_HALF_LIVES)
+_ENTRIES = ("items", "counts", "first", "last", "first_basket", "last_basket", *_DECAYED)
 
 
 class RepeatScorer(DenseScorer):
@@ -43,6 +44,7 @@ class RepeatScorer(DenseScorer):
 
     axes: ClassVar[Declared] = {
         **{name: Axes(("entries",), loss=Loss.SINGLE) for name in _ENTRIES},
+        **{name: Axes(("entries",), loss=Loss.LOGARITHMIC) for name in _DECAYED},
         "starts": Axes((USERS,)),
         "lengths": Axes((USERS,)),
         "occasions": Axes(("again, at all", ITEMS), NewItem.ZERO),

@@ -113,8 +113,8 @@ class CoOccurrenceScorer(DenseScorer):
     axes: ClassVar[Declared] = {
         # Codes of items, one higher, 0 for none.
         "recent": Axes((USERS, "last items")),
-        "neighbors": Axes((ITEMS, "neighbors"), NewItem.ZERO),
-        "strengths": Axes((ITEMS, "neighbors"), NewItem.ZERO, Loss.LOGARITHMIC),
+        "neighbors": Axes((ITEMS, "neighbors"), NewItem.ZERO, sorted_by="strengths"),
+        "strengths": Axes((ITEMS, "neighbors"), NewItem.ZERO, Loss.LOGARITHMIC, sorted_by="strengths"),
         "totals": Axes((ITEMS,), NewItem.ZERO, Loss.SINGLE),
         "share": Axes((ITEMS,), NewItem.ZERO, Loss.SINGLE),
         "scale": Axes(("one",)),

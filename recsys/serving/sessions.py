@@ -24,9 +24,10 @@ class SessionScorer(DenseScorer):
     axes: ClassVar[Declared] = {
         # Codes of items, one higher, 0 for none.
         "recent": Axes((USERS, "last items")),
-        "others": Axes((ITEMS, "neighbors"), NewItem.ZERO),
-        "after": Axes((ITEMS, "neighbors"), NewItem.ZERO, Loss.SINGLE),
-        "before": Axes((ITEMS, "neighbors"), NewItem.ZERO, Loss.SINGLE),
+        "others": Axes((ITEMS, "neighbors"), NewItem.ZERO, sorted_by="after"),
+        "after": Axes((ITEMS, "neighbors"), NewItem.ZERO, Loss.SINGLE, sorted_by="after"),
+        # Within a basket, what comes after an item comes before it as often.
+        "before": Axes((ITEMS, "neighbors"), NewItem.ZERO, Loss.SINGLE, sorted_by="after", like="after"),
         "totals": Axes(("after, before", ITEMS), NewItem.ZERO, Loss.SINGLE),
         "share": Axes((ITEMS,), NewItem.ZERO, Loss.SINGLE),
         "scale": Axes(("one",)),

@@ -1,14 +1,17 @@
 """The arrays of a version as its artifact stores them: no wider than needed, and compressed.
 
-What an array may lose is declared with its axes. The rest is exact: whole numbers take as few bytes as hold them, and
-Zstandard, byte by byte of the numbers (as the shuffle filter of HDF5 does), finds what repeats.
+What an array may lose is declared with its axes, and so is what may help to store it: that the entries of a row may
+change places, or that it often equals another one. The rest is exact: whole numbers take as few bytes as hold them, and
+Zstandard finds what repeats. It is given the numbers as they are or the differences of neighboring ones, in order or
+byte by byte (as the shuffle filter of HDF5 does), whichever makes a sample of the array smallest.
 """
 
 import json
 import math
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from itertools import product
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,41 +20,74 @@ from .axes import Declared, Loss, declared_name
 
 # What an artifact calls its file of arrays.
 ARRAYS_FILE = "arrays.safetensors"
-# How arrays are stored: JSON text, {name: {"type", "values", "shape", "loss", "codec"}}. Arrays that it does not name
-# are as they were.
+# How arrays are stored: JSON text, {name: {"type", "values", "shape", "loss", "codec", "layout"}}. Arrays that it does
+# not name are as they were.
 FORMS = "forms"
 # Smaller arrays stay as they are.
 _SMALL_BYTES = 1 << 12
-# At its lowest level: as small as by zlib, in a quarter of the time.
 _CODEC = "zstd"
+# Its levels: for what is written once and read often, and for what is mostly never read.
+SMALL, QUICK = 5, 1
+# Arrays that are compressed at once, each with a copy of its own.
+_THREADS = 4
+# Numbers of an array on which layouts are tried.
+_SAMPLE = 1 << 14
 _INTEGERS = ("u1", "i1", "u2", "i2", "u4", "i4")
-_LEVELS = 2**15 - 1
+_LEVELS = 2**14 - 1
+# Of logarithms: of all, and of a factor of 2.
+_STEPS, _STEPS_PER_DOUBLING = 2**16 - 2, 2**12
 _SCALE, _RANGE = "@scale", "@range"
 
 
-def stored(arrays: Arrays, declared: Declared) -> dict[str, Array]:
+class _Layout(NamedTuple):
+    """How the bits of numbers are laid out before they are compressed.
+
+    Attributes:
+        like: the array whose bits, number by number, are subtracted; None for none.
+        differences: whether the preceding number's bits are subtracted.
+        by_byte: first bytes of all numbers, then all second ones, and so on.
+    """
+
+    like: str | None
+    differences: bool
+    by_byte: bool
+
+
+# Of versions that do not say.
+_EARLIER = _Layout(like=None, differences=False, by_byte=True)
+
+
+def stored(arrays: Arrays, declared: Declared, effort: int = SMALL) -> dict[str, Array]:
     """Arrays as they are stored.
 
     Args:
         arrays: By name.
-        declared: What each of them may lose; others are stored exactly.
+        declared: What each of them may lose, and what helps to store it; others are stored exactly, as they are.
+        effort: `SMALL` or `QUICK`.
     """
     found: dict[str, Array] = {}
     forms: dict[str, dict[str, Any]] = {}
-    flat: dict[str, Array] = {}
-    for name, array in arrays.items():
-        axes = declared.get(declared_name(name))
-        loss = Loss.NONE if axes is None or array.dtype.kind != "f" else axes.loss
+    bits: dict[str, Array] = {}
+    for name, array in _sorted(arrays, declared).items():
         if array.nbytes < _SMALL_BYTES:
             found[name] = array
             continue
+        axes = declared.get(declared_name(name))
+        loss = Loss.NONE if axes is None or array.dtype.kind != "f" else axes.loss
         values, beside = _ROUND[loss](array) if array.dtype.kind == "f" else (_narrowed(array), {})
         found |= {f"{name}{suffix}": extra for suffix, extra in beside.items()}
         types = {"type": array.dtype.str, "values": values.dtype.str}
         forms[name] = {**types, "shape": array.shape, "loss": loss.name, "codec": _CODEC}
-        flat[name] = values
-    with ThreadPoolExecutor() as pool:  # the codec lets other threads run
-        found |= dict(zip(flat, pool.map(_compressed, flat.values()), strict=True))
+        bits[name] = np.ascontiguousarray(values).reshape(-1).view(f"u{values.itemsize}")
+
+    def packed(name: str) -> Array:
+        axes = declared.get(declared_name(name))
+        layout = _smallest(name, None if axes is None else axes.like, bits, effort)
+        forms[name]["layout"] = layout
+        return _compressed(_laid_out(bits[name], layout, bits), effort)
+
+    with ThreadPoolExecutor(_THREADS) as pool:  # the codec lets other threads run
+        found |= dict(zip(bits, pool.map(packed, bits), strict=True))
     return found | {FORMS: np.frombuffer(json.dumps(forms).encode(), np.uint8).copy()}
 
 
@@ -60,13 +96,34 @@ def restored(arrays: Arrays) -> dict[str, Array]:
     if FORMS not in arrays:
         return dict(arrays)
     forms: Mapping[str, Any] = json.loads(arrays[FORMS].tobytes())
-    with ThreadPoolExecutor() as pool:
-        values = dict(zip(forms, pool.map(lambda name: _decompressed(arrays[name], forms[name]), forms), strict=True))
+    layouts = {name: _Layout(*form.get("layout", _EARLIER)) for name, form in forms.items()}
+
+    def unpacked(name: str) -> Array:
+        return _back_in_order(_decompressed(arrays[name], forms[name]), forms[name], layouts[name])
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        bits = dict(zip(forms, pool.map(unpacked, forms), strict=True))
     extra = {f"{name}{suffix}" for name in forms for suffix in (_SCALE, _RANGE)} | {FORMS}
     # Copied: what is mapped would follow what becomes of the file.
     found = {name: array.copy() for name, array in arrays.items() if name not in extra}
     for name, form in forms.items():
-        found[name] = _BACK[Loss[form["loss"]]](values[name], arrays, name).astype(form["type"], copy=False)
+        like = layouts[name].like
+        own = bits[name] if like is None else bits[name] + bits[like]
+        values = own.view(form["values"]).reshape(form["shape"])
+        found[name] = _BACK[Loss[form["loss"]]](values, arrays, name).astype(form["type"], copy=False)
+    return found
+
+
+def _sorted(arrays: Arrays, declared: Declared) -> dict[str, Array]:
+    """Arrays, the rows of those that are `sorted_by` another one in the descending order of its rows."""
+    found, orders = dict(arrays), dict[str, Array]()
+    for name in arrays:
+        axes = declared.get(declared_name(name))
+        by = None if axes is None else axes.sorted_by
+        if by is not None:
+            if by not in orders:
+                orders[by] = np.argsort(-arrays[by], axis=-1, kind="stable")
+            found[name] = np.take_along_axis(arrays[name], orders[by], axis=-1)
     return found
 
 
@@ -98,18 +155,19 @@ def _single(array: Array) -> tuple[Array, dict[str, Array]]:
 
 
 def _by_row(array: Array) -> tuple[Array, dict[str, Array]]:
-    """Multiples of a 32,767th of the largest number of each row."""
+    """Multiples of a 16,383rd of the largest number of each row."""
     scale = np.abs(array).max(axis=-1, keepdims=True, initial=0) / _LEVELS
     return np.rint(array / np.where(scale > 0, scale, 1)).astype(np.int16), {_SCALE: scale.astype(np.float32)}
 
 
 def _logarithmic(array: Array) -> tuple[Array, dict[str, Array]]:
-    """Powers with equal steps between the smallest and the largest positive number, in 65,535 steps; 0 as such."""
+    """Powers of 2 with equal steps from the smallest positive number on, and 0 as such."""
     if not array.size or array.min() < 0 or not array.any():
         return array, {}
     logs = np.log2(array, where=array > 0, out=np.zeros(array.shape))
     low, high = logs[array > 0].min(), logs[array > 0].max()
-    steps = np.rint((logs - low) * (2**16 - 2) / max(high - low, 1e-300)) + 1
+    high = max(high, low + _STEPS / _STEPS_PER_DOUBLING)
+    steps = np.rint((logs - low) * _STEPS / (high - low)) + 1
     return np.where(array > 0, steps, 0).astype(np.uint16), {_RANGE: np.array([low, high])}
 
 
@@ -123,7 +181,7 @@ def _from_logarithms(values: Array, arrays: Arrays, name: str) -> Array:
         return values
     low, high = arrays[f"{name}{_RANGE}"].tolist()
     # Every step once, so that a number always comes back as the same one.
-    powers = np.exp2(low + (np.arange(2**16) - 1) * (high - low) / (2**16 - 2))
+    powers = np.exp2(low + (np.arange(2**16) - 1) * (high - low) / _STEPS)
     powers[0] = 0
     found: Array = powers[values]
     return found
@@ -142,21 +200,54 @@ _BACK = {
 }
 
 
-def _compressed(values: Array) -> Array:
-    """First bytes of all numbers, then all second ones, and so on, compressed."""
+def _smallest(name: str, like: str | None, bits: Arrays, effort: int) -> _Layout:
+    """The layout in which a sample of an array takes the fewest bytes.
+
+    Args:
+        name: of the array.
+        like: name of the array that it often equals.
+        bits: (n,) of all arrays, as unsigned whole numbers.
+        effort: of the codec.
+    """
+    likes: list[str | None] = [None]
+    start = max((bits[name].size - _SAMPLE) // 2, 0)
+    sample = {name: bits[name][start : start + _SAMPLE]}
+    if like is not None and like in bits and (bits[like].size, bits[like].dtype) == (bits[name].size, bits[name].dtype):
+        likes, sample = [None, like], sample | {like: bits[like][start : start + _SAMPLE]}
+    layouts = [_Layout(*choice) for choice in product(likes, (False, True), (False, True))]
+    return min(layouts, key=lambda layout: _compressed(_laid_out(sample[name], layout, sample), effort).size)
+
+
+def _laid_out(own: Array, layout: _Layout, bits: Arrays) -> Array:
+    """The bytes of bits (n,) in a layout; what they are like is found among the bits of all arrays."""
+    if layout.like is not None:
+        own = own - bits[layout.like]
+    if layout.differences:
+        own = np.diff(own, prepend=own.dtype.type(0))
+    return own.view(np.uint8).reshape(-1, own.itemsize).T if layout.by_byte else own
+
+
+def _back_in_order(content: Array, form: Mapping[str, Any], layout: _Layout) -> Array:
+    """Undo `_laid_out`, but for what they are like."""
+    size = np.dtype(form["values"]).itemsize
+    if layout.by_byte:
+        content = np.ascontiguousarray(content.reshape(size, -1).T).reshape(-1)
+    own = content.view(f"u{size}")
+    return np.cumsum(own, dtype=own.dtype) if layout.differences else own
+
+
+def _compressed(content: Array, effort: int) -> Array:
+    """The bytes of an array, compressed."""
     import pyarrow as pa  # The live model, which shares this folder, does without.
 
-    bytes_ = np.ascontiguousarray(values).view(np.uint8).reshape(-1, values.itemsize)
-    return np.frombuffer(pa.compress(bytes_.T.tobytes(), codec=_CODEC, asbytes=True), np.uint8).copy()
+    codec = pa.Codec(_CODEC, compression_level=effort)
+    return np.frombuffer(codec.compress(content.tobytes(), asbytes=True), np.uint8).copy()
 
 
 def _decompressed(compressed: Array, form: Mapping[str, Any]) -> Array:
-    """Undo `_compressed`."""
+    """Undo `_compressed`: (b,) bytes."""
     import pyarrow as pa
 
-    kind = np.dtype(form["values"])
-    size = math.prod(form["shape"]) * kind.itemsize
-    content = pa.decompress(pa.py_buffer(compressed), size, codec=form["codec"])
-    bytes_ = np.frombuffer(content, np.uint8).reshape(kind.itemsize, -1)
-    values: Array = np.ascontiguousarray(bytes_.T).reshape(-1).view(kind).reshape(form["shape"])
-    return values
+    size = math.prod(form["shape"]) * np.dtype(form["values"]).itemsize
+    content: Array = np.frombuffer(pa.decompress(pa.py_buffer(compressed), size, codec=form["codec"]), np.uint8)
+    return content

@@ -115,7 +115,7 @@ def test_what_does_not_fit_is_refused_with_one_line(tmp_path: Path) -> None:
         (tmp_path / "none.safetensors", SETTINGS, "cannot read"),
         (cut, SETTINGS, "cannot read"),
         (changed, SETTINGS, "is damaged: its content does not have its checksum"),
-        (strange, SETTINGS, "format None, and this release reads format 10 only"),
+        (strange, SETTINGS, "format None, and this release reads format 11 only"),
         (good, other, "other settings"),
     ):
         with pytest.raises(InputError, match=text) as caught:
@@ -129,7 +129,7 @@ def test_a_snapshot_of_an_earlier_format_is_refused(tmp_path: Path) -> None:
     metadata = {"format": "3", "epoch": "0", "batch_id": "0", "fingerprint": SETTINGS.fingerprint()}
     path = tmp_path / "old.safetensors"
     save_file({name: np.ascontiguousarray(array) for name, array in model.state().items()}, path, metadata)
-    with pytest.raises(InputError, match="format 3, and this release reads format 10 only") as caught:
+    with pytest.raises(InputError, match="format 3, and this release reads format 11 only") as caught:
         snapshot.load(path, SETTINGS)
     assert "\n" not in str(caught.value)
 
