@@ -7,7 +7,8 @@ Streams over generated JSON lines run in one process, one after the other, with 
 * `small, long` and `small`: batches of 5,000 events, behind a history of ten times the length and behind a short one;
 * `steady`: 5,000 events arrive every second, with their times; how old are they when the model has learned them?
 * `large`: batches of 100,000 events, behind the short history;
-* `log only`: the same files read, checked, aggregated and appended to the interaction log; nothing else.
+* `log only`: the same files read, checked, aggregated and appended to the interaction log; nothing else. The part of it
+  from the first line to the sums (parse, check, weigh, sum) is told by itself, too.
 
 Times of batches are those of Spark's triggers: from the planning of a micro-batch to its commit. Those of stages are in
 the ledger. Snapshots, versions and refreshes of the totals are due every 20 or 50 batches; the full bench contains
@@ -158,7 +159,7 @@ def main() -> None:
             seconds[name] = times.take(batches)[shape.warm_up :]
             rows[name] = learned(spark, settings[name])[shape.warm_up :]
             bar.update()
-        run_log_only(spark, settings["log-only"])
+        summing = run_log_only(spark, settings["log-only"])[shape.warm_up :]
         bare = times.take(shape.large)[shape.warm_up :]
         bar.update()
         spark.streams.removeListener(times)
@@ -170,6 +171,7 @@ def main() -> None:
     rows["steady"] = rows["steady"][len(rows["steady"]) // 2 :]
     print(f"{shape.users:,} users, {shape.items:,} items, {shape.history:,} events before, {os.cpu_count()} cores")
     print(f"log only, {LARGE:,}: {np.median(bare):.2f} s a batch, {LARGE * len(bare) / bare.sum():,.0f} events/s")
+    print(f"  parse, check, weigh, sum: {np.median(summing):.2f} s, {LARGE / np.mean(summing):,.0f} events/s")
     for name, size in (("large", LARGE), ("small", SMALL), ("small-long", SMALL)):
         print(f"{name}, {size:,}: {np.median(seconds[name]):.2f} s a batch; {Stages.of(rows[name])}")
     fresh = {share: median_of(rows["steady"], f"freshness_{share}_seconds") for share in ("p50", "p95")}
@@ -257,13 +259,19 @@ def median_of(rows: Sequence[LedgerRow], metric: str) -> float:
     return float(np.median([row.metrics[metric] for row in rows]))
 
 
-def run_log_only(spark: SparkSession, settings: Settings) -> None:
-    """Work off a source with a stream that only appends to the interaction log."""
-    tables = Tables(spark, settings.storage)
+def run_log_only(spark: SparkSession, settings: Settings) -> list[float]:
+    """Work off a source with a stream that only appends to the interaction log.
+
+    Returns:
+        Seconds of each batch from the first line to the sums.
+    """
+    tables, seconds = Tables(spark, settings.storage), list[float]()
     tables.create_missing()
 
     def append(batch: DataFrame, batch_id: int) -> None:
+        started = time.perf_counter()
         rows, _ = log.collect(batch, settings.weights)
+        seconds.append(time.perf_counter() - started)
         log.append(tables, rows, StepId(0, batch_id), application_id(batch))
 
     query = (
@@ -274,6 +282,7 @@ def run_log_only(spark: SparkSession, settings: Settings) -> None:
         .start()
     )
     query.awaitTermination()
+    return seconds
 
 
 def write_history(spark: SparkSession, settings: Settings, shape: StreamSize, size: int) -> None:

@@ -200,7 +200,8 @@ class _System:
 
     @classmethod
     def dense(cls, others: torch.Tensor, gram: torch.Tensor, smallest: float, numbers: torch.dtype) -> "_System":
-        inverse = torch.linalg.inv(gram + smallest * torch.eye(len(gram), dtype=gram.dtype))
+        # By rows, as the kernel reads it; it comes by columns.
+        inverse = torch.linalg.inv(gram + smallest * torch.eye(len(gram), dtype=gram.dtype)).contiguous()
         nothing = torch.zeros(0, dtype=numbers).numpy()
         return cls(others.numpy(), gram.to(numbers).numpy(), inverse.to(numbers).numpy(), nothing, smallest)
 
