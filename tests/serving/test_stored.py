@@ -33,6 +33,8 @@ def there_and_back(array: np.ndarray, loss: Loss) -> np.ndarray:
     assert found.keys() == {loss.name}
     back = found[loss.name]
     assert (back.dtype, back.shape) == (array.dtype, array.shape)
+    assert back.flags.writeable
+    assert back.flags.c_contiguous
     return back
 
 
