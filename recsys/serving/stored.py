@@ -29,7 +29,7 @@ _CODEC = "zstd"
 # Its levels: for what is written once and read often, and for what is mostly never read.
 SMALL, QUICK = 5, 1
 # Arrays that are compressed at once, each with a copy of its own.
-_THREADS = 4
+_THREADS = 2
 # Numbers of an array on which layouts are tried.
 _SAMPLE = 1 << 14
 _INTEGERS = ("u1", "i1", "u2", "i2", "u4", "i4")
@@ -223,7 +223,8 @@ def _laid_out(own: Array, layout: _Layout, bits: Arrays) -> Array:
     if layout.like is not None:
         own = own - bits[layout.like]
     if layout.differences:
-        own = np.diff(own, prepend=own.dtype.type(0))
+        own, before = own.copy(), own
+        own[1:] -= before[:-1]
     return own.view(np.uint8).reshape(-1, own.itemsize).T if layout.by_byte else own
 
 
