@@ -59,8 +59,7 @@ def _read_json(spark: SparkSession, source: Source) -> DataFrame:
     options = _merged(source.options)
     if "true" in (options.get("multiline"), options.get("wholetext")):
         raise InputError("source.options: multiLine is not supported, events must be one JSON object per line")
-    first = _first_file(spark, source.path)
-    lines = spark.readStream.options(**_stream_options(spark, source, first)).text(_streamed(source.path))
+    lines = spark.readStream.options(**_stream_options(spark, source)).text(_streamed(source.path))
     raw = lines.select(F.make_valid_utf8("value").alias(RAW)).filter(is_written(F.col(RAW)))
     return parse_json(raw, source.columns.model_dump(), options)
 
@@ -226,11 +225,12 @@ def _streamed(path: str) -> str:
     return f"{path[:-1]}[{path[-1]}]"
 
 
-def _stream_options(spark: SparkSession, source: Source, first: tuple[str, int] | None) -> dict[str, str]:
+def _stream_options(spark: SparkSession, source: Source, first: tuple[str, int] | None = None) -> dict[str, str]:
     options = _merged(_EVERY_FILE, source.options)
     if not _is_bounded_by_us(source):
         return options
     size, records = 0, 0
+    first = first or _first_file(spark, source.path)  # Only here: Spark's first query of all takes a second.
     if first is not None:
         file, size = first
         try:
