@@ -4,7 +4,6 @@ import tempfile
 from pathlib import Path
 
 import torch.distributed as dist
-from pyspark.ml.torch.distributor import TorchDistributor
 from pyspark.sql import SparkSession
 from safetensors.numpy import load_file, save_file
 
@@ -61,6 +60,8 @@ class Processes:
         kept.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".processes-", dir=kept.absolute()) as folder:
             save_file(prefixed(learner, "learner") | prefixed(history, "history"), Path(folder, _BEFORE))
+            from pyspark.ml.torch.distributor import TorchDistributor  # It brings all of pyspark.ml.
+
             distributor = TorchDistributor(num_processes=count, local_mode=alone, use_gpu=False)
             figures = distributor.run(train_share, folder, _shared(self._settings, count), step)
             assert figures is not None, "the first process returns them"
