@@ -1,16 +1,20 @@
-"""Plots of a stream's quality and cost. They use no global state of matplotlib, so any thread may plot."""
+"""Plots of a stream's quality and cost. They use no global state of matplotlib, so any thread may plot.
+
+matplotlib is imported where it draws: neither a start waits for it, nor a run that has nothing new to draw.
+"""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from recsys.contracts import LedgerRow
-from recsys.storage import Place, written
+from recsys.storage import Place, at_hand, written
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Array = npt.NDArray[np.float64]
 
@@ -22,11 +26,12 @@ RANKERS = (
 )
 STAGES = (("spark_seconds", "Spark and Delta", "#b9cfe3"), ("learn_seconds", "learning", "#0868ac"))
 INK, PALE = "#333333", "#d9d9d9"
+_DESCRIBED = 1024  # Bytes of a file that its description is among.
 BATCHES_PER_MEAN = 12  # About this many independent means fit the width of the plot.
 
 
 def quality(rows: Sequence[LedgerRow], path: Place, k: int) -> Place:
-    """Write the figure of `quality_figure` to a file.
+    """Write the figure of `quality_figure` to a file, unless the file shows these rows already.
 
     Args:
         rows: rows of one generation in order; a row that lacks a metric is passed over.
@@ -36,13 +41,23 @@ def quality(rows: Sequence[LedgerRow], path: Place, k: int) -> Place:
     Returns:
         The path.
     """
-    figure = quality_figure(rows, k)
-    with written(path) as file:
-        figure.savefig(file, format="png")
+    shown = f"NDCG@{k} of {len(rows)} batches, the last one {rows[-1].step if rows else None}."
+    if not _shows(path, shown):
+        figure = quality_figure(rows, k)
+        with written(path) as file:
+            figure.savefig(file, format="png", metadata={"Description": shown})
     return path
 
 
-def quality_figure(rows: Sequence[LedgerRow], k: int) -> Figure:
+def _shows(path: Place, shown: str) -> bool:
+    """Whether a file is a PNG with this description; matplotlib writes it in front of the picture."""
+    if not path.exists():
+        return False
+    with at_hand(path) as file, file.open("rb") as opened:
+        return shown.encode() in opened.read(_DESCRIBED)
+
+
+def quality_figure(rows: Sequence[LedgerRow], k: int) -> "Figure":
     """Draw NDCG@k and the seconds of each batch.
 
     Every ranker was evaluated on a batch before the batch was learned. Raw values are faint, trailing means strong.
@@ -51,6 +66,10 @@ def quality_figure(rows: Sequence[LedgerRow], k: int) -> Figure:
         rows: rows of one generation in order; a row that lacks a metric is passed over.
         k: cutoff of NDCG.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
     batches = np.array([row.step.batch_id for row in rows], dtype=np.int64)
     figure = Figure(figsize=(9, 5.6), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
@@ -71,7 +90,7 @@ def quality_figure(rows: Sequence[LedgerRow], k: int) -> Figure:
     return figure
 
 
-def _draw_quality(axes: Axes, rows: Sequence[LedgerRow], batches: npt.NDArray[np.int64], k: int, window: int) -> None:
+def _draw_quality(axes: "Axes", rows: Sequence[LedgerRow], batches: npt.NDArray[np.int64], k: int, window: int) -> None:
     events = sum(row.events for row in rows)
     means = f", means over {window} batches" if window > 1 else ""
     axes.set_title(
@@ -100,7 +119,7 @@ def _draw_quality(axes: Axes, rows: Sequence[LedgerRow], batches: npt.NDArray[np
         axes.set_ylim(top=1.15 * axes.get_ylim()[1])  # room for the legend
 
 
-def _draw_seconds(axes: Axes, rows: Sequence[LedgerRow], batches: npt.NDArray[np.int64]) -> None:
+def _draw_seconds(axes: "Axes", rows: Sequence[LedgerRow], batches: npt.NDArray[np.int64]) -> None:
     bottom = np.zeros(len(rows))
     for name, label, color in STAGES:
         seconds = np.nan_to_num(_figures(rows, name))

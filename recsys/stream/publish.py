@@ -21,6 +21,7 @@ from recsys.registry.attempts import Attempts
 from recsys.registry.versions import CHAMPION, Version
 from recsys.serving import Served
 from recsys.storage import Place, at_hand, plot_file
+from recsys.stream import plots
 from recsys.stream.arms import Arms
 from recsys.stream.connection import Connection
 from recsys.stream.contest import Contest
@@ -317,8 +318,6 @@ class Publisher:
         Any thread may call it, one at a time: it begins with a copy of the rows, taken in one step.
         """
         rows = list(self.rows)
-        from recsys.stream import plots  # matplotlib is not waited for at the start
-
         path = plot_file(self.settings.storage.root)
         plots.quality(rows, path, self.settings.recommend.k)
         if self.connection is not None:
