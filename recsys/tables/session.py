@@ -43,8 +43,18 @@ ON_A_CLUSTER = {
     SHUFFLE: "16",
     LISTING: "64",
 }
-# The rules for an event become one method of more than 8,000 bytes, which Java would only interpret (ADR 29).
-_COMPILE_ALL = "-XX:-DontCompileHugeMethods"
+_COMPILER = " ".join(
+    [
+        # The rules for an event become one method of more than 8,000 bytes, which Java would only interpret (ADR 29).
+        "-XX:-DontCompileHugeMethods",
+        # Ten times the defaults. The optimizing compiler would take more processor time than all else at the start, for
+        # what Spark calls some thousand times as it plans; what runs for every record passes these, too (ADR 37).
+        "-XX:Tier4InvocationThreshold=50000",
+        "-XX:Tier4MinInvocationThreshold=6000",
+        "-XX:Tier4CompileThreshold=150000",
+        "-XX:Tier4BackEdgeThreshold=400000",
+    ]
+)
 # Set in sessions of this package, and in no session that a caller has made.
 _OURS = "spark.recsys.session"
 # A session that `begin_session` is starting.
@@ -185,7 +195,7 @@ def _start_settings(given: dict[str, str], kafka: bool, s3: bool) -> dict[str, s
         **{key: given[key] for key in (MASTER, MEMORY) if key in given},
         PACKAGES: ",".join(filter(None, [*wanted, given.get(PACKAGES)])),
         **({EXCLUDES: ",".join(filter(None, without))} if any(without) else {}),
-        OPTIONS: f"{_COMPILE_ALL} -Dlog4j2.configurationFile={log_settings} {given.get(OPTIONS, '')}".strip(),
+        OPTIONS: f"{_COMPILER} -Dlog4j2.configurationFile={log_settings} {given.get(OPTIONS, '')}".strip(),
     }
 
 
