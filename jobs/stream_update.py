@@ -31,14 +31,13 @@ def stream_update(settings: Settings) -> None:
     run continues where this one ended. For a long history, run jobs/backfill.py first: it is faster.
     """
     # Imported here, so that neither help nor a wrong setting waits for Spark and torch, nor one for the other.
-    from recsys.tables.session import begin_session
-    from recsys.tables.source import refuse_unusable
+    from recsys.tables.source import begin_events, refuse_unusable
 
     refuse_unusable(settings)
-    begin_session(settings)
+    opening = begin_events(settings)
     from recsys.stream.job import run_stream
 
-    summary = run_stream(settings)
+    summary = run_stream(settings, opening=opening)
     duplicates = f", {summary.duplicates:,} duplicates dropped" if summary.duplicates else ""
     print(f"{summary.batches:,} batches, {summary.events:,} events learned{duplicates}")
     print(f"champion: version {summary.champion_version or '– (none is registered yet)'}")

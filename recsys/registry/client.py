@@ -129,7 +129,7 @@ def experiment_id(client: MlflowClient, settings: Settings) -> str:
     with registry_errors(f"cannot open the experiment '{name}'"):
         found = client.get_experiment_by_name(name)
         if found is None:
-            database = _sqlite_file(settings.tracking_uri)
+            database = sqlite_file(settings.tracking_uri)
             beside = None if database is None else (database.absolute().parent / ARTIFACTS).as_uri()
             return client.create_experiment(name, beside)
     if found.lifecycle_stage != "active":
@@ -137,7 +137,7 @@ def experiment_id(client: MlflowClient, settings: Settings) -> str:
     return str(found.experiment_id)
 
 
-def _sqlite_file(uri: str) -> Path | None:
+def sqlite_file(uri: str) -> Path | None:
     """The file of an SQLite database; None for anything else that MLflow tracks in."""
     return Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
 
@@ -156,7 +156,7 @@ def _line(doing: str, error: Exception) -> str:
 
 def _try_database(uri: str) -> None:
     """Try to connect once. MLflow itself would keep trying for an hour."""
-    database = _sqlite_file(uri)
+    database = sqlite_file(uri)
     if database is not None:
         database.parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(uri)

@@ -27,7 +27,7 @@ from recsys.storage import Place, writer_lock
 from recsys.stream import handover
 from recsys.stream.background import Background
 from recsys.stream.handover import Handover
-from recsys.stream.job import close, open_pipeline, planned, refuse_first_start_without_mlflow
+from recsys.stream.job import close, meet_mlflow, open_pipeline, planned
 from recsys.stream.pipeline import Pipeline, application_id
 from recsys.stream.publish import Observer, log_stage
 from recsys.stream.query import StopRequested, run_query, stop_signals
@@ -99,7 +99,7 @@ def backfill(settings: Settings, observe: Observer = log_stage) -> BackfillSumma
             _refuse_another(settings, held)
             return BackfillSummary(held.batches or 0)
         refuse_unusable(settings)
-        refuse_first_start_without_mlflow(settings)
+        meet_mlflow(settings)
         tables = Tables(build_session(settings), settings.storage)
         tables.create_missing()
         holding.enter_context(lease.held(tables, "backfill", settings.storage.lease_seconds))

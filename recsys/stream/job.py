@@ -2,7 +2,8 @@
 
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from concurrent.futures import Future
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import ParamSpec
 
@@ -10,8 +11,9 @@ from pyspark.sql import DataFrame, SparkSession
 
 from recsys.config import Settings
 from recsys.contracts import EVENT_ID, LedgerRow, StepId
+from recsys.errors import RegistryDownError
 from recsys.logs import log_step
-from recsys.registry.client import connect
+from recsys.registry.client import connect, sqlite_file
 from recsys.storage import Place, checkpoint_folder, snapshot_folder, writer_lock
 from recsys.stream.background import Background
 from recsys.stream.feed import FeedWatch
@@ -60,6 +62,7 @@ def run_stream(
     batches: int | None = None,
     spark: SparkSession | None = None,
     stop: threading.Event | None = None,
+    opening: "Future[DataFrame] | None" = None,
 ) -> StreamSummary:
     """Read events and keep tables and model up to date until the source is exhausted or a signal comes.
 
@@ -69,6 +72,7 @@ def run_stream(
         batches: expected number of micro-batches, for the progress bar.
         spark: session to use; None: that of `build_session`.
         stop: once it is set, the current batch is finished and no further one begins, as after a signal.
+        opening: the sources, from `begin_events`; None: they are opened here.
 
     Raises:
         InputError: the source, the storage, the checkpoint or the port of the figures cannot be used.
@@ -83,10 +87,12 @@ def run_stream(
         ExitStack() as holding,
     ):
         refuse_unusable(settings)
-        refuse_first_start_without_mlflow(settings)
-        spark = build_session(settings) if spark is None else spark
-        events = open_events(spark, settings)
-        tables = Tables(spark, settings.storage)
+        meet_mlflow(settings)
+        if opening is None:
+            events = open_events(build_session(settings) if spark is None else spark, settings)
+        else:
+            events = opening.result()
+        tables = Tables(events.sparkSession, settings.storage)
         tables.create_missing()
         holding.enter_context(lease.held(tables, "stream_update", settings.storage.lease_seconds))
         first = first_batch(settings, has_ids=EVENT_ID in events.columns)
@@ -112,15 +118,20 @@ def run_stream(
         return StreamSummary(report.batches, report.events, duplicates, pipeline.publisher.champion_version, plot)
 
 
-def refuse_first_start_without_mlflow(settings: Settings) -> None:
-    """Ask MLflow before Spark takes its time to start, if the storage is new; any other start can wait for MLflow.
+def meet_mlflow(settings: Settings) -> None:
+    """Ask MLflow while Spark takes its time to start, if the storage is new; any other start can wait for a server.
+
+    A database in a file lets nobody wait, and what it takes to open it is then imported already.
 
     Raises:
-        RegistryError: MLflow does not answer, or refuses.
+        RegistryError: MLflow refuses, or does not answer, and the storage is new.
     """
     root = settings.storage.root
     if not (checkpoint_folder(root).exists() or snapshot_folder(root).exists()):
         connect(settings)
+    elif sqlite_file(settings.tracking_uri) is not None:
+        with suppress(RegistryDownError):  # The publisher tries again, and tells of it.
+            connect(settings)
 
 
 def open_pipeline(

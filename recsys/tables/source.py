@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
@@ -21,6 +22,7 @@ from recsys.tables.clean import has_id, tag
 from recsys.tables.cluster import on_databricks
 from recsys.tables.failures import explain_failure, first_line
 from recsys.tables.formats import read_as_text
+from recsys.tables.session import build_session
 
 _KEY = "_deduplication_key"
 # Settings with which Spark reads nothing where a file is missing or damaged.
@@ -55,6 +57,14 @@ def open_events(spark: SparkSession, settings: Settings) -> DataFrame:
         frames.append(frame.withColumn(SOURCE_WEIGHT, F.lit(weight)) if weighing else frame)
     tagged = reduce(lambda one, other: one.unionByName(other, allowMissingColumns=True), frames)
     return deduplicated(tagged, source.watermark) if EVENT_ID in tagged.columns else tagged
+
+
+def begin_events(settings: Settings) -> "Future[DataFrame]":
+    """Start Spark and open the sources in the background: Java works while torch and MLflow are imported."""
+    opener = ThreadPoolExecutor(1, thread_name_prefix="open-events")
+    opening = opener.submit(lambda: open_events(build_session(settings), settings))
+    opener.shutdown(wait=False)
+    return opening
 
 
 def refuse_unusable(settings: Settings) -> None:
