@@ -22,7 +22,7 @@ from recsys.contracts import (
 from recsys.stream.job import run_stream
 from recsys.stream.replay import product_names, replay
 from recsys.tables.delta import Tables
-from recsys.tables.session import build_session
+from recsys.tables.session import begin_session, build_session
 
 EXAMPLES = {
     "as `make demo` runs it": "--config conf/demo.yaml",
@@ -47,6 +47,7 @@ PRODUCTS_SHOWN = 5
 
 def demo(settings: Settings) -> None:
     """Replay half a year of grocery purchases, learn from them batch by batch, and recommend products."""
+    begin_session(settings)
     replayed = replay(settings)
     summary = run_stream(settings, batches=replayed.files)
     tables = Tables(build_session(settings), settings.storage)
