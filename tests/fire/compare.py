@@ -20,6 +20,7 @@ from recsys.contracts import (
     RECOMMENDATIONS,
     TRIALS,
 )
+from recsys.serving.stored import restored
 from recsys.storage import snapshot_folder, table_path
 from tests.stream.disturbed import registry_content
 
@@ -67,7 +68,7 @@ def compare(disturbed: Settings, undisturbed: Settings) -> Difference:
     files = [sorted(snapshot_folder(one.storage.root).rglob("*.safetensors"))[-1] for one in (disturbed, undisturbed)]
     if files[0].name != files[1].name:
         result.different.append(f"the last snapshot is {files[0].name}, not {files[1].name}")
-    found_arrays, wanted_arrays = (load_file(file) for file in files)
+    found_arrays, wanted_arrays = (restored(load_file(file)) for file in files)
     result.different += [
         f"array {key}"
         for key in wanted_arrays.keys() | found_arrays.keys()

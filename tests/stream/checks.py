@@ -10,6 +10,7 @@ from safetensors.numpy import load_file
 from recsys.config import Settings
 from recsys.contracts import INTERACTION_LOG, MODEL_UPDATES, StepId
 from recsys.model import snapshot
+from recsys.serving.stored import restored
 from recsys.storage import at_hand, snapshot_folder
 from recsys.tables.delta import Tables
 
@@ -36,4 +37,4 @@ def steps(tables: Tables) -> list[tuple[int, int]]:
 
 def arrays(settings: Settings, step: StepId) -> dict[str, np.ndarray]:
     with at_hand(snapshot.path_for(snapshot_folder(settings.storage.root), step)) as file:
-        return load_file(file)
+        return restored(load_file(file))

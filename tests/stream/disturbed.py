@@ -21,6 +21,7 @@ from recsys.model import snapshot
 from recsys.registry import decisions, versions
 from recsys.registry.client import connect, experiment_id
 from recsys.registry.runs import GENERATION_TAG
+from recsys.serving.stored import restored
 from recsys.storage import snapshot_folder
 from recsys.tables import ledger
 from recsys.tables.delta import Tables
@@ -141,7 +142,7 @@ def assert_each_batch_is_in_the_version_that_the_ledger_names(spark: SparkSessio
 def assert_arrays_are_equal(disturbed: Settings, undisturbed: Settings, batches: int) -> None:
     """The arrays of the model after the last batch, bit by bit."""
     found, wanted = (
-        load_file(snapshot.path_for(snapshot_folder(settings.storage.root), StepId(0, batches - 1)))
+        restored(load_file(snapshot.path_for(snapshot_folder(settings.storage.root), StepId(0, batches - 1))))
         for settings in (disturbed, undisturbed)
     )
     assert found.keys() == wanted.keys()
