@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .arrays import Array, Arrays
-from .axes import Declared, Loss, declared_name
+from .axes import Axes, Declared, Loss, declared_name
 
 # What an artifact calls its file of arrays.
 ARRAYS_FILE = "arrays.safetensors"
@@ -55,6 +55,8 @@ class _Layout(NamedTuple):
 
 # Of versions that do not say.
 _EARLIER = _Layout(like=None, differences=False, by_byte=True)
+# Of arrays that are not declared.
+_EXACT = Axes(())
 
 
 def stored(arrays: Arrays, declared: Declared, effort: int = SMALL) -> dict[str, Array]:
@@ -68,12 +70,12 @@ def stored(arrays: Arrays, declared: Declared, effort: int = SMALL) -> dict[str,
     found: dict[str, Array] = {}
     forms: dict[str, dict[str, Any]] = {}
     bits: dict[str, Array] = {}
-    for name, array in _sorted(arrays, declared).items():
+    axes = {name: declared.get(declared_name(name), _EXACT) for name in arrays}
+    for name, array in _sorted(arrays, axes).items():
         if array.nbytes < _SMALL_BYTES:
             found[name] = array
             continue
-        axes = declared.get(declared_name(name))
-        loss = Loss.NONE if axes is None or array.dtype.kind != "f" else axes.loss
+        loss = axes[name].loss if array.dtype.kind == "f" else Loss.NONE
         values, beside = _ROUND[loss](array) if array.dtype.kind == "f" else (_narrowed(array), {})
         found |= {f"{name}{suffix}": extra for suffix, extra in beside.items()}
         types = {"type": array.dtype.str, "values": values.dtype.str}
@@ -81,9 +83,7 @@ def stored(arrays: Arrays, declared: Declared, effort: int = SMALL) -> dict[str,
         bits[name] = np.ascontiguousarray(values).reshape(-1).view(f"u{values.itemsize}")
 
     def packed(name: str) -> Array:
-        axes = declared.get(declared_name(name))
-        layout = _smallest(name, None if axes is None else axes.like, bits, effort)
-        forms[name]["layout"] = layout
+        layout = forms[name]["layout"] = _smallest(name, axes[name].like, bits, effort)
         return _compressed(_laid_out(bits[name], layout, bits), effort)
 
     with ThreadPoolExecutor(_THREADS) as pool:  # the codec lets other threads run
@@ -114,12 +114,11 @@ def restored(arrays: Arrays) -> dict[str, Array]:
     return found
 
 
-def _sorted(arrays: Arrays, declared: Declared) -> dict[str, Array]:
+def _sorted(arrays: Arrays, axes: Mapping[str, Axes]) -> dict[str, Array]:
     """Arrays, the rows of those that are `sorted_by` another one in the descending order of its rows."""
     found, orders = dict(arrays), dict[str, Array]()
     for name in arrays:
-        axes = declared.get(declared_name(name))
-        by = None if axes is None else axes.sorted_by
+        by = axes[name].sorted_by
         if by is not None:
             if by not in orders:
                 orders[by] = np.argsort(-arrays[by], axis=-1, kind="stable")

@@ -13,19 +13,16 @@ from chispa import assert_df_equality
 from mlflow import MlflowClient
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from safetensors.numpy import load_file
 
 from recsys.config import Settings
 from recsys.contracts import INTERACTION_LOG, MODEL_UPDATES, StepId
-from recsys.model import snapshot
 from recsys.registry import decisions, versions
 from recsys.registry.client import connect, experiment_id
 from recsys.registry.runs import GENERATION_TAG
-from recsys.serving.stored import restored
-from recsys.storage import snapshot_folder
 from recsys.tables import ledger
 from recsys.tables.delta import Tables
 from tests.conftest import SPARK_SETTINGS
+from tests.stream.checks import arrays
 
 HOSTILE_IDS = ["quote'\"`;--", "path/../../etc", "new\nline", "🛒" * 3, "x" * 1_024]
 
@@ -141,10 +138,7 @@ def assert_each_batch_is_in_the_version_that_the_ledger_names(spark: SparkSessio
 
 def assert_arrays_are_equal(disturbed: Settings, undisturbed: Settings, batches: int) -> None:
     """The arrays of the model after the last batch, bit by bit."""
-    found, wanted = (
-        restored(load_file(snapshot.path_for(snapshot_folder(settings.storage.root), StepId(0, batches - 1))))
-        for settings in (disturbed, undisturbed)
-    )
+    found, wanted = (arrays(settings, StepId(0, batches - 1)) for settings in (disturbed, undisturbed))
     assert found.keys() == wanted.keys()
     for name in wanted:
         np.testing.assert_array_equal(found[name], wanted[name], err_msg=name)
