@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from scripts.s3_server import S3Server
 
 SPARK_SETTINGS = {
-    # Tests run each query a few times only: compiling it to the last is time lost.
-    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+    # Tests run each query a few times only: compiling it to the last is time lost. Java would keep 48 MB of what it has
+    # compiled this way, which all tests together exceed.
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseSerialGC",
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     "spark.master": "local[2]",

@@ -1,19 +1,15 @@
 """README's section on your own events, word for word: its file, its commands, and a list for every user at the end."""
 
-import json
-import os
 import random
 import re
 import runpy
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.parquet
 import pytest
 import yaml
 from pyspark.sql import SparkSession
@@ -50,17 +46,11 @@ def ratings(first: int, count: int) -> list[dict[str, Any]]:
 
 def write(file: Path, records: list[dict[str, Any]]) -> None:
     file.parent.mkdir(exist_ok=True)
-    table = pa.Table.from_pylist(records)
-    if file.suffix == ".csv":
-        pyarrow.csv.write_csv(table, file)
-    elif file.suffix == ".parquet":
-        pyarrow.parquet.write_table(table, file)
-    else:
-        file.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    pyarrow.csv.write_csv(pa.Table.from_pylist(records), file)
 
 
-def run_here(command: str, capture: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
-    """The same in this process and its Spark session, which is much faster."""
+def run(command: str, capture: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a command of the section, in this process and its Spark session, and return what it printed."""
     words = shlex.split(command)
     assert words[0] == "python"
     monkeypatch.setattr(sys, "argv", words[1:])
@@ -71,68 +61,35 @@ def run_here(command: str, capture: pytest.CaptureFixture[str], monkeypatch: pyt
     return printed.out
 
 
-def run(command: str, folder: Path) -> str:
-    """Run a command of the section and return what it printed."""
-    words = shlex.split(command)
-    assert words[0] == "python"
-    done = subprocess.run(
-        [sys.executable, *words[1:]],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
-    assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-    return done.stdout
-
-
 @pytest.mark.mlflow
-@pytest.mark.process
-@pytest.mark.parametrize(
-    "kind", [pytest.param("csv", marks=pytest.mark.heavy), "json", pytest.param("parquet", marks=pytest.mark.heavy)]
-)
 def test_the_commands_end_in_recommendations(
     tmp_path: Path,
-    kind: str,
     spark: SparkSession,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Run as they stand, in a folder that has the jobs; only the format differs, and Spark is made small.
-
-    Of one format each command is a process of its own, as for a user.
-    """
+    """Run as they stand, in a folder that has the jobs; only Spark is made small."""
     monkeypatch.chdir(tmp_path)
-    if kind != "csv":  # The JVM of the session runs in another folder.
-        monkeypatch.setenv("RECSYS__SOURCE__PATH", str(tmp_path / "events"))
-        monkeypatch.setenv("RECSYS__STORAGE__ROOT", str(tmp_path / "var/recsys"))
-
-    def run_one(command: str) -> str:
-        return run(command, tmp_path) if kind == "csv" else run_here(command, capsys, monkeypatch)
-
+    # The JVM of the session runs in another folder.
+    monkeypatch.setenv("RECSYS__SOURCE__PATH", str(tmp_path / "events"))
+    monkeypatch.setenv("RECSYS__STORAGE__ROOT", str(tmp_path / "var/recsys"))
     (tmp_path / "jobs").symlink_to(ROOT / "jobs")
     (file,) = blocks("yaml")
-    assert "format: csv" in file
     small = yaml.safe_dump({"spark": SPARK_SETTINGS, "device": "cpu"})
-    (tmp_path / "my.yaml").write_text(file.replace("format: csv", f"format: {kind}") + small)
-    setup, on_the_command_line = blocks("bash")
-    first, activate, *commands = setup.splitlines()
+    (tmp_path / "my.yaml").write_text(file + small)
+    first, activate, *commands = blocks("bash")[0].splitlines()
     assert (first, activate) == ("make setup", ". .venv/bin/activate")
-    write(tmp_path / "events" / f"a.{kind}", ratings(0, 2_500))
+    write(tmp_path / "events" / "a.csv", ratings(0, 2_500))
 
-    printed = [run_one(command) for command in commands]
+    printed = [run(command, capsys, monkeypatch) for command in commands]
     assert "3 batches, 2,500 events learned" in printed[0]
     assert "champion: version 1" in printed[0]
     assert f"{USERS} users" in printed[1]
     assert re.search(r"^  user u0: m\d+, m\d+", printed[1], re.MULTILINE)
     assert "0 batches, 0 events learned" in printed[2], "nothing is read twice"
 
-    write(tmp_path / "events" / f"b.{kind}", ratings(2_500, 300))
-    # Without the file, as the section says; the storage is the default one both times.
-    again = on_the_command_line if kind == "csv" else commands[-1]
-    assert "1 batches, 300 events learned" in run_one(again)
+    write(tmp_path / "events" / "b.csv", ratings(2_500, 300))
+    assert "1 batches, 300 events learned" in run(commands[-1], capsys, monkeypatch)
 
 
 def test_the_command_line_says_what_the_file_says(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from tests.stream.disturbed import write_config, write_event_files
 
 FILES = 30
 # A backfill takes the first files, too few for a version that is due; the stream goes on with what arrives after it.
-ARRIVING = {"backfill": slice(2), "stream_update": slice(2, FILES)}
+ARRIVING = {"backfill": slice(2), "stream_update": slice(2, None)}
 JOBS = ("backfill", "stream_update", "batch_score", "rebuild", "maintain")
 KINDS = ("mixture", "ncf")
 QUICK_SHARE = 1 / 20
@@ -57,7 +57,7 @@ class Tally:
     difference: Difference = field(default_factory=Difference)
 
 
-def scenario(folder: Path, kind: str, seed: int, share: float = 1) -> Tally:
+def scenario(folder: Path, kind: str, seed: int, share: float = 1, files: int = FILES) -> Tally:
     """Run one job after the other, undisturbed in one storage and under fire in another, and compare.
 
     Args:
@@ -65,10 +65,11 @@ def scenario(folder: Path, kind: str, seed: int, share: float = 1) -> Tally:
         kind: `model.kind`.
         seed: chooses random instants and, for a share below 1, points.
         share: of each job's points, how many it is killed at.
+        files: how many files of events there are, of a batch each.
     """
     draw, tally = random.Random(f"{kind} {seed}"), Tally()
     stored, events = folder / "all", folder / "events"
-    write_event_files(stored, FILES)
+    write_event_files(stored, files)
     events.mkdir()
     undisturbed, disturbed = (_config(folder, name, kind) for name in ("undisturbed", "disturbed"))
     for job in JOBS:

@@ -21,6 +21,8 @@ from recsys.tables.session import build_session
 from tests.fire import points
 
 _WAIT_SECONDS = 600
+# What a job imports only when it comes to it: seconds of each process.
+_IMPORTED_LATE = ("torch._dynamo", "mlflow.store.tracking.sqlalchemy_store", "matplotlib.backends.backend_agg")
 
 
 def stream(settings: Settings) -> None:
@@ -67,7 +69,7 @@ def start(name: str, config: Path, fault: Fault = Fault(), record: Path | None =
     """
     # A server imports everything once; each process is a copy of it, with a JVM of its own.
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload([__name__])
+    processes.set_forkserver_preload([__name__, *_IMPORTED_LATE])
     process = processes.Process(target=_run, args=(name, config, fault, record))
     process.start()
     return process
