@@ -74,8 +74,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
         "SPARK_LOCAL_IP": ADDRESS,
         "SPARK_DAEMON_JAVA_OPTS": SPARK_SETTINGS["spark.driver.extraJavaOptions"],
         "PYSPARK_PYTHON": str(environment(folder / "environment")),
-        # The loops of a new place would be compiled, which takes longer than all else here.
-        "NUMBA_DISABLE_JIT": "1",
         **REQUIRED,
     }
     return Site(folder, Path(packed), variables)
@@ -171,7 +169,9 @@ def test_a_zip_is_all_that_executors_need(spark, site: Site, standalone: Standal
     missing = run(site.variables["PYSPARK_PYTHON"], "-c", "import recsys", code=1, **site.variables).stderr
     assert "No module named 'recsys'" in missing
 
-    learned = run(*site.command("local-cluster[2,1,1024]", "stream_update", *words), **site.variables)
+    # The loops of a new place would be compiled, which takes longer than all else here.
+    without_compiler = {**site.variables, "NUMBA_DISABLE_JIT": "1"}
+    learned = run(*site.command("local-cluster[2,1,1024]", "stream_update", *words), **without_compiler)
     assert "1 batches, 1,000 events learned\nchampion: version 1\n" in learned.stdout
     assert " INFO " not in learned.stderr, "of Spark; spark-submit puts all that the job says on its own output"
 
