@@ -147,7 +147,10 @@ def test_recommendations_are_the_best_scores(kind: str, exclude_seen: bool) -> N
         code = model.users.lookup([user_id])
         left_out = set(model.history.user_rows(code).others.tolist()) if exclude_seen and code[0] >= 0 else set()
         order = sorted(set(range(len(own))) - left_out, key=lambda item: (-own[item], item))[:7]
-        assert listed == [(model.items.ids[item], float(own[item])) for item in order]
+        found, found_scores = zip(*listed, strict=True)
+        assert list(found) == [model.items.ids[item] for item in order]
+        # On some processors the last bit of a network's score depends on how many are computed together.
+        assert found_scores == pytest.approx(own[order], rel=1e-6)
     assert len(model.recommend(["nobody"], 10_000)[0]) == len(model.items)
 
 
