@@ -90,7 +90,7 @@ class Scorer(Protocol):
         """
 
     def at(self, rows: Array, lists: Lists) -> Array:
-        """(c,) float64: the scores of items of users (n,), which are those of `score`, but for rounding."""
+        """(c,) float64: scores of items of users (n,), those of `score`; of a network, but for rounding."""
 
 
 # What an item owes its score to, by name; the parts add up to it.

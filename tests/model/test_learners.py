@@ -150,7 +150,8 @@ def test_recommendations_are_the_best_scores(kind: str, exclude_seen: bool) -> N
         found, found_scores = zip(*listed, strict=True)
         assert list(found) == [model.items.ids[item] for item in order]
         # On some processors the last bit of a network's score depends on how many are computed together.
-        assert found_scores == pytest.approx(own[order], rel=1e-6)
+        wanted = pytest.approx(own[order], rel=1e-6) if kind == "ncf" else tuple(own[order].tolist())
+        assert found_scores == wanted
     assert len(model.recommend(["nobody"], 10_000)[0]) == len(model.items)
 
 
