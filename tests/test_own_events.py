@@ -75,6 +75,7 @@ def test_the_commands_end_in_recommendations(
     monkeypatch.setenv("RECSYS__STORAGE__ROOT", str(tmp_path / "var/recsys"))
     (tmp_path / "jobs").symlink_to(ROOT / "jobs")
     (file,) = blocks("yaml")
+    assert "format: csv" in file
     small = yaml.safe_dump({"spark": SPARK_SETTINGS, "device": "cpu"})
     (tmp_path / "my.yaml").write_text(file + small)
     first, activate, *commands = blocks("bash")[0].splitlines()
