@@ -201,6 +201,12 @@ def test_a_zip_is_all_that_executors_need(spark, site: Site, standalone: Standal
     assert len(by_one) == 97
     assert by_two == by_one
 
+    # Executors that get the package as a zip solve the factors.
+    asked = ["model.kind=als", "model.rebuild_sweeps=2", "rebuild.distributed=true"]
+    solved = run(*site.command("local-cluster[2,1,1024]", "rebuild", *words, *asked), **without_compiler).stdout
+    assert "generation 1 begins with 97 users and 45 items" in solved
+    assert "registered as version 2, challenger" in solved
+
 
 def score_while_one_is_killed(site: Site, standalone: Standalone, words: list[str], log: Path) -> None:
     """Score on the cluster; SIGKILL an executor that has begun to load the version."""
