@@ -5,6 +5,7 @@ ranking was drawn. An application sends it back with its events, so a click is c
 the list was replaced.
 """
 
+import hashlib
 import math
 import re
 from collections.abc import Iterator
@@ -60,6 +61,15 @@ class Origin:
         if not LEAST_PROPENSITY <= propensity <= 1:
             return None
         return cls(found["name"], found["version"], found["ranking"], propensity)
+
+    def list_id(self, made: str) -> str:
+        """An id that says this, for a list.
+
+        Args:
+            made: What tells the list from others of this origin.
+        """
+        token = hashlib.sha256(made.encode()).hexdigest()[:16]
+        return f"{self.model_name}/{self.model_version}:{self.ranking}:{self.propensity:.6e}:{token}"
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,17 @@ def test_a_list_id_says_where_the_list_comes_from() -> None:
     )
 
 
+@pytest.mark.parametrize("propensity", [1.0, 0.5, 1e-4, 0.03125, 1 / 3])
+def test_an_origin_is_read_from_its_list_id(propensity: float) -> None:
+    origin = Origin("main.shop/recsys: a/b", "12", "trend_0.5", propensity)
+    ids = [origin.list_id(made) for made in ("u1\ni1", "u2\ni1", "u1\ni1")]
+    assert ids[0] == ids[2] != ids[1]
+    found = Origin.of(ids[0])
+    assert found is not None
+    assert found == Origin(*(origin.model_name, origin.model_version, origin.ranking), found.propensity)
+    assert found.propensity == pytest.approx(propensity, rel=1e-6)
+
+
 @pytest.mark.parametrize(
     "text",
     [

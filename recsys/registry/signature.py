@@ -18,10 +18,11 @@ COLUMNS = {
     "exclude_items": "list of item ids: recommend none of these",
     "recent_items": "list of item ids, latest last: what the user has done since the version was made",
     "explain": "true or false: add a column `explanations`, JSON text",
+    "origin": "true or false: add columns `ranking`, what made the list, and `propensity`, how likely it was drawn",
     "item_id": "text or a whole number; for the tasks similar_items, score and item_vectors",
 }
 TASKS = {
-    "recommend": "user_id, k, exclude_seen, candidates, exclude_items, recent_items, explain: item_ids, scores",
+    "recommend": "user_id, k, exclude_seen, candidates, exclude_items, recent_items, explain, origin: item_ids, scores",
     "similar_items": "item_id, k: item_ids, scores",
     "score": "user_id, item_id, recent_items: score",
     "item_vectors": "item_id: vector",

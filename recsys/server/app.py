@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 
 from recsys.config.operation import Serve
 from recsys.errors import InputError
+from recsys.exposure import Origin
 from recsys.server.bodies import (
     MOST_ITEMS,
     AskedList,
@@ -134,7 +135,15 @@ def _name(answering: Answering, arm: str | None) -> dict[str, str]:
 
 def _list(row: _Row) -> GivenList:
     told = row.pop("explanations", "")
-    return GivenList(**row, **({"explanation": json.loads(told)} if told else {}))
+    # A version of an earlier release does not say how it has ranked.
+    ranking, propensity = row.pop("ranking", ""), row.pop("propensity", math.nan)
+    given = GivenList(**row, **({"explanation": json.loads(told)} if told else {}))
+    if math.isnan(propensity):
+        return given
+    # The same list for the same user has the same id, however often it is asked for.
+    made = json.dumps([given.user_id, given.item_ids])
+    origin = Origin(given.model, given.version, ranking, propensity)
+    return given.model_copy(update={"list_id": origin.list_id(made)})
 
 
 def _add_operation(app: FastAPI, current: CurrentVersions, figures: ServerFigures) -> None:

@@ -4,7 +4,7 @@ Names, kinds and bounds are checked here. What a request means is up to the vers
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -36,12 +36,19 @@ Length = Annotated[int, Field(ge=1, le=MOST_ITEMS, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 
 
-class _Asked(BaseModel):
+class Asked(BaseModel):
+    """A request."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    # Columns that no request gives, because they are the same for all.
+    constant: ClassVar[dict[str, Any]] = {}
 
-class AskedList(_Asked):
-    """A list for a user. The fields are the columns of the task `recommend`."""
+
+class AskedList(Asked):
+    """A list for a user. The fields are columns of the task `recommend`."""
+
+    constant: ClassVar[dict[str, Any]] = {"origin": True}
 
     user_id: Id | None
     k: Length | None = None
@@ -52,14 +59,14 @@ class AskedList(_Asked):
     explain: Flag | None = None
 
 
-class AskedSimilar(_Asked):
+class AskedSimilar(Asked):
     """The items most like another one. The fields are the columns of the task `similar_items`."""
 
     item_id: Id
     k: Length | None = None
 
 
-class AskedScore(_Asked):
+class AskedScore(Asked):
     """The score of a pair. The fields are the columns of the task `score`."""
 
     user_id: Id | None
@@ -74,10 +81,12 @@ AskedSimilars = Annotated[list[AskedSimilar], _One, _Several]
 AskedScores = Annotated[list[AskedScore], _One, _Several]
 
 
-def columns_of(asked: Sequence[BaseModel]) -> dict[str, list[Any]]:
-    """Requests as columns: the fields that at least one of them gives."""
-    names = [name for name in type(asked[0]).model_fields if any(name in one.model_fields_set for one in asked)]
-    return {name: [getattr(one, name) for one in asked] for name in names}
+def columns_of(asked: Sequence[Asked]) -> dict[str, list[Any]]:
+    """Requests as columns: the fields that at least one of them gives, and what is the same for all."""
+    kind = type(asked[0])
+    names = [name for name in kind.model_fields if any(name in one.model_fields_set for one in asked)]
+    given = {name: [getattr(one, name) for one in asked] for name in names}
+    return given | {name: [value] * len(asked) for name, value in kind.constant.items()}
 
 
 class _Given(BaseModel):
@@ -94,7 +103,7 @@ class _GivenUser(_Given):
 
 
 class GivenList(_GivenUser):
-    """The best items of a user, best first. A list of the table has its `list_id`, for the events that answer it."""
+    """The best items of a user, best first. That of a known user has a `list_id`, for the events that answer it."""
 
     user_id: str | None
     item_ids: list[str]

@@ -7,18 +7,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pandas as pd
-from pydantic import BaseModel
 
 from recsys.errors import InputError
 from recsys.registry.served import ServedVersion
-from recsys.server.bodies import MOST_REQUESTS, columns_of
+from recsys.server.bodies import MOST_REQUESTS, Asked, columns_of
 
 
 @dataclass(frozen=True)
 class _Waiting:
     served: ServedVersion
     task: str
-    asked: Sequence[BaseModel]
+    asked: Sequence[Asked]
     answer: "asyncio.Future[pd.DataFrame]"
 
 
@@ -35,7 +34,7 @@ class Worker:
         self._waiting = deque[_Waiting]()
         self._working: asyncio.Task[None] | None = None
 
-    async def answer(self, served: ServedVersion, asked: Sequence[BaseModel], task: str) -> pd.DataFrame:
+    async def answer(self, served: ServedVersion, asked: Sequence[Asked], task: str) -> pd.DataFrame:
         """Columns of the answer of a task. A request that is given up before its turn is not computed."""
         waiting = _Waiting(served, task, asked, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)

@@ -76,19 +76,23 @@ class Answers:
 
         Args:
             columns: `user_id` and, optionally, `k`, `exclude_seen`, `candidates`, `exclude_items`, `recent_items`,
-                `explain`.
+                `explain`, `origin`.
 
         Returns:
-            `user_id`, `item_ids`, `scores`, lists best first, and, with a column `explain`, `explanations`.
+            `user_id`, `item_ids`, `scores`, lists best first; with a column `explain`, `explanations`; with a column
+            `origin`, `ranking` and `propensity`.
         """
         users, rows = self._users(columns)
         k, exclude_seen = lengths(columns, self._k), flags(columns, "exclude_seen", self._exclude_seen)
         candidates, wishes = id_lists(columns, "candidates"), self._wishes(columns, len(rows))
-        explain = flags(columns, "explain", False)
+        explain, origin = flags(columns, "explain", False), flags(columns, "origin", False)
         answer: Answer = {"user_id": users}
-        names = ["item_ids", "scores", *(["explanations"] if "explain" in columns else [])]
+        texts = {"explain": "explanations", "origin": "ranking"}
+        names = ["item_ids", "scores", *(text for name, text in texts.items() if name in columns)]
         # Without an explanation, empty text: Spark would be given a missing one as the text "None".
         answer |= {name: np.full(len(rows), "", dtype=object) for name in names}
+        if "origin" in columns:
+            answer["propensity"] = np.full(len(rows), np.nan)
         given = np.array([some is not None for some in candidates], dtype=bool)
         wished = (wishes.recent.lengths + wishes.excluded.lengths) > 0
         for with_candidates, with_wishes in ((False, False), (False, True), (True, False), (True, True)):
@@ -105,6 +109,8 @@ class Answers:
             answer["scores"][own] = _split(ranked.scores.astype(np.float64), ranked.lengths)
             if explain[own].any():
                 answer["explanations"][own] = self._explained(rows[own], ranked, asked, explain[own])
+            if origin[own].any():
+                answer["ranking"][own], answer["propensity"][own] = self._origin(rows[own], asked, origin[own])
         return answer
 
     def similar_items(self, columns: Columns) -> Answer:
@@ -169,6 +175,15 @@ class Answers:
         recent = [self._rows_of((some or [])[-MOST_RECENT:]) for some in id_lists(columns, "recent_items")]
         excluded = [self._rows_of(some or []) for some in id_lists(columns, "exclude_items")]
         return Wishes(_lists(recent, count), _lists(excluded, count))
+
+    def _origin(self, rows: Array, asked: Wishes | None, wanted: Array) -> tuple[Array, Array]:
+        """The ranking (n,) that serves each user, empty where that is not wanted, and its chance (n,).
+
+        Without a chance, NaN, are those who are not wanted, and unknown users: there is one draw for all of them.
+        """
+        found = self._ranker.served_by(rows, asked)
+        names = np.array(found.names, dtype=object)[found.choices]
+        return np.where(wanted, names, ""), np.where(wanted & (rows != UNKNOWN), found.chances, np.nan)
 
     def _explained(self, rows: Array, ranked: Rankings, asked: Wishes | None, wanted: Array) -> Array:
         """(n,) explanations of lists as JSON, empty where none is wanted."""

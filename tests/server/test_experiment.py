@@ -1,5 +1,6 @@
 """The server in an experiment: each user is answered by the version of their arm."""
 
+import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
@@ -17,6 +19,7 @@ from recsys.config import Settings, load_settings
 from recsys.contracts import RECOMMENDATIONS, StepId
 from recsys.errors import RegistryError
 from recsys.experiment import arms_of
+from recsys.exposure import Origin
 from recsys.registry import decisions, versions
 from recsys.registry.client import connect
 from recsys.registry.runs import GenerationRun
@@ -63,7 +66,12 @@ class ExperimentScene:
         for one in asked:
             arm = self.arms.get(one["user_id"])
             version = self.made[numbers[arm] - 1]
-            (row,) = ServedVersion(version).answer({name: [value] for name, value in one.items()}).to_dict("records")
+            columns = {name: [value] for name, value in one.items()}
+            (row,) = ServedVersion(version).answer({**columns, "origin": [True]}).to_dict("records")
+            ranking, propensity = row.pop("ranking"), row.pop("propensity")
+            if one["user_id"] is not None:
+                origin = Origin(version.name, version.version, ranking, propensity)
+                row["list_id"] = origin.list_id(json.dumps([row["user_id"], row["item_ids"]]))
             found.append({**row, "model": version.name, "version": version.version, **({"arm": arm} if arm else {})})
         return found
 
@@ -120,7 +128,23 @@ def test_a_list_of_the_table_is_given_to_users_of_the_arm_of_its_version(scene: 
         (given,) = answer["lists"]
         assert (given["arm"], given["version"]) == (scene.arms[user], {"control": "1", "new": "2"}[scene.arms[user]])
         assert answer["source"] == ("table" if user == own else "live")
-        assert given.get("list_id") == ("its own" if user == own else None)
+        version = "2" if scene.arms[user] == "new" else "1"
+        origin = Origin.of(given["list_id"])
+        assert given["list_id"] == "its own" if user == own else origin and origin.model_version == version
+
+
+def test_lists_of_a_version_that_does_not_say_how_it_ranks_have_no_id(
+    scene: ExperimentScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = ServedVersion.answer
+
+    def of_an_earlier_release(served: ServedVersion, columns: dict[str, Any], task: str = "recommend") -> pd.DataFrame:
+        return answer(served, {name: column for name, column in columns.items() if name != "origin"}, task)
+
+    monkeypatch.setattr(ServedVersion, "answer", of_an_earlier_release)
+    (given,) = scene.app.post("/recommendations", json={"user_id": "u3"}).json()["lists"]
+    assert given["item_ids"]
+    assert "list_id" not in given
 
 
 def test_what_is_refused_is_named_by_its_row_in_the_request(scene: ExperimentScene) -> None:

@@ -25,6 +25,7 @@ from jobs.serve import serve
 from recsys.cli import BAD_INPUT, run_job
 from recsys.config import Settings, load_settings
 from recsys.contracts import RECOMMENDATIONS, StepId
+from recsys.exposure import Origin
 from recsys.model.recommender import OnlineModel
 from recsys.registry import decisions, versions
 from recsys.registry.client import ARTIFACTS, connect
@@ -115,10 +116,16 @@ def name(version: Version) -> dict[str, str]:
 
 
 def live(version: Version, asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What the version answers without a server, under its name."""
+    """What the version answers without a server, under its name, with the ids of its lists."""
+    asked = [{**one, "origin": True} for one in asked]
     columns = {column for one in asked for column in one}
     found = ServedVersion(version).answer({column: [one.get(column) for one in asked] for column in columns})
     lists = found.drop(columns="explanations", errors="ignore").assign(**name(version)).to_dict("records")
+    for one in lists:
+        ranking, propensity = one.pop("ranking"), one.pop("propensity")
+        if propensity > 0:
+            origin = Origin(version.name, version.version, ranking, propensity)
+            one["list_id"] = origin.list_id(json.dumps([one["user_id"], one["item_ids"]]))
     for one, told in zip(lists, found.get("explanations", pd.Series([""] * len(lists))), strict=True):
         one |= {"explanation": json.loads(told)} if told else {}
     return lists
@@ -129,6 +136,10 @@ def test_one_request_and_several_are_answered_as_the_version_answers(scene: Scen
     answer = scene.post("/recommendations", ASKED).json()
     assert answer == {"source": "live", "lists": expected}
     assert answer["lists"][3]["explanation"]["items"]
+    # Who is known has a list with an id.
+    ids = [one.get("list_id") for one in answer["lists"]]
+    assert [one is not None for one in ids] == [True, False, True, False, True, False]
+    assert len({*ids}) == 4
     for asked, wanted in zip(ASKED, expected, strict=True):
         assert scene.post("/recommendations", asked).json()["lists"] == [wanted]
 

@@ -152,6 +152,29 @@ def test_recent_items_answer_for_somebody_new(case: str):
     assert late == recommend(answers, user_id=["stranger"])
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_an_answer_says_which_ranking_has_made_the_list_and_how_likely_that_was(case: str):
+    model, answers = fitted(case)
+    users = ["u1", "u2", "u40", "stranger", "u3", "u4"]
+    recent = [None, None, model.items.ids[3:6], model.items.ids[3:6], None, None]
+    some = [None, None, None, None, model.items.ids[:9], None]
+    wanted = [True, None, True, True, True, False]
+    asked = {"user_id": users, "recent_items": recent, "candidates": some}
+    plain, found = answers.of("recommend", asked), answers.of("recommend", {**asked, "origin": wanted})
+    assert {*found} - {*plain} == {"ranking", "propensity"}
+    assert all(found[name].tolist() == plain[name].tolist() for name in ("item_ids", "scores"))
+    assert [bool(name) for name in found["ranking"]] == [bool(flag) for flag in wanted]
+    # One draw is made for all whom the version does not know.
+    known = [bool(flag) and user in model.users.ids for user, flag in zip(users, wanted, strict=True)]
+    assert (found["propensity"] > 0).tolist() == known
+    assert np.isnan(found["propensity"]).tolist() == [not one for one in known]
+    if not case.startswith("mixture"):
+        assert {*found["ranking"]} == {case, ""}
+        assert (found["propensity"][known] == 1).all()
+    served = answers._ranker.served_by(np.array([answers._user_rows["u1"]]))
+    assert (found["ranking"][0], found["propensity"][0]) == (served.names[served.choices[0]], served.chances[0])
+
+
 @pytest.mark.parametrize("case", FACTORS)
 def test_who_is_folded_in_from_all_that_he_has_done_gets_the_factors_of_the_version(case: str):
     model, answers = fitted(case)
