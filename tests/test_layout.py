@@ -60,7 +60,7 @@ MAY_IMPORT = {
     "model": LIGHT | {"serving"},
     "tables": LIGHT | {"exposure", "experiment"},
     "registry": LIGHT | {"serving"},
-    "server": LIGHT | {"experiment", "registry"},
+    "server": LIGHT | {"experiment", "exposure", "registry"},
     "parsing": {"contracts"},
     "cleaning": LIGHT | {"parsing"},
     "frames": LIGHT | {"batches", "cleaning"},

@@ -36,7 +36,7 @@ Length = Annotated[int, Field(ge=1, le=MOST_ITEMS, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 
 
-class Asked(BaseModel):
+class AskedRow(BaseModel):
     """A request."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,7 +45,7 @@ class Asked(BaseModel):
     constant: ClassVar[dict[str, Any]] = {}
 
 
-class AskedList(Asked):
+class AskedList(AskedRow):
     """A list for a user. The fields are columns of the task `recommend`."""
 
     constant: ClassVar[dict[str, Any]] = {"origin": True}
@@ -59,14 +59,14 @@ class AskedList(Asked):
     explain: Flag | None = None
 
 
-class AskedSimilar(Asked):
+class AskedSimilar(AskedRow):
     """The items most like another one. The fields are the columns of the task `similar_items`."""
 
     item_id: Id
     k: Length | None = None
 
 
-class AskedScore(Asked):
+class AskedScore(AskedRow):
     """The score of a pair. The fields are the columns of the task `score`."""
 
     user_id: Id | None
@@ -81,7 +81,7 @@ AskedSimilars = Annotated[list[AskedSimilar], _One, _Several]
 AskedScores = Annotated[list[AskedScore], _One, _Several]
 
 
-def columns_of(asked: Sequence[Asked]) -> dict[str, list[Any]]:
+def columns_of(asked: Sequence[AskedRow]) -> dict[str, list[Any]]:
     """Requests as columns: the fields that at least one of them gives, and what is the same for all."""
     kind = type(asked[0])
     names = [name for name in kind.model_fields if any(name in one.model_fields_set for one in asked)]

@@ -10,14 +10,14 @@ import pandas as pd
 
 from recsys.errors import InputError
 from recsys.registry.served import ServedVersion
-from recsys.server.bodies import MOST_REQUESTS, Asked, columns_of
+from recsys.server.bodies import MOST_REQUESTS, AskedRow, columns_of
 
 
 @dataclass(frozen=True)
 class _Waiting:
     served: ServedVersion
     task: str
-    asked: Sequence[Asked]
+    asked: Sequence[AskedRow]
     answer: "asyncio.Future[pd.DataFrame]"
 
 
@@ -34,7 +34,7 @@ class Worker:
         self._waiting = deque[_Waiting]()
         self._working: asyncio.Task[None] | None = None
 
-    async def answer(self, served: ServedVersion, asked: Sequence[Asked], task: str) -> pd.DataFrame:
+    async def answer(self, served: ServedVersion, asked: Sequence[AskedRow], task: str) -> pd.DataFrame:
         """Columns of the answer of a task. A request that is given up before its turn is not computed."""
         waiting = _Waiting(served, task, asked, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
