@@ -4,6 +4,7 @@ import sys
 
 from recsys.cli import run_job
 from recsys.config import Settings
+from recsys.words import count
 
 EXAMPLES = {
     "a folder of JSON lines with the standard column names": "source.path=/data/history",
@@ -50,9 +51,9 @@ def backfill_history(settings: Settings) -> None:
         print(f"nothing to do: all {summary.batches:,} batches of the history are learned already")
     else:
         duplicates = f", {summary.duplicates:,} duplicates dropped" if summary.duplicates else ""
-        print(f"{summary.learned:,} batches, {summary.events:,} events learned{duplicates}")
-        for reason, count in summary.quarantined.items():
-            print(f"quarantined, {reason}: {count:,}")
+        print(f"{count(summary.learned, 'batch', 'batches')}, {count(summary.events, 'event')} learned{duplicates}")
+        for reason, records in summary.quarantined.items():
+            print(f"quarantined, {reason}: {records:,}")
         print(f"champion: version {summary.champion_version or '– (none is registered yet)'}")
         print(f"quality over the batches: {summary.plot}")
     print("next: jobs/batch_score.py recommends items to every user; jobs/stream_update.py reads new events")

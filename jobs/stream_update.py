@@ -4,6 +4,7 @@ import sys
 
 from recsys.cli import run_job
 from recsys.config import Settings
+from recsys.words import count
 
 EXAMPLES = {
     "process what has arrived since the last run, then end": "--config my.yaml",
@@ -39,7 +40,7 @@ def stream_update(settings: Settings) -> None:
 
     summary = run_stream(settings, opening=opening)
     duplicates = f", {summary.duplicates:,} duplicates dropped" if summary.duplicates else ""
-    print(f"{summary.batches:,} batches, {summary.events:,} events learned{duplicates}")
+    print(f"{count(summary.batches, 'batch', 'batches')}, {count(summary.events, 'event')} learned{duplicates}")
     print(f"champion: version {summary.champion_version or '– (none is registered yet)'}")
     if summary.plot is not None:
         print(f"quality over the batches: {summary.plot}")

@@ -24,6 +24,7 @@ from recsys.model.interactions.vocab import Vocabulary
 from recsys.model.mixture.mixture import Mixture
 from recsys.model.recommender import OnlineModel
 from recsys.serving import Lists, Ranked
+from recsys.words import count
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -192,8 +193,8 @@ def prequential(
     parts = list(read.batches(size))
     if len(parts) < WARM_UP_SHARE:
         raise InputError(
-            f"{len(read):,} events make {len(parts)} batches, and {WARM_UP_SHARE} are needed: give events of more times"
-            + ("" if batches else f", or say how many: batches={WARM_UP_SHARE}")
+            f"{count(len(read), 'event')} make {count(len(parts), 'batch', 'batches')}, {WARM_UP_SHARE} are needed: "
+            "give events of more times" + ("" if batches else f", or say how many: batches={WARM_UP_SHARE}")
         )
     main = Live(checked, checked.model.kind)
     learner = main.model.learner

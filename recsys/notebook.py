@@ -12,6 +12,7 @@ from recsys.config.settings import with_values
 from recsys.contracts import LedgerRow, StepId
 from recsys.errors import ConfigError, RecsysError
 from recsys.frames import to_frame
+from recsys.words import count
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,7 +69,8 @@ class StreamStatus:
 
     def __str__(self) -> str:
         after = "" if self.last is None else f", the last is {self.last}"
-        return f"{self.state}: {self.batches:,} batches{after}" + (f"; {self.error}" if self.error else "")
+        problem = f"; {self.error}" if self.error else ""
+        return f"{self.state}: {count(self.batches, 'batch', 'batches')}{after}{problem}"
 
 
 class StreamHandle:

@@ -172,7 +172,7 @@ def test_a_zip_is_all_that_executors_need(spark, site: Site, standalone: Standal
     # The loops of a new place would be compiled, which takes longer than all else here.
     without_compiler = {**site.variables, "NUMBA_DISABLE_JIT": "1"}
     learned = run(*site.command("local-cluster[2,1,1024]", "stream_update", *words), **without_compiler)
-    assert "1 batches, 1,000 events learned\nchampion: version 1\n" in learned.stdout
+    assert "1 batch, 1,000 events learned\nchampion: version 1\n" in learned.stdout
     assert " INFO " not in learned.stderr, "of Spark; spark-submit puts all that the job says on its own output"
 
     # A path that means another folder to every process.

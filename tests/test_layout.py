@@ -41,14 +41,16 @@ BANNED = {
     "tuning": HEAVY - {"torch"},
     "errors": HEAVY,
     "version": HEAVY,
+    "words": HEAVY | {"numpy", "pandas", "pyarrow"},
 }
-LIGHT = {"errors", "contracts", "config", "remote", "storage", "version"}
+LIGHT = {"errors", "contracts", "config", "remote", "storage", "version", "words"}
 # What reads frames of events.
 FRAMES = {"batches", "parsing", "cleaning", "frames"}
 # Parts of the package that a part may import, besides itself; the parts that are not listed may import everything.
 MAY_IMPORT = {
     "errors": set(),
     "version": set(),
+    "words": set(),
     "batches": set(),
     "contracts": set(),
     "exposure": set(),

@@ -90,7 +90,7 @@ def test_the_commands_end_in_recommendations(
     assert "0 batches, 0 events learned" in printed[2], "nothing is read twice"
 
     write(tmp_path / "events" / "b.csv", ratings(2_500, 300))
-    assert "1 batches, 300 events learned" in run(commands[-1], capsys, monkeypatch)
+    assert "1 batch, 300 events learned" in run(commands[-1], capsys, monkeypatch)
 
 
 def test_the_command_line_says_what_the_file_says(tmp_path: Path) -> None:

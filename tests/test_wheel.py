@@ -36,5 +36,5 @@ def test_the_wheel_runs_the_jobs(tmp_path: Path) -> None:
     }
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(settings))
     learned = run(recsys, "stream-update", "--config", tmp_path / "my.yaml", **REQUIRED).stdout
-    assert "1 batches, 200 events learned" in learned
+    assert "1 batch, 200 events learned" in learned
     assert "champion: version 1" in learned

@@ -10,6 +10,7 @@ from recsys.report.layout import MOST_ROWS, ReportPlot, ReportSection, ReportTab
 from recsys.report.sources import Sources
 from recsys.report.timeline import Points, Timeline, last_mean
 from recsys.tables.ledger import is_set_aside
+from recsys.words import count
 
 _DAY = 86_400.0
 _STAGES = (
@@ -59,9 +60,9 @@ def quarantine(sources: Sources, timeline: Timeline) -> ReportSection:
         message = f"{refused:,.0f} of {records:,.0f} records were refused ({words.share(refused / records)})"
     aside = sum(is_set_aside(row) for row in timeline.rows)
     if aside:
-        message += f"; {words.count(aside, 'batch', 'batches')} could not be learned"
+        message += f"; {count(aside, 'batch', 'batches')} could not be learned"
     if sources.alerts:
-        message += f"; {words.count(len(sources.alerts), 'alert')} about the feed"
+        message += f"; {count(len(sources.alerts), 'alert')} about the feed"
     told = [(str(one.step), words.moment(one.at), one.kind, one.message) for one in sources.alerts[::-1][:MOST_ROWS]]
     return ReportSection(
         "Quarantine",
@@ -120,7 +121,7 @@ def samples(sources: Sources) -> ReportSection:
         return ReportSection(topic, todo="No batch with users was learned yet: run python jobs/stream_update.py.")
     return ReportSection(
         topic,
-        f"What version {lists[0].version} recommends to {words.count(len(lists), 'user')} of batch {lists[0].step}.",
+        f"What version {lists[0].version} recommends to {count(len(lists), 'user')} of batch {lists[0].step}.",
         "The users with the fewest, the median and the most events in the batch. Below an item: what adds most to its "
         "score, and the user's items behind it, by the version's own code.",
         lists=lists,

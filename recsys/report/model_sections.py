@@ -9,6 +9,7 @@ from recsys.report.charts import Curve, GateLook
 from recsys.report.layout import MOST_ROWS, ReportPlot, ReportSection, ReportTable
 from recsys.report.sources import Sources
 from recsys.report.timeline import Array, Timeline, last_mean
+from recsys.words import count
 
 # Name in the metrics, label and color.
 _RANKERS = (
@@ -128,7 +129,7 @@ def drift(timeline: Timeline) -> ReportSection:
         return ReportSection(topic, todo="Nothing was measured yet: the first batches have nothing to compare with.")
     rows = [(str(row.step), words.moment(row.ingested_at), line) for row, line in decided[::-1][:MOST_ROWS]]
     table = ReportTable("Decisions, newest first", ("batch", "time", "decision"), rows, folded=True)
-    changes = words.count(len(decided), "decision") if decided else "No decision was needed"
+    changes = count(len(decided), "decision") if decided else "No decision was needed"
     return ReportSection(
         topic,
         f"{changes}; {', '.join(now)}.",

@@ -26,11 +26,6 @@ def duration(seconds: float) -> str:
     return f"{seconds / size:.1f} {unit}" if seconds < 10 * size else f"{seconds / size:,.0f} {unit}"
 
 
-def count(number: int, one: str, many: str | None = None) -> str:
-    """A number of things."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
 def moment(at: datetime) -> str:
     """A time as text; times of the tables are in UTC."""
     return f"{at:%Y-%m-%d %H:%M} UTC"

@@ -28,6 +28,7 @@ from recsys.stream.contest import Contest
 from recsys.stream.trials import Trials
 from recsys.tables import ledger
 from recsys.tables.delta import Tables
+from recsys.words import count
 
 logger = logging.getLogger(__name__)
 
@@ -333,8 +334,8 @@ class Publisher:
             return
         if self.waiting:
             logger.warning(
-                "metrics of %d batches did not reach MLflow; they are in the ledger, and the next start sends them",
-                self.waiting,
+                "metrics of %s did not reach MLflow; they are in the ledger, and the next start sends them",
+                count(self.waiting, "batch", "batches"),
             )
         elif connection is not None:
             logger.warning("MLflow shows the run as still running: %s", connection.run.error)

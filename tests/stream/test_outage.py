@@ -57,7 +57,7 @@ def test_a_stream_starts_without_mlflow_and_catches_up_when_it_answers(
     write_stream(folder, files=4, first=3)
     summary = run_stream(settings)
     assert (summary.batches, summary.champion_version) == (1, None)
-    assert "metrics of 1 batches did not reach MLflow" in caplog.text
+    assert "metrics of 1 batch did not reach MLflow" in caplog.text
     with pytest.raises(RegistryDownError, match="MLflow does not answer"):
         rebuild(settings)
 
@@ -164,7 +164,7 @@ def test_a_tracking_server_that_fails_or_hangs_never_stops_the_stream(
             server.shutdown()
     rows = ledger.read(tables, generation=0, after=-1)
     assert [(row.step.batch_id, row.events) for row in rows] == [(0, 120), (1, 120), (2, 120)]
-    assert caplog.text.count("metrics of 1 batches did not reach MLflow") == 2
+    assert caplog.text.count("metrics of 1 batch did not reach MLflow") == 2
     assert "Traceback" not in capsys.readouterr().err + caplog.text
     write_stream(folder, files=4, first=3)
     assert run_job(run_stream, ["--config", str(config)]) == DONE

@@ -32,6 +32,7 @@ import numpy.typing as npt
 
 from recsys.config.sections import Gate
 from recsys.model.common.arrays import FloatArray, IntArray
+from recsys.words import count
 
 PASSED: Literal["passed"] = "passed"
 REJECTED: Literal["rejected"] = "rejected"
@@ -265,10 +266,8 @@ def _per_user(users: IntArray, values: FloatArray) -> FloatArray:
 def _line(figures: dict[str, float], other: str) -> str:
     named = "popularity" if "champion" not in figures else "champion"
     tested = Interval(figures["estimate"], figures["lower"], figures["upper"])
-    return (
-        f"NDCG {figures['version']:.4f} beside {figures[named]:.4f} of {other}, {figures['users']:.0f} users, "
-        f"{figures['batches']:.0f} batches: {_shown(tested)}"
-    )
+    users, batches = count(int(figures["users"]), "user"), count(int(figures["batches"]), "batch", "batches")
+    return f"NDCG {figures['version']:.4f} beside {figures[named]:.4f} of {other}, {users}, {batches}: {_shown(tested)}"
 
 
 def _shown(tested: Interval) -> str:
