@@ -181,7 +181,7 @@ class Answers:
 
         Without a chance, NaN, are those who are not wanted, and unknown users: there is one draw for all of them.
         """
-        found = self._ranker.served_by(rows, asked)
+        found = self._ranker.served_by(rows, None if asked is None else asked.recent)
         names = np.array(found.names, dtype=object)[found.choices]
         return np.where(wanted, names, ""), np.where(wanted & (rows != UNKNOWN), found.chances, np.nan)
 

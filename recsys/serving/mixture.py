@@ -221,9 +221,9 @@ class MixtureScorer:
                 found.append({**dict(zip(names, parts, strict=True)), "intercept": intercept})
         return found
 
-    def served_by(self, rows: Array) -> ServedBy:
+    def served_by(self, rows: Array, recent: Lists | None = None) -> ServedBy:
         """The ranking that serves each user, and its chance in the draw."""
-        groups = self._proposals.groups(rows)
+        groups = self._proposals.groups(rows) if recent is None else self._proposals.situations(rows, recent)
         choices = self._choice.of(self._asked.version_rows(rows), groups)
         return ServedBy(self._proposals.rankings, choices, self._choice.chances(groups, choices))
 

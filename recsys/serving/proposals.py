@@ -151,7 +151,7 @@ class CandidateGenerator:
         """See `VersionedScorer`."""
         view = copy(self)
         view.members = self.members.with_recent(rows, recent)
-        view._situations = self.groups(rows) + len(GROUPS) * (recent.lengths > 0)
+        view._situations = self.situations(rows, recent)
         return view
 
     def with_dense(self, dense: Mapping[str, DenseMember]) -> Self:
@@ -183,6 +183,11 @@ class CandidateGenerator:
     def _recent_known(self) -> bool:
         """Whether any user's running session may be known."""
         return self._situations is not None
+
+    def situations(self, rows: Array, recent: Lists) -> Array:
+        """(n,) situation of each user by row, (n,), after recent items."""
+        found: Array = self.groups(rows) + len(GROUPS) * (recent.lengths > 0)
+        return found
 
     def groups(self, rows: Array) -> Array:
         """(n,) situation of each user, a place in `SITUATIONS`; recent items do not change a group."""

@@ -90,10 +90,9 @@ class Ranker:
         listed = np.arange(ranked.items.shape[1]) < ranked.lengths[:, None]
         return Rankings(ranked.lengths, ranked.items[listed].astype(np.int64), ranked.scores[listed])
 
-    def served_by(self, rows: Array, asked: Wishes | None = None) -> ServedBy:
-        """The rankings that serve users by row, (n,), -1 for unknown ones."""
-        scorer, own = self._with_recent(rows, asked)
-        return scorer.served_by(own)
+    def served_by(self, rows: Array, recent: Lists | None = None) -> ServedBy:
+        """The rankings that serve users by row, (n,), -1 for unknown ones, after recent items."""
+        return self._scorer.served_by(rows, recent)
 
     def rank_candidates(
         self, rows: Array, k: Array, exclude_seen: Array, candidates: list[Array], asked: Wishes | None = None

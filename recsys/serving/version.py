@@ -133,10 +133,10 @@ class VersionScorer(FallbackScorer):
         """See `VersionedScorer`."""
         return self._versioned.factors(rows)
 
-    def served_by(self, rows: Array) -> ServedBy:
+    def served_by(self, rows: Array, recent: Lists | None = None) -> ServedBy:
         """The rankings that serve users (n,): a mixture draws them; any other kind has one, of its own name."""
         if isinstance(self._versioned, MixtureScorer):
-            return self._versioned.served_by(rows)
+            return self._versioned.served_by(rows, recent)
         return ServedBy([self._kind], np.zeros(len(rows), dtype=np.int64), np.ones(len(rows)))
 
     def contributions(self, rows: Array, lists: Lists) -> list[Contributions]:

@@ -1,13 +1,25 @@
 """Arrays to serve, and how slowly but plainly they are ranked."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from recsys.exposure import Origin
 from recsys.registry.decisions import RegistryDecision
+from recsys.registry.versions import Version
 
 BY_TEST = RegistryDecision("test", "to see what happens")
+
+
+def as_given(row: dict[str, Any], version: Version) -> dict[str, Any]:
+    """A list that a version was asked for with `origin`, as the server gives it: with an id, if the user is known."""
+    given = {name: value for name, value in row.items() if name not in ("ranking", "propensity")}
+    if np.isnan(row["propensity"]):
+        return given
+    origin = Origin(version.name, version.version, row["ranking"], row["propensity"])
+    return {**given, "list_id": origin.list_id(json.dumps([row["user_id"], row["item_ids"]]))}
 
 
 def pack(ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

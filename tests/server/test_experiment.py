@@ -1,6 +1,5 @@
 """The server in an experiment: each user is answered by the version of their arm."""
 
-import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from recsys.server.current import CurrentVersions
 from recsys.server.figures import ServerFigures
 from recsys.serving import Served
 from recsys.storage import mlflow_database, table_path
-from tests.registry.served import BY_TEST, served_arrays
+from tests.registry.served import BY_TEST, as_given, served_arrays
 
 pytestmark = pytest.mark.mlflow
 
@@ -68,11 +67,8 @@ class ExperimentScene:
             version = self.made[numbers[arm] - 1]
             columns = {name: [value] for name, value in one.items()}
             (row,) = ServedVersion(version).answer({**columns, "origin": [True]}).to_dict("records")
-            ranking, propensity = row.pop("ranking"), row.pop("propensity")
-            if one["user_id"] is not None:
-                origin = Origin(version.name, version.version, ranking, propensity)
-                row["list_id"] = origin.list_id(json.dumps([row["user_id"], row["item_ids"]]))
-            found.append({**row, "model": version.name, "version": version.version, **({"arm": arm} if arm else {})})
+            named = {"model": version.name, "version": version.version, **({"arm": arm} if arm else {})}
+            found.append({**as_given(row, version), **named})
         return found
 
 

@@ -25,7 +25,6 @@ from jobs.serve import serve
 from recsys.cli import BAD_INPUT, run_job
 from recsys.config import Settings, load_settings
 from recsys.contracts import RECOMMENDATIONS, StepId
-from recsys.exposure import Origin
 from recsys.model.recommender import OnlineModel
 from recsys.registry import decisions, versions
 from recsys.registry.client import ARTIFACTS, connect
@@ -37,7 +36,7 @@ from recsys.storage import mlflow_database, table_path
 from tests.docs.test_pages import described
 from tests.model.helpers import clustered_batches, make_settings
 from tests.registry.processes import free_port, server_process
-from tests.registry.served import BY_TEST, served_arrays
+from tests.registry.served import BY_TEST, as_given, served_arrays
 
 pytestmark = [pytest.mark.process, pytest.mark.mlflow]
 
@@ -120,12 +119,8 @@ def live(version: Version, asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
     asked = [{**one, "origin": True} for one in asked]
     columns = {column for one in asked for column in one}
     found = ServedVersion(version).answer({column: [one.get(column) for one in asked] for column in columns})
-    lists = found.drop(columns="explanations", errors="ignore").assign(**name(version)).to_dict("records")
-    for one in lists:
-        ranking, propensity = one.pop("ranking"), one.pop("propensity")
-        if propensity > 0:
-            origin = Origin(version.name, version.version, ranking, propensity)
-            one["list_id"] = origin.list_id(json.dumps([one["user_id"], one["item_ids"]]))
+    rows = found.drop(columns="explanations", errors="ignore").assign(**name(version)).to_dict("records")
+    lists = [as_given(row, version) for row in rows]
     for one, told in zip(lists, found.get("explanations", pd.Series([""] * len(lists))), strict=True):
         one |= {"explanation": json.loads(told)} if told else {}
     return lists

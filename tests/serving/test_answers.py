@@ -171,8 +171,11 @@ def test_an_answer_says_which_ranking_has_made_the_list_and_how_likely_that_was(
     if not case.startswith("mixture"):
         assert {*found["ranking"]} == {case, ""}
         assert (found["propensity"][known] == 1).all()
-    served = answers._ranker.served_by(np.array([answers._user_rows["u1"]]))
-    assert (found["ranking"][0], found["propensity"][0]) == (served.names[served.choices[0]], served.chances[0])
+    scorer, rows = answers._ranker._scorer, np.array([answers._user_rows[user] for user in ("u1", "u40")])
+    session = scorer.with_recent(rows[1:], Lists.of(np.array([3]), np.arange(3, 6)))
+    for place, served in ((0, scorer.served_by(rows[:1])), (2, session.served_by(np.zeros(1, dtype=np.int64)))):
+        told = served.names[served.choices[0]], served.chances[0]
+        assert (found["ranking"][place], found["propensity"][place]) == told
 
 
 @pytest.mark.parametrize("case", FACTORS)
